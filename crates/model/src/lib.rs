@@ -1,0 +1,20 @@
+//! Plain data that every room shares: places and roles, positions, relations, row images, transactions, findings.
+//!
+//! Nothing here does I/O, knows a socket, a file format or a parser. Types that go into the mirror log derive
+//! `Serialize`/`Deserialize`; their field order is part of the log's format (see `pgshadow-mirror-log`).
+#![warn(missing_docs)]
+
+mod finding;
+mod place;
+mod position;
+mod relation;
+mod transaction;
+
+pub use finding::{Cause, Finding, Kind, Severity};
+pub use place::{Place, Role};
+pub use position::{Epoch, Lsn, ParseLsnError, Sequence, Xid};
+pub use relation::{Column, ColumnType, ForeignKey, QualifiedName, Relation, RelationKind, Shape};
+pub use transaction::{
+    Backend, Change, CopyData, DdlStatement, Intent, Operation, Order, Outcome, RowImage, SessionSettings, Suspect,
+    Transaction, Truncate, Values,
+};
