@@ -1,0 +1,70 @@
+# Two commands on a fresh machine with git, make and Rust: make demo, make test. Each installs what it lacks first.
+# Works with GNU make 3.81 and a POSIX sh.
+
+SHELL = /bin/sh
+
+CARGO = cargo
+# What scripts/deps.sh found: servers, drivers, libclang.
+ENV = . ./.deps/env
+# The proxy that the tests start. Built before them, so that no test waits for a compiler.
+PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
+
+.PHONY: help deps build-deps demo-deps test-deps lint-deps build demo test lint fmt bench conform clean
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+# make demo      two throw-away servers, the proxy, a load, one planted difference: about a minute after the build
+demo: demo-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && ./target/release/pgshadow demo
+
+# make test      all tests; a missing server is a failure, nothing is skipped
+test: test-deps
+	$(ENV) && $(CARGO) test --workspace --no-run
+	$(ENV) && $(CARGO) build --workspace --bin pgshadow
+	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' $(CARGO) test --workspace
+
+# make lint      format, clippy, shell scripts, the compose file; cargo-deny where it is installed
+lint: lint-deps
+	$(ENV) && scripts/lint.sh
+
+# make fmt       formats the Rust code
+fmt:
+	$(CARGO) fmt --all
+
+# make build     the program, as the demo runs it
+build: build-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+
+# make bench     pgbench through everything there is to compare with (FULL=1: all of it); under an hour, resumable
+bench: demo-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench.py
+
+# make conform   PostgreSQL's regression and isolation suites, the drivers, the long repeats of the scenarios
+conform: test-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' conform/run.sh
+	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' PGSHADOW_REPEATS=20 \
+		$(CARGO) test -p integration-tests -- --test-threads=1
+
+# make deps      installs what is missing for all of these and says what it found
+deps:
+	@scripts/deps.sh all
+
+build-deps:
+	@scripts/deps.sh build
+
+demo-deps:
+	@scripts/deps.sh demo
+
+test-deps:
+	@scripts/deps.sh test
+
+lint-deps:
+	@scripts/deps.sh lint
+
+# make clean     what was built; .deps stays, remove it by hand
+clean:
+	$(CARGO) clean
