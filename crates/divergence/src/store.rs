@@ -1,0 +1,160 @@
+use crate::Error;
+use crate::suspects::Cache;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::path::Path;
+use std::sync::RwLock;
+use std::time::SystemTime;
+
+/// Number of a finding -> JSON of it.
+pub(crate) const FINDINGS: TableDefinition<u64, &[u8]> = TableDefinition::new("findings");
+/// Fingerprint, table and key of a finding -> its number.
+pub(crate) const BY_KEY: TableDefinition<&str, u64> = TableDefinition::new("findings_by_key");
+/// Fingerprint and table -> JSON of the numbers of the examples kept.
+pub(crate) const GROUPS: TableDefinition<&str, &[u8]> = TableDefinition::new("groups");
+/// Sequence and position of a change -> number of its finding, and whether that occurrence is healed.
+pub(crate) const ORIGINS: TableDefinition<(u64, u32), (u64, bool)> = TableDefinition::new("origins");
+/// Suspect table and reason -> JSON.
+pub(crate) const SUSPECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("suspects");
+/// Named texts.
+pub(crate) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
+/// Named numbers.
+pub(crate) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Examples of one fingerprint and table.
+    pub examples_per_group: usize,
+    /// Findings at all.
+    pub findings: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { examples_per_group: 20, findings: 10_000 }
+    }
+}
+
+/// The store, open. Shared by reference: every call is a transaction of its own.
+pub struct Store {
+    pub(crate) database: Database,
+    pub(crate) limits: Limits,
+    pub(crate) suspects: RwLock<Cache>,
+}
+
+impl Store {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// Says in words for a DBA what is wrong with the file and what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(path, Limits::default())
+    }
+
+    /// As [`Store::open`], with other limits.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let damaged = |e: &Error| Error::Damaged { path: path.to_owned(), reason: e.to_string() };
+        let database = open_checked(path)?;
+        let store = Self { database, limits, suspects: RwLock::default() };
+        store.create_tables().map_err(|e| damaged(&e))?;
+        store.load_suspects().map_err(|e| damaged(&e))?;
+        Ok(store)
+    }
+
+    fn create_tables(&self) -> Result<(), Error> {
+        let write = self.database.begin_write()?;
+        write.open_table(FINDINGS)?;
+        write.open_table(BY_KEY)?;
+        write.open_table(GROUPS)?;
+        write.open_table(ORIGINS)?;
+        write.open_table(SUSPECTS)?;
+        write.open_table(META)?;
+        write.open_table(COUNTERS)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// A named text, as it was set last.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn meta_get(&self, name: &str) -> Result<Option<String>, Error> {
+        let table = self.database.begin_read()?.open_table(META)?;
+        Ok(table.get(name)?.map(|v| v.value().to_owned()))
+    }
+
+    /// Sets a named text; durable when it returns.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn meta_set(&self, name: &str, value: &str) -> Result<(), Error> {
+        let write = self.database.begin_write()?;
+        write.open_table(META)?.insert(name, value)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Rows that were healed, ever.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn healed_rows(&self) -> Result<u64, Error> {
+        self.counter("healed_rows")
+    }
+
+    /// Counts healed rows that belong to no finding.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn add_healed_rows(&self, rows: u64) -> Result<(), Error> {
+        let write = self.database.begin_write()?;
+        add(&write, "healed_rows", rows)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Findings that were logged and counted but not kept, since the store was full of open ones.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn uncounted(&self) -> Result<u64, Error> {
+        self.counter("uncounted")
+    }
+
+    fn counter(&self, name: &str) -> Result<u64, Error> {
+        let table = self.database.begin_read()?.open_table(COUNTERS)?;
+        Ok(table.get(name)?.map_or(0, |v| v.value()))
+    }
+}
+
+/// Opens the file and checks every page of it (it is small), since redb panics where it meets a damaged page later.
+fn open_checked(path: &Path) -> Result<Database, Error> {
+    let opened = std::panic::catch_unwind(|| {
+        let mut database = Database::create(path)?;
+        if !database.check_integrity()? {
+            tracing::error!(path = %path.display(), "the store of findings was damaged and is back at an older state: \
+                verify every table before a cutover");
+        }
+        Ok(database)
+    });
+    match opened {
+        Ok(database) => database.map_err(|e| Error::opening(path, &e)),
+        Err(_) => Err(Error::Damaged { path: path.to_owned(), reason: "a page of it makes no sense".to_owned() }),
+    }
+}
+
+pub(crate) fn add(write: &redb::WriteTransaction, name: &str, by: u64) -> Result<u64, Error> {
+    let mut table = write.open_table(COUNTERS)?;
+    let value = table.get(name)?.map_or(0, |v| v.value()).saturating_add(by);
+    table.insert(name, value)?;
+    Ok(value)
+}
+
+/// Now, RFC 3339 in UTC.
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}

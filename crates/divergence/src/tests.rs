@@ -1,0 +1,150 @@
+use crate::{Error, Limits, Store};
+use pgshadow_model::{Cause, Finding, Kind, QualifiedName, Severity};
+
+fn table() -> QualifiedName {
+    QualifiedName::new("public", "t")
+}
+
+fn finding(fingerprint: &str, key: &str) -> Finding {
+    Finding {
+        id: 0,
+        kind: Kind::Value,
+        cause: Cause::Unknown,
+        severity: Severity::Error,
+        table: Some(table()),
+        key: Some(key.to_owned()),
+        column: None,
+        primary: None,
+        shadow: None,
+        sqlstate: None,
+        message: None,
+        sql: None,
+        fingerprint: fingerprint.to_owned(),
+        xid: None,
+        lsn: None,
+        user: None,
+        application: None,
+        healed: false,
+        count: 0,
+        first_seen: String::new(),
+        last_seen: String::new(),
+        acknowledged: false,
+    }
+}
+
+#[test]
+fn the_same_finding_raises_its_count_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("findings.redb");
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.record(finding("a", "id=1")).unwrap(), 1);
+    assert_eq!(store.record(finding("a", "id=1")).unwrap(), 1);
+    assert_eq!(store.record(finding("a", "id=2")).unwrap(), 2);
+    store.meta_set("epoch", "7").unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    let list = store.list().unwrap();
+    assert_eq!(list.iter().map(|f| (f.id, f.count)).collect::<Vec<_>>(), [(1, 2), (2, 1)]);
+    assert!(list[0].first_seen.ends_with('Z') && list[0].last_seen >= list[0].first_seen);
+    assert_eq!(store.open_count().unwrap(), 2);
+    assert!(store.acknowledge(1).unwrap() && store.mark_healed(2).unwrap());
+    assert_eq!(store.open_count().unwrap(), 0);
+    assert!(!store.acknowledge(99).unwrap());
+    assert_eq!(store.meta_get("epoch").unwrap().as_deref(), Some("7"));
+    assert_eq!(store.meta_get("none").unwrap(), None);
+}
+
+#[test]
+fn one_event_reported_again_after_a_crash_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("f")).unwrap();
+    for _ in 0..3 {
+        store.record_all(vec![(Some((5, 0)), finding("a", "id=1")), (Some((5, 1)), finding("a", "id=1"))]).unwrap();
+    }
+    assert_eq!(store.list().unwrap()[0].count, 2);
+    store.mark_origin_healed((5, 0)).unwrap();
+    store.mark_origin_healed((5, 0)).unwrap();
+    assert_eq!((store.open_count().unwrap(), store.healed_rows().unwrap()), (1, 1));
+    store.mark_origin_healed((5, 1)).unwrap();
+    assert_eq!((store.open_count().unwrap(), store.healed_rows().unwrap()), (0, 2));
+    store.forget_origins(6).unwrap();
+    store.record_all(vec![(Some((5, 1)), finding("a", "id=1"))]).unwrap();
+    assert_eq!(store.list().unwrap()[0].count, 3, "a forgotten origin counts anew");
+}
+
+#[test]
+fn examples_and_findings_are_limited_and_the_rest_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { examples_per_group: 3, findings: 5 };
+    let store = Store::open_with(dir.path().join("f"), limits).unwrap();
+    for i in 0..10 {
+        store.record(finding("a", &format!("id={i}"))).unwrap();
+    }
+    let counts = store.list().unwrap().iter().map(|f| f.count).collect::<Vec<_>>();
+    assert_eq!(counts, [1, 1, 8]);
+    for i in 0..4 {
+        store.record(finding(&format!("b{i}"), "id=1")).unwrap();
+    }
+    assert_eq!((store.list().unwrap().len(), store.uncounted().unwrap()), (5, 2));
+    assert_eq!(store.open_count().unwrap(), 7);
+    assert!(store.mark_healed(1).unwrap());
+    assert_ne!(store.record(finding("c", "id=1")).unwrap(), 0, "a healed one made room");
+}
+
+#[test]
+fn suspects_are_kept_with_every_reason_until_cleared() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let store = Store::open(&path).unwrap();
+    assert!(store.suspect(Some(&table()), "DO block", None).unwrap());
+    assert!(!store.suspect(Some(&table()), "DO block", None).unwrap());
+    assert!(store.suspect(Some(&table()), "trigger", Some("2026-01-01T00:00:00Z")).unwrap());
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.suspects().unwrap().len(), 2);
+    assert!(store.is_suspect(&table()).is_some());
+    assert!(store.is_suspect(&QualifiedName::new("public", "u")).is_none());
+    store.suspect(None, "log full", None).unwrap();
+    assert_eq!(store.is_suspect(&QualifiedName::new("public", "u")).as_deref(), Some("log full"));
+    assert!(store.clear_suspect(None).unwrap());
+    assert!(store.clear_suspect(Some(&table())).unwrap());
+    assert!(store.is_suspect(&table()).is_none() && store.suspects().unwrap().is_empty());
+}
+
+#[test]
+fn a_damaged_file_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    std::fs::write(&path, vec![7_u8; 100_000]).unwrap();
+    let Err(e) = Store::open(&path) else { panic!("garbage was opened") };
+    assert!(matches!(e, Error::Damaged { .. }) && e.to_string().contains("Move the file away"), "{e}");
+}
+
+#[test]
+fn a_second_process_and_a_missing_directory_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let _first = Store::open(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(Error::InUse { .. })));
+    assert!(matches!(Store::open(dir.path().join("none/f")), Err(Error::Open { .. })));
+}
+
+#[test]
+fn a_file_damaged_inside_is_an_error_and_not_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let store = Store::open(&path).unwrap();
+    for i in 0..200 {
+        store.record(finding(&format!("{i}"), "id=1")).unwrap();
+    }
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    for at in (0..good.len()).step_by(good.len() / 40) {
+        let mut bad = good.clone();
+        let end = (at + 64).min(bad.len());
+        bad[at..end].fill(0xA5);
+        std::fs::write(&path, &bad).unwrap();
+        let read = Store::open(&path).and_then(|s| s.list().map(|l| l.len()));
+        drop(read);
+    }
+}
