@@ -120,11 +120,15 @@ pub struct Intent {
     pub backend: Backend,
     /// Its xid where it is known (explicit transactions that have written).
     pub xid: Option<Xid>,
+    /// Highest token drawn so far, where that is enough to place it (`None`: its place comes with the outcome only).
+    pub token: Option<Lsn>,
     /// Its changes where they are known before the commit (explicit transactions); an autocommit statement's come with
     /// the outcome.
     pub changes: Vec<Change>,
     /// Tables that it may write and whose images are not in `changes`: suspect if the outcome stays unknown.
     pub may_write: Vec<QualifiedName>,
+    /// It may write tables that can't be named: if the outcome stays unknown, every table is suspect.
+    pub may_write_any: bool,
     /// What becomes suspect if it commits.
     pub suspects: Vec<Suspect>,
     /// `PREPARE TRANSACTION`: its gid.

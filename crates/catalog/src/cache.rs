@@ -1,0 +1,58 @@
+use crate::{Functions, Table};
+use dashmap::DashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+/// Entries kept before the cache is emptied: bounds its memory where names are generated.
+const TABLES_MAX: usize = 20_000;
+
+/// What sessions have found, shared among those that would find the same.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    epoch: AtomicU64,
+    tables: DashMap<(String, String), (u64, Option<Arc<Table>>)>,
+    functions: RwLock<Arc<Functions>>,
+}
+
+impl Catalog {
+    /// Number of the catalog's present state: raised by every DDL that went through.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The catalog changed, or may have: nothing found before is used any more.
+    pub fn changed(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.tables.clear();
+    }
+
+    /// What a session with this identity key found under `name`; `None` if nobody has looked yet.
+    #[must_use]
+    pub fn table(&self, identity: &str, name: &str) -> Option<Option<Arc<Table>>> {
+        let found = self.tables.get(&(identity.to_owned(), name.to_owned()))?;
+        let (epoch, table) = found.value();
+        (*epoch == self.epoch()).then(|| table.clone())
+    }
+
+    /// Keeps what a session found at catalog epoch `epoch` (as it was before it asked).
+    pub fn keep(&self, epoch: u64, identity: &str, name: &str, table: Option<Arc<Table>>) {
+        if self.tables.len() >= TABLES_MAX {
+            self.tables.clear();
+        }
+        self.tables.insert((identity.to_owned(), name.to_owned()), (epoch, table));
+    }
+
+    /// The functions known at present.
+    #[must_use]
+    pub fn functions(&self) -> Arc<Functions> {
+        self.functions.read().map(|f| Arc::clone(&f)).unwrap_or_default()
+    }
+
+    /// Replaces the known functions.
+    pub fn set_functions(&self, functions: Functions) {
+        if let Ok(mut held) = self.functions.write() {
+            *held = Arc::new(functions);
+        }
+    }
+}

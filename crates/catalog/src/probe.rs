@@ -1,0 +1,162 @@
+//! The question that is asked in the client's session, and its answer.
+use crate::table::{RawTable, Table};
+use serde::Deserialize;
+use std::sync::{Arc, LazyLock};
+
+/// Who a session is at the moment, as far as it decides what a statement's names mean and how its values are read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Identity {
+    /// `current_user`.
+    pub role: String,
+    /// `search_path` as SHOW gives it.
+    pub search_path: String,
+    /// `current_schemas(true)`: the effective path, temporary schema included once it exists.
+    pub schemas: Vec<String>,
+    /// `DateStyle`.
+    pub date_style: String,
+    /// `TimeZone`.
+    pub time_zone: String,
+    /// `IntervalStyle`.
+    pub interval_style: String,
+    /// `client_encoding`.
+    pub client_encoding: String,
+    /// `standard_conforming_strings`.
+    pub standard_conforming_strings: String,
+    /// `synchronous_commit`.
+    pub synchronous_commit: String,
+    /// `row_security`.
+    pub row_security: String,
+    /// `session_replication_role`: triggers don't fire as the catalog says where it isn't `origin`.
+    pub session_replication_role: String,
+}
+
+impl Identity {
+    /// Whether the session has temporary objects, which can hide any unqualified name.
+    #[must_use]
+    pub fn has_temporary_objects(&self) -> bool {
+        self.schemas.iter().any(|s| s.starts_with("pg_temp_"))
+    }
+
+    /// Key under which sessions share what they found.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}\0{}\0{}\0{}", self.role, self.schemas.join("\0"), self.row_security, self.session_replication_role)
+    }
+}
+
+/// The answer to a probe.
+#[derive(Debug, Clone)]
+pub struct Probed {
+    /// Who asked.
+    pub identity: Identity,
+    /// For each name asked, in order: the table, or `None` if no relation of that name is visible.
+    pub tables: Vec<Option<Arc<Table>>>,
+}
+
+/// The answer could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the catalog probe's answer can't be read: {0}")]
+pub struct ProbeError(#[from] serde_json::Error);
+
+#[derive(Deserialize)]
+struct RawAnswer {
+    identity: Identity,
+    tables: Option<Vec<Option<RawTable>>>,
+}
+
+/// The parameter of [`sql`]: names as SQL text (`"schema"."name"` or `"name"`), as UTF-8 JSON.
+#[must_use]
+pub fn parameter(names: &[String]) -> Vec<u8> {
+    serde_json::Value::from(names).to_string().into_bytes()
+}
+
+/// Reads the one value that [`sql`] returns: UTF-8 JSON.
+///
+/// # Errors
+/// [`ProbeError`] if it isn't what was asked for.
+pub fn answer(json: &[u8]) -> Result<Probed, ProbeError> {
+    let raw: RawAnswer = serde_json::from_slice(json)?;
+    let tables = raw.tables.unwrap_or_default().into_iter().map(|t| t.map(|t| Arc::new(Table::from(t)))).collect();
+    Ok(Probed { identity: raw.identity, tables })
+}
+
+/// One SELECT with one bytea parameter ([`parameter`]) and one bytea result ([`answer`]); changes nothing, and names
+/// everything by schema, operators included, so that no object of the user's can take a name's place.
+#[must_use]
+pub fn sql() -> &'static str {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let text = TEMPLATE.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.replace(" = ", " OPERATOR(pg_catalog.=) ").replace("~", "pg_catalog.")
+    });
+    &SQL
+}
+
+// `~` stands for `pg_catalog.`; ` = ` becomes a qualified operator.
+const TEMPLATE: &str = r"
+SELECT ~convert_to(~json_build_object(
+ 'identity', ~json_build_object('role', current_user, 'search_path', ~current_setting('search_path'),
+  'schemas', ~current_schemas(true), 'date_style', ~current_setting('DateStyle'), 'time_zone', ~current_setting('TimeZone'),
+  'interval_style', ~current_setting('IntervalStyle'), 'client_encoding', ~current_setting('client_encoding'),
+  'standard_conforming_strings', ~current_setting('standard_conforming_strings'),
+  'synchronous_commit', ~current_setting('synchronous_commit'), 'row_security', ~current_setting('row_security'),
+  'session_replication_role', ~current_setting('session_replication_role')),
+ 'tables', (SELECT ~json_agg(info.info ORDER BY asked.place USING OPERATOR(pg_catalog.<))
+  FROM ~json_array_elements_text(~convert_from($1::~bytea, 'UTF8')::~json) WITH ORDINALITY AS asked(name, place)
+  LEFT JOIN LATERAL (SELECT ~json_build_object(
+    'oid', c.oid::~int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::~text, 'persistence', c.relpersistence::~text,
+    'row_security', ~row_security_active(c.oid),
+    'selectable', NOT EXISTS (SELECT FROM ~pg_attribute a WHERE a.attrelid = c.oid AND ~int2gt(a.attnum, 0::~int2)
+      AND NOT a.attisdropped AND NOT ~has_column_privilege(c.oid, a.attnum, 'SELECT')),
+    'children', (SELECT ~count(*) FROM ~pg_inherits i WHERE i.inhparent = c.oid),
+    'tree', (WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION SELECT i.inhrelid FROM ~pg_inherits i, tree WHERE i.inhparent = tree.oid)
+      SELECT ~json_build_object(
+       'names', ~json_agg(~json_build_array(tn.nspname, t.relname)),
+       'rules', ~bool_or(t.relhasrules), 'triggers', ~bool_or(t.relhastriggers),
+       'foreign', ~bool_or(t.relkind = 'f'::~char),
+       'before_triggers', ~bool_or(EXISTS (SELECT FROM ~pg_trigger g WHERE g.tgrelid = t.oid AND NOT g.tgisinternal
+         AND NOT g.tgenabled = 'D'::~char AND ~int2and(g.tgtype, 2::~int2) = 2::~int2)),
+       'after_triggers', ~bool_or(EXISTS (SELECT FROM ~pg_trigger g WHERE g.tgrelid = t.oid AND NOT g.tgisinternal
+         AND NOT g.tgenabled = 'D'::~char AND ~int2and(g.tgtype, 66::~int2) = 0::~int2)),
+       'deferrable', ~bool_or(EXISTS (SELECT FROM ~pg_constraint k WHERE (k.conrelid = t.oid OR k.confrelid = t.oid) AND k.condeferrable)),
+       'exclusion', ~bool_or(EXISTS (SELECT FROM ~pg_constraint k WHERE k.conrelid = t.oid AND k.contype = 'x'::~char)),
+       'foreign_keys', ~bool_or(EXISTS (SELECT FROM ~pg_constraint k WHERE (k.conrelid = t.oid OR k.confrelid = t.oid) AND k.contype = 'f'::~char)))
+      FROM tree JOIN ~pg_class t ON t.oid = tree.oid JOIN ~pg_namespace tn ON tn.oid = t.relnamespace),
+    'cascade_triggers', EXISTS (WITH RECURSIVE down(oid) AS (SELECT k.conrelid FROM ~pg_constraint k
+       WHERE k.confrelid = c.oid AND k.contype = 'f'::~char AND (~btrim(k.confdeltype::~text, 'cnd') = '' OR ~btrim(k.confupdtype::~text, 'cnd') = '')
+      UNION SELECT k.conrelid FROM ~pg_constraint k, down WHERE k.confrelid = down.oid AND k.contype = 'f'::~char
+       AND (~btrim(k.confdeltype::~text, 'cnd') = '' OR ~btrim(k.confupdtype::~text, 'cnd') = ''))
+      SELECT FROM ~pg_trigger g JOIN down ON g.tgrelid = down.oid WHERE NOT g.tgisinternal AND NOT g.tgenabled = 'D'::~char),
+    'parents', (SELECT ~json_agg(~json_build_array(pn.nspname, p.relname)) FROM ~pg_constraint k JOIN ~pg_class p ON p.oid = k.confrelid
+      JOIN ~pg_namespace pn ON pn.oid = p.relnamespace WHERE k.conrelid = c.oid AND k.contype = 'f'::~char),
+    'indexes', (SELECT ~json_agg(~json_build_object('primary', x.indisprimary, 'immediate', x.indimmediate, 'valid', x.indisvalid,
+       'plain', x.indpred IS NULL AND x.indexprs IS NULL, 'columns', x.indkey::~int2[], 'key_columns', x.indnkeyatts)
+       ORDER BY x.indexrelid USING OPERATOR(pg_catalog.<)) FROM ~pg_index x WHERE x.indrelid = c.oid AND x.indisunique),
+    'columns', (SELECT ~json_agg(~json_build_object('number', a.attnum, 'name', a.attname, 'not_null', a.attnotnull,
+       'generated', a.attgenerated::~text, 'identity', a.attidentity::~text, 'default', ~pg_get_expr(d.adbin, d.adrelid),
+       'type', y.oid::~int8, 'type_schema', yn.nspname, 'type_name', y.typname, 'type_kind', y.typtype::~text,
+       'sendable', NOT y.typsend = 0::~oid::~regproc AND (e.oid IS NULL OR NOT e.typsend = 0::~oid::~regproc),
+       'element', e.oid::~int8, 'element_schema', en.nspname, 'element_name', e.typname, 'element_kind', e.typtype::~text)
+       ORDER BY a.attnum USING OPERATOR(pg_catalog.<))
+      FROM ~pg_attribute a JOIN ~pg_type y ON y.oid = a.atttypid JOIN ~pg_namespace yn ON yn.oid = y.typnamespace
+      LEFT JOIN ~pg_type e ON e.oid = y.typelem AND y.typlen = (-1)::~int2 AND NOT y.typelem = 0::~oid
+      LEFT JOIN ~pg_namespace en ON en.oid = e.typnamespace
+      LEFT JOIN ~pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE a.attrelid = c.oid AND ~int2gt(a.attnum, 0::~int2) AND NOT a.attisdropped)
+   ) AS info FROM ~pg_class c JOIN ~pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ~to_regclass(asked.name)) AS info ON true)
+)::~text, 'UTF8')";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_names_everything() {
+        assert!(!sql().contains('~'));
+        assert!(!sql().contains(" = "));
+    }
+
+    #[test]
+    fn the_parameter_is_json() {
+        assert_eq!(parameter(&["\"a\\b\".\"t\"".into()]), br#"["\"a\\b\".\"t\""]"#);
+    }
+}

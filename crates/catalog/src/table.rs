@@ -1,0 +1,257 @@
+//! A table as the probe saw it.
+use pgshadow_model::{Column, ColumnType, ForeignKey, QualifiedName, Relation, RelationKind, Shape};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// What a column gets when an INSERT or COPY leaves it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Default {
+    /// NULL, or the same constant on both sides.
+    Constant,
+    /// Something computed: a sequence, a function, an identity.
+    Computed,
+    /// Generated from the other columns.
+    Generated,
+}
+
+/// A relation that a statement names, with all that decides how its writes can be captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its rows' description.
+    pub relation: Arc<Relation>,
+    /// Temporary tables aren't mirrored.
+    pub temporary: bool,
+    /// Row-level security applies to this role.
+    pub row_security: bool,
+    /// The role may read every column.
+    pub selectable: bool,
+    /// Children by plain inheritance (not partitions).
+    pub has_inheritance_children: bool,
+    /// Names of the table and of all its partitions and children.
+    pub tree: Vec<QualifiedName>,
+    /// A rule on the table or below it.
+    pub rules: bool,
+    /// `relhastriggers` on the table or below it: user triggers, foreign keys on either side, deferrable keys.
+    pub triggers: bool,
+    /// A foreign table is among the partitions.
+    pub foreign: bool,
+    /// User triggers BEFORE.
+    pub before_triggers: bool,
+    /// User triggers AFTER.
+    pub after_triggers: bool,
+    /// A constraint is deferrable: its check may come at commit.
+    pub deferrable: bool,
+    /// A foreign key's cascade reaches a table with user triggers.
+    pub cascade_triggers: bool,
+    /// What each column gets when it is left out.
+    pub defaults: Vec<Default>,
+}
+
+impl Table {
+    /// A column whose values can't be carried in binary form to another database, if there is one.
+    #[must_use]
+    pub fn opaque_column(&self) -> Option<&Column> {
+        self.relation.columns.iter().find(|c| c.column_type.shape == Shape::Opaque && !c.generated)
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RawTable {
+    oid: u32,
+    schema: String,
+    name: String,
+    kind: String,
+    persistence: String,
+    row_security: bool,
+    selectable: bool,
+    children: i64,
+    tree: RawTree,
+    cascade_triggers: bool,
+    parents: Option<Vec<(String, String)>>,
+    indexes: Option<Vec<RawIndex>>,
+    columns: Option<Vec<RawColumn>>,
+}
+
+#[derive(Deserialize)]
+struct RawTree {
+    names: Vec<(String, String)>,
+    rules: bool,
+    triggers: bool,
+    foreign: bool,
+    before_triggers: bool,
+    after_triggers: bool,
+    deferrable: bool,
+    exclusion: bool,
+    foreign_keys: bool,
+}
+
+#[derive(Deserialize)]
+struct RawIndex {
+    primary: bool,
+    immediate: bool,
+    valid: bool,
+    plain: bool,
+    columns: Vec<i16>,
+    key_columns: usize,
+}
+
+#[derive(Deserialize)]
+struct RawColumn {
+    number: i16,
+    name: String,
+    not_null: bool,
+    generated: String,
+    identity: String,
+    default: Option<String>,
+    #[serde(rename = "type")]
+    type_oid: u32,
+    type_schema: String,
+    type_name: String,
+    type_kind: String,
+    sendable: bool,
+    element: Option<u32>,
+    element_schema: Option<String>,
+    element_name: Option<String>,
+    element_kind: Option<String>,
+}
+
+/// First OID that isn't the same in every database (`FirstNormalObjectId`).
+const FIRST_NORMAL_OID: u32 = 16_384;
+
+impl RawColumn {
+    fn shape(&self) -> Shape {
+        // reg* types travel as OIDs, which mean something else in the other database
+        let object_reference = |name: &str| name.starts_with("reg");
+        let opaque = |kind: &str, name: &str| kind == "c" || kind == "p" || object_reference(name);
+        if !self.sendable || opaque(&self.type_kind, &self.type_name) {
+            return Shape::Opaque;
+        }
+        match (self.element, &self.element_schema, &self.element_name, &self.element_kind) {
+            (Some(_), _, Some(name), Some(kind)) if opaque(kind, name) => Shape::Opaque,
+            (Some(oid), Some(schema), Some(name), Some(_)) if oid >= FIRST_NORMAL_OID => Shape::Array(Box::new(ColumnType {
+                oid,
+                name: QualifiedName::new(schema, name),
+                shape: Shape::Plain,
+            })),
+            _ => Shape::Plain,
+        }
+    }
+
+    fn default(&self) -> Default {
+        if !self.generated.is_empty() {
+            Default::Generated
+        } else if !self.identity.is_empty() || self.default.as_deref().is_some_and(|d| !is_constant(d)) {
+            Default::Computed
+        } else {
+            Default::Constant
+        }
+    }
+}
+
+/// Whether the text of a default, as `pg_get_expr` prints it, is a plain constant: it names no function.
+fn is_constant(default: &str) -> bool {
+    let Some(rest) = default.strip_prefix('\'') else {
+        let plain = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | 'e' | '+');
+        let (value, cast) = default.split_once("::").unwrap_or((default, ""));
+        let value = value.trim_matches(|c| matches!(c, '(' | ')'));
+        return !cast.contains('(') && (value.chars().all(plain) || matches!(value, "true" | "false" | "NULL"));
+    };
+    // a quoted literal, perhaps with a cast to a type; input functions like that of timestamptz read 'now' as the time of
+    // the insert, but a stored default holds the constant that it was turned into
+    let mut characters = rest.chars().peekable();
+    while let Some(c) = characters.next() {
+        if c == '\'' && characters.next_if_eq(&'\'').is_none() {
+            let cast: String = characters.collect();
+            return cast.is_empty() || cast.starts_with("::") && !cast.contains("nextval") && !cast.contains("regclass");
+        }
+    }
+    false
+}
+
+impl From<RawTable> for Table {
+    fn from(raw: RawTable) -> Self {
+        let columns = raw.columns.unwrap_or_default();
+        let positions = |numbers: &[i16]| -> Option<Vec<u16>> {
+            numbers
+                .iter()
+                .map(|n| columns.iter().position(|c| c.number == *n).and_then(|p| u16::try_from(p).ok()))
+                .collect()
+        };
+        let (mut key, mut unique_keys, mut coarse) = (None, Vec::new(), raw.tree.exclusion || raw.tree.foreign_keys);
+        for index in raw.indexes.unwrap_or_default() {
+            let numbers = index.columns.get(..index.key_columns).unwrap_or_default();
+            let Some(place) = positions(numbers).filter(|_| index.plain) else {
+                coarse = true;
+                continue;
+            };
+            let all_not_null = place.iter().all(|p| columns.get(usize::from(*p)).is_some_and(|c| c.not_null));
+            let usable = index.immediate && index.valid && all_not_null;
+            if usable && (index.primary || key.is_none()) {
+                unique_keys.extend(key.replace(place));
+            } else {
+                unique_keys.push(place);
+            }
+        }
+        let kind = match raw.kind.as_str() {
+            "r" => RelationKind::Table,
+            "p" => RelationKind::Partitioned,
+            "v" => RelationKind::View,
+            "f" => RelationKind::Foreign,
+            _ => RelationKind::Other,
+        };
+        let relation = Relation {
+            oid: raw.oid,
+            name: QualifiedName::new(raw.schema, raw.name),
+            kind,
+            columns: columns
+                .iter()
+                .map(|c| Column {
+                    name: c.name.clone(),
+                    column_type: ColumnType {
+                        oid: c.type_oid,
+                        name: QualifiedName::new(c.type_schema.clone(), c.type_name.clone()),
+                        shape: c.shape(),
+                    },
+                    not_null: c.not_null,
+                    generated: !c.generated.is_empty(),
+                    identity_always: c.identity == "a",
+                })
+                .collect(),
+            key: key.unwrap_or_default(),
+            unique_keys,
+            foreign_keys: raw.parents.unwrap_or_default().into_iter().map(|(s, n)| ForeignKey { parent: QualifiedName::new(s, n) }).collect(),
+            coarse,
+        };
+        Self {
+            relation: Arc::new(relation),
+            temporary: raw.persistence == "t",
+            row_security: raw.row_security,
+            selectable: raw.selectable,
+            has_inheritance_children: kind == RelationKind::Table && raw.children > 0,
+            tree: raw.tree.names.into_iter().map(|(s, n)| QualifiedName::new(s, n)).collect(),
+            rules: raw.tree.rules,
+            triggers: raw.tree.triggers,
+            foreign: raw.tree.foreign,
+            before_triggers: raw.tree.before_triggers,
+            after_triggers: raw.tree.after_triggers,
+            deferrable: raw.tree.deferrable,
+            cascade_triggers: raw.cascade_triggers,
+            defaults: columns.iter().map(RawColumn::default).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_constant;
+
+    #[test]
+    fn constants_and_computed_defaults() {
+        for constant in ["0", "'-1'::integer", "(-1)", "true", "NULL::character varying", "'a''b'::text", "'{}'::jsonb", "1.5"] {
+            assert!(is_constant(constant), "{constant}");
+        }
+        for computed in ["now()", "nextval('s'::regclass)", "gen_random_uuid()", "CURRENT_TIMESTAMP", "('a'::text || 'b'::text)", "'x'"] {
+            assert_eq!(is_constant(computed), computed == "'x'", "{computed}");
+        }
+    }
+}

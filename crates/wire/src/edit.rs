@@ -1,0 +1,88 @@
+//! Edits of server messages: what pgshadow added to a statement is taken out of its answers again.
+use crate::{Frame, backend};
+use bytes::{BufMut, Bytes, BytesMut};
+
+fn rebuilt(tag: u8, body_len: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(body_len + 5);
+    out.put_u8(tag);
+    out.put_i32(i32::try_from(body_len + 4).unwrap_or(i32::MAX));
+    out
+}
+
+/// A RowDescription without its last column; `None` if it is malformed or has no column.
+#[must_use]
+pub fn without_last_column(frame: &Frame) -> Option<Bytes> {
+    let body = frame.body();
+    let start = backend::last_column(body)?;
+    without_tail(frame.tag, body, start)
+}
+
+/// A DataRow without its last field; `None` if it is malformed or has no field.
+#[must_use]
+pub fn without_last_field(frame: &Frame) -> Option<Bytes> {
+    let body = frame.body();
+    let (field, _) = backend::last_field(body)?;
+    without_tail(frame.tag, body, field.start)
+}
+
+fn without_tail(tag: u8, body: &[u8], start: usize) -> Option<Bytes> {
+    let count = body.first_chunk().map(|b| i16::from_be_bytes(*b))?;
+    let mut out = rebuilt(tag, start);
+    out.put_i16(count - 1);
+    out.put_slice(body.get(2..start)?);
+    Some(out.freeze())
+}
+
+/// An ErrorResponse or NoticeResponse whose position field (`P`) went through `map`.
+#[must_use]
+pub fn with_position(frame: &Frame, map: impl Fn(usize) -> usize) -> Option<Bytes> {
+    let body = frame.body();
+    let position = backend::error_field(body, b'P')?;
+    let mapped = map(std::str::from_utf8(position).ok()?.parse().ok()?).to_string();
+    let at = position.as_ptr() as usize - body.as_ptr() as usize;
+    let mut out = rebuilt(frame.tag, body.len() - position.len() + mapped.len());
+    out.put_slice(body.get(..at)?);
+    out.put_slice(mapped.as_bytes());
+    out.put_slice(body.get(at + position.len()..)?);
+    Some(out.freeze())
+}
+
+/// NoData, in place of the RowDescription of a statement that only pgshadow made to return rows.
+#[must_use]
+pub fn no_data() -> Bytes {
+    Bytes::from_static(b"n\0\0\0\x04")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(tag: u8, body: &[u8]) -> Frame {
+        let mut out = rebuilt(tag, body.len());
+        out.put_slice(body);
+        Frame { tag, bytes: out.freeze() }
+    }
+
+    #[test]
+    fn takes_the_last_field_out() {
+        let row = frame(b'D', b"\0\x02\0\0\0\x01a\0\0\0\x02bc");
+        assert_eq!(without_last_field(&row).unwrap(), frame(b'D', b"\0\x01\0\0\0\x01a").bytes);
+        assert_eq!(without_last_field(&frame(b'D', b"\0\x05")), None);
+    }
+
+    #[test]
+    fn takes_the_last_column_out() {
+        let column = [&b"x\0"[..], &[7; 18]].concat();
+        let two = [&b"\0\x02"[..], &column, &column].concat();
+        let one = [&b"\0\x01"[..], &column].concat();
+        assert_eq!(without_last_column(&frame(b'T', &two)).unwrap(), frame(b'T', &one).bytes);
+        assert_eq!(without_last_column(&frame(b'T', b"\0\x01x\0")), None);
+    }
+
+    #[test]
+    fn maps_an_error_position() {
+        let error = frame(b'E', b"C42601\0P120\0Mno\0\0");
+        assert_eq!(with_position(&error, |p| p - 100).unwrap(), frame(b'E', b"C42601\0P20\0Mno\0\0").bytes);
+        assert_eq!(with_position(&frame(b'E', b"C42601\0\0"), |p| p), None);
+    }
+}

@@ -1,0 +1,35 @@
+//! The few ErrorResponses that pgshadow sends of its own accord, built by pgwire.
+use bytes::{Bytes, BytesMut};
+use pgwire::messages::Message;
+use pgwire::messages::response::ErrorResponse;
+
+/// A FATAL ErrorResponse with SQLSTATE, message and hint.
+#[must_use]
+pub fn fatal(sqlstate: &str, message: &str, hint: &str) -> Bytes {
+    let mut fields = vec![
+        (b'S', "FATAL".to_owned()),
+        (b'V', "FATAL".to_owned()),
+        (b'C', sqlstate.to_owned()),
+        (b'M', message.to_owned()),
+    ];
+    if !hint.is_empty() {
+        fields.push((b'H', hint.to_owned()));
+    }
+    let mut out = BytesMut::new();
+    // encoding into memory can't fail for these fields; an empty answer would only close the connection without a word
+    let _ = ErrorResponse::new(fields).encode(&mut out);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_a_frame_that_names_the_cause() {
+        let frame = crate::Frame::cut(&mut BytesMut::from(&fatal("3D000", "no such database", "try app")[..])).unwrap().unwrap();
+        assert_eq!(frame.tag, b'E');
+        assert_eq!(crate::backend::error_field(frame.body(), b'C'), Some(&b"3D000"[..]));
+        assert_eq!(crate::backend::error_field(frame.body(), b'H'), Some(&b"try app"[..]));
+    }
+}
