@@ -1,1 +1,26 @@
-//! admin
+//! The windows of pgshadow: its HTTP server, and the client that the command line uses to talk to it.
+//!
+//! From: whoever implements [`Source`], and the metrics of the process. To: `/api/status`, `/api/report`,
+//! `/api/wait/drained`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
+//!
+//! Invariants:
+//! - The words and shapes of the JSON are the types [`Status`] and [`Report`]; server and client share them.
+//! - Everything here reads. Nothing that comes in over HTTP changes a database or the proxy.
+//! - A window never holds anything up: what may take long is asked for on another thread.
+//!
+//! What it is not: no source of truth (it stores nothing), no tables for people (the program prints those).
+#![warn(missing_docs)]
+
+mod client;
+mod report;
+mod server;
+mod source;
+mod status;
+
+pub use client::{Client, ClientError, Drained};
+pub use report::{FindingView, Report};
+pub use server::serve;
+pub use source::Source;
+pub use status::{
+    Applier, Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Status, SuspectTable, VERSION,
+};

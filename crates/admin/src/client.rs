@@ -1,0 +1,172 @@
+use crate::{Applier, Lag, Report, Status};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::header::HOST;
+use hyper::{Request, StatusCode, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long connecting may take, and what an answer may take beyond the time it was asked to wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Talks to a running pgshadow.
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers there.
+    #[error(
+        "no pgshadow answers on {address}: {reason}; start `pgshadow run` with the same file, or set [admin] address"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// It answered with an error.
+    #[error("pgshadow on {address} refuses: {reason}")]
+    Refused {
+        /// Who answered.
+        address: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// Somebody else answered, or another version.
+    #[error("what answers on {address} is not this version of pgshadow: {reason}")]
+    NotUnderstood {
+        /// Who answered.
+        address: String,
+        /// What was wrong with it.
+        reason: String,
+    },
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drained {
+    /// The shadow has everything that was committed when the wait began.
+    Yes,
+    /// Not in time.
+    TimedOut {
+        /// Whether there is any mirroring that could end the wait.
+        mirroring: bool,
+        /// What is still to apply.
+        lag: Lag,
+        /// The writer to the shadow.
+        applier: Applier,
+    },
+}
+
+#[derive(Deserialize)]
+struct TimedOut {
+    mirroring: bool,
+    lag: Lag,
+    applier: Applier,
+}
+
+impl Client {
+    /// `address` as in the configuration, `host:port`. An address that means "every interface" is asked for on loopback.
+    #[must_use]
+    pub fn new(address: &str) -> Self {
+        let address = match address.rsplit_once(':') {
+            Some(("0.0.0.0" | "", port)) => format!("127.0.0.1:{port}"),
+            Some(("[::]", port)) => format!("[::1]:{port}"),
+            _ => address.to_owned(),
+        };
+        Self { address }
+    }
+
+    /// The state.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get_json("/api/status").await
+    }
+
+    /// The findings seen at or after `since`.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn report(&self, since: Option<SystemTime>) -> Result<Report, ClientError> {
+        let mut path = "/api/report".to_owned();
+        if let Some(since) = since {
+            let time = humantime::format_rfc3339_millis(since).to_string();
+            path.push_str(&format!("?since={}", utf8_percent_encode(&time, NON_ALPHANUMERIC)));
+        }
+        self.get_json(&path).await
+    }
+
+    /// Waits until the shadow has what was committed when this was called.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn drained(&self, wait: Duration) -> Result<Drained, ClientError> {
+        let path = format!("/api/wait/drained?timeout_ms={}", wait.as_millis());
+        match self.get(&path, wait.saturating_add(PATIENCE)).await? {
+            (StatusCode::OK, _) => Ok(Drained::Yes),
+            (StatusCode::REQUEST_TIMEOUT, body) => {
+                let TimedOut { mirroring, lag, applier } = self.read(&body)?;
+                Ok(Drained::TimedOut { mirroring, lag, applier })
+            }
+            (status, body) => Err(self.refused(status, &body)),
+        }
+    }
+
+    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        match self.get(path, PATIENCE).await? {
+            (StatusCode::OK, body) => self.read(&body),
+            (status, body) => Err(self.refused(status, &body)),
+        }
+    }
+
+    async fn get(&self, path: &str, wait: Duration) -> Result<(StatusCode, Bytes), ClientError> {
+        let connected = timeout(PATIENCE, TcpStream::connect(&self.address)).await;
+        let stream = connected.map_err(|_| self.unreachable("timed out"))?.map_err(|e| self.unreachable(e))?;
+        let exchange = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            let connection = tokio::spawn(connection);
+            let request = Request::get(path).header(HOST, &self.address).body(Empty::<Bytes>::new());
+            let Ok(request) = request else { return Ok(None) };
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
+            connection.abort();
+            Ok::<_, hyper::Error>(Some((status, body)))
+        };
+        let answer = timeout(wait, exchange).await.map_err(|_| self.unreachable("no answer in time"))?;
+        answer.map_err(|e| self.not_understood(e))?.ok_or_else(|| self.not_understood("the address is no host:port"))
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|e| self.not_understood(e))
+    }
+
+    fn unreachable(&self, reason: impl ToString) -> ClientError {
+        ClientError::Unreachable { address: self.address.clone(), reason: reason.to_string() }
+    }
+
+    fn not_understood(&self, reason: impl ToString) -> ClientError {
+        ClientError::NotUnderstood { address: self.address.clone(), reason: reason.to_string() }
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        #[derive(Deserialize)]
+        struct Refusal {
+            error: String,
+        }
+        match serde_json::from_slice::<Refusal>(body) {
+            Ok(refusal) => ClientError::Refused { address: self.address.clone(), reason: refusal.error },
+            Err(_) => self.not_understood(format!("HTTP status {status}")),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use crate::{Report, Source};
+use axum::extract::{Query, State, rejection::QueryRejection};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing::get};
+use pgshadow_telemetry::Handle;
+use serde::Deserialize;
+use serde_json::json;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long `/api/wait/drained` waits when the caller doesn't say.
+const WAIT_DEFAULT: Duration = Duration::from_secs(60);
+/// How long it waits at most.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often the histograms are folded.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Shared by all requests.
+struct Windows<S> {
+    source: Arc<S>,
+    metrics: Handle,
+    shutdown: CancellationToken,
+}
+
+impl<S> Clone for Windows<S> {
+    fn clone(&self) -> Self {
+        Self { source: self.source.clone(), metrics: self.metrics.clone(), shutdown: self.shutdown.clone() }
+    }
+}
+
+/// Answers on `listener` until `shutdown`; open waits are then ended, other answers are finished.
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve<S: Source>(
+    listener: TcpListener,
+    source: Arc<S>,
+    metrics: Handle,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let upkeep = tokio::spawn(keep_up(metrics.clone(), shutdown.clone()));
+    let windows = Windows { source, metrics, shutdown: shutdown.clone() };
+    let result = axum::serve(listener, router(windows)).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+    upkeep.abort();
+    result
+}
+
+async fn keep_up(metrics: Handle, shutdown: CancellationToken) {
+    let mut tick = tokio::time::interval(UPKEEP_EVERY);
+    while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+        metrics.upkeep();
+    }
+}
+
+fn router<S: Source>(windows: Windows<S>) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz::<S>))
+        .route("/metrics", get(metrics::<S>))
+        .route("/api/status", get(status::<S>))
+        .route("/api/report", get(report::<S>))
+        .route("/api/wait/drained", get(drained::<S>))
+        .fallback(async || refusal(StatusCode::NOT_FOUND, "no such page"))
+        .with_state(windows)
+}
+
+/// Every answer that isn't the wanted one: `{"error": "..."}`.
+fn refusal(status: StatusCode, reason: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": reason.into() }))).into_response()
+}
+
+async fn readyz<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    match windows.source.ready() {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response(),
+    }
+}
+
+async fn metrics<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], windows.metrics.render()).into_response()
+}
+
+async fn status<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    Json(windows.source.status()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportQuery {
+    /// RFC 3339.
+    since: Option<String>,
+}
+
+async fn report<S: Source>(
+    State(windows): State<Windows<S>>,
+    query: Result<Query<ReportQuery>, QueryRejection>,
+) -> Response {
+    let since = match query.map_err(|e| e.body_text()).and_then(|Query(query)| parse_since(query.since)) {
+        Ok(since) => since,
+        Err(reason) => return refusal(StatusCode::BAD_REQUEST, reason),
+    };
+    let source = windows.source.clone();
+    match tokio::task::spawn_blocking(move || Report::new(source.findings(), since)).await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the findings could not be read");
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "the findings could not be read: see pgshadow's log")
+        }
+    }
+}
+
+fn parse_since(text: Option<String>) -> Result<Option<SystemTime>, String> {
+    text.map(|text| humantime::parse_rfc3339(&text).map_err(|e| format!("since={text:?} is no RFC 3339 time: {e}")))
+        .transpose()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainedQuery {
+    timeout_ms: Option<u64>,
+}
+
+async fn drained<S: Source>(
+    State(windows): State<Windows<S>>,
+    query: Result<Query<DrainedQuery>, QueryRejection>,
+) -> Response {
+    let timeout = match query {
+        Ok(Query(query)) => query.timeout_ms.map_or(WAIT_DEFAULT, Duration::from_millis).min(WAIT_MAX),
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, error.body_text()),
+    };
+    match windows.shutdown.run_until_cancelled(windows.source.drained(timeout)).await {
+        Some(true) => Json(json!({ "drained": true })).into_response(),
+        Some(false) => {
+            let status = windows.source.status();
+            let body = json!({
+                "drained": false, "error": "timed out", "mirroring": status.mirroring, "lag": status.lag,
+                "applier": status.applier,
+            });
+            (StatusCode::REQUEST_TIMEOUT, Json(body)).into_response()
+        }
+        None => refusal(StatusCode::SERVICE_UNAVAILABLE, "pgshadow is shutting down"),
+    }
+}
