@@ -1,0 +1,136 @@
+//! INSERT, UPDATE, DELETE, MERGE.
+
+use pg_query::protobuf::node::Node as Kind;
+use pg_query::protobuf::{
+    DeleteStmt, InsertStmt, MergeStmt, Node, OnConflictAction, OnConflictClause, OverridingKind, RangeVar,
+    ReturningClause, SelectStmt, SetOperation, UpdateStmt,
+};
+
+use super::fixed;
+use crate::nodes::{boxed, kind, relation};
+use crate::statement::StatementKind;
+use crate::summary::Summary;
+use crate::write::{OnConflict, RelationName, Write};
+
+pub(super) fn insert(statement: &InsertStmt, summary: &Summary) -> Write {
+    let mut write = common(&statement.relation, &statement.returning_clause, summary);
+    let rows = match boxed(&statement.select_stmt) {
+        None => Some(1),
+        Some(Kind::SelectStmt(select)) => values_rows(select),
+        Some(_) => None,
+    };
+    write.rows_values = rows;
+    write.insert_columns = target_names(&statement.cols);
+    write.overriding = !matches!(
+        OverridingKind::try_from(statement.r#override),
+        Ok(OverridingKind::Undefined | OverridingKind::OverridingNotSet)
+    );
+    if let Some(clause) = &statement.on_conflict_clause {
+        write.on_conflict = on_conflict(clause);
+        write.assigned = target_names(&clause.target_list);
+    }
+    if let (Some(1), Some(Kind::SelectStmt(select))) = (rows, boxed(&statement.select_stmt)) {
+        write.fixed = fixed::of_values(&statement.cols, select);
+    }
+    write
+}
+
+pub(super) fn update(statement: &UpdateStmt, summary: &Summary) -> Write {
+    let mut write = common(&statement.relation, &statement.returning_clause, summary);
+    write.assigned = target_names(&statement.target_list);
+    write.joins = !statement.from_clause.is_empty();
+    restrict(&mut write, boxed(&statement.where_clause));
+    write
+}
+
+pub(super) fn delete(statement: &DeleteStmt, summary: &Summary) -> Write {
+    let mut write = common(&statement.relation, &statement.returning_clause, summary);
+    write.joins = !statement.using_clause.is_empty();
+    restrict(&mut write, boxed(&statement.where_clause));
+    write
+}
+
+pub(super) fn merge(statement: &MergeStmt, summary: &Summary) -> StatementKind {
+    StatementKind::Merge {
+        target: target(&statement.relation),
+        returning: statement.returning_clause.is_some(),
+        writes_in_with: summary.nested_writes.clone(),
+    }
+}
+
+fn target(range: &Option<RangeVar>) -> RelationName {
+    range.as_ref().map(relation).unwrap_or(RelationName {
+        schema: None,
+        name: String::new(),
+        alias: None,
+        only: false,
+    })
+}
+
+fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary: &Summary) -> Write {
+    Write {
+        target: target(range),
+        returning: returning.is_some(),
+        returning_columns: returning.as_ref().map_or(Some(0), returning_columns),
+        on_conflict: OnConflict::None,
+        assigned: Vec::new(),
+        insert_columns: Vec::new(),
+        writes_in_with: summary.nested_writes.clone(),
+        fixed: Vec::new(),
+        current_of: false,
+        overriding: false,
+        rows_values: None,
+        joins: false,
+    }
+}
+
+fn restrict(write: &mut Write, condition: Option<&Kind>) {
+    write.current_of = matches!(condition, Some(Kind::CurrentOfExpr(_)));
+    if let Some(condition) = condition {
+        write.fixed = fixed::of_condition(condition, &write.target, write.joins);
+    }
+}
+
+/// The number of rows of a plain VALUES list.
+fn values_rows(select: &SelectStmt) -> Option<usize> {
+    let plain = matches!(SetOperation::try_from(select.op), Ok(SetOperation::Undefined | SetOperation::SetopNone));
+    (plain && !select.values_lists.is_empty()).then_some(select.values_lists.len())
+}
+
+fn on_conflict(clause: &OnConflictClause) -> OnConflict {
+    match OnConflictAction::try_from(clause.action) {
+        Ok(OnConflictAction::OnconflictNothing) => OnConflict::Nothing,
+        Ok(OnConflictAction::OnconflictUpdate) => OnConflict::Update,
+        _ => OnConflict::None,
+    }
+}
+
+/// The columns of a SET clause or an INSERT column list, each once.
+fn target_names(nodes: &[Node]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        if let Some(Kind::ResTarget(target)) = kind(node)
+            && !names.contains(&target.name)
+        {
+            names.push(target.name.clone());
+        }
+    }
+    names
+}
+
+/// The number of columns, unless one is a star.
+fn returning_columns(clause: &ReturningClause) -> Option<usize> {
+    clause.exprs.iter().all(|expression| !is_star(expression)).then_some(clause.exprs.len())
+}
+
+fn is_star(expression: &Node) -> bool {
+    let last = match kind(expression) {
+        Some(Kind::ResTarget(target)) => match boxed(&target.val) {
+            Some(Kind::ColumnRef(column)) => column.fields.last(),
+            Some(Kind::AIndirection(indirection)) => indirection.indirection.last(),
+            _ => None,
+        },
+        _ => None,
+    };
+    matches!(last.and_then(kind), Some(Kind::AStar(_)))
+}

@@ -1,0 +1,27 @@
+use crate::write::RelationName;
+
+/// A change of definitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ddl {
+    /// The command tag, such as `CREATE TABLE`.
+    pub tag: String,
+    /// Tables (views, foreign tables) that it creates, changes or drops and names, with those that a foreign key or
+    /// an inheritance relation ties them to. Empty: none, or not known from the text.
+    pub tables: Vec<RelationName>,
+    /// It changes something all databases of the cluster share: roles, databases, tablespaces, ALTER SYSTEM.
+    pub cluster_wide: bool,
+    /// CONCURRENTLY
+    pub concurrently: bool,
+    /// `false`: the server refuses it inside a transaction block.
+    pub in_transaction_block_allowed: bool,
+    /// Why the same text can give other row values on another server.
+    pub computes_values: Option<&'static str>,
+    /// It is about temporary objects, by its text.
+    pub temporary: bool,
+    /// ALTER TABLE in a form that may rewrite the table.
+    pub rewrites: bool,
+    /// Why the statement must not be repeated on another server.
+    pub opaque: Option<&'static str>,
+    /// CASCADE: more may be dropped than is named.
+    pub cascade: bool,
+}

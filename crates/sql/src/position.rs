@@ -1,0 +1,62 @@
+use crate::returning::Rewrite;
+
+/// Insertions into one text: makes the text that is sent, and maps positions in it back.
+///
+/// The server reports error positions in characters from 1; insertions are kept in characters for that reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rewrites {
+    insertions: Vec<Insertion>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Insertion {
+    /// Characters of the original text before it.
+    before: usize,
+    /// Its own length in characters.
+    length: usize,
+}
+
+impl Rewrites {
+    /// Rewrites of different statements of the same text, in any order: the text with all of them and the way back.
+    /// `None` if two of them meet in one place or one doesn't belong to the text.
+    pub fn combine(text: &str, rewrites: &[Rewrite]) -> Option<(String, Self)> {
+        let mut sorted: Vec<&Rewrite> = rewrites.iter().collect();
+        sorted.sort_by_key(|rewrite| rewrite.inserted_at);
+        let mut combined = String::with_capacity(text.len() + sorted.iter().map(|one| one.inserted_len).sum::<usize>());
+        let (mut copied, mut characters) = (0usize, 0usize);
+        let mut insertions: Vec<Insertion> = Vec::with_capacity(sorted.len());
+        for rewrite in sorted {
+            if rewrite.inserted_at == copied && !insertions.is_empty() {
+                return None;
+            }
+            let between = text.get(copied..rewrite.inserted_at)?;
+            let inserted = rewrite.inserted()?;
+            characters += between.chars().count();
+            copied = rewrite.inserted_at;
+            combined.push_str(between);
+            combined.push_str(inserted);
+            insertions.push(Insertion { before: characters, length: inserted.chars().count() });
+        }
+        combined.push_str(text.get(copied..)?);
+        Some((combined, Self { insertions }))
+    }
+
+    /// The position in the client's text of a position that the server reported in the rewritten one.
+    ///
+    /// Both count characters from 1. A position inside an insertion becomes the place where it was inserted: the
+    /// character right after the statement's last token. 0, the protocol's absence of a position, stays 0.
+    pub fn original_position(&self, position: usize) -> usize {
+        let mut shift = 0;
+        for insertion in &self.insertions {
+            let start = insertion.before + shift + 1;
+            if position < start {
+                break;
+            }
+            if position < start + insertion.length {
+                return insertion.before + 1;
+            }
+            shift += insertion.length;
+        }
+        position - shift
+    }
+}

@@ -1,0 +1,72 @@
+/// A relation as the text names it. A database name in front is dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RelationName {
+    /// The schema, if it is given.
+    pub schema: Option<String>,
+    /// The name, in the parser's case folding.
+    pub name: String,
+    /// The alias, if it has one.
+    pub alias: Option<String>,
+    /// ONLY
+    pub only: bool,
+}
+
+impl RelationName {
+    /// The name by which the statement's own expressions refer to it.
+    pub fn exposed(&self) -> &str {
+        self.alias.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// INSERT, UPDATE or DELETE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The table or view written.
+    pub target: RelationName,
+    /// The client's own RETURNING list is there.
+    pub returning: bool,
+    /// The number of its columns; `None` if a star in it depends on the catalog, 0 without a list.
+    pub returning_columns: Option<usize>,
+    /// ON CONFLICT
+    pub on_conflict: OnConflict,
+    /// Columns assigned by SET, also by that of ON CONFLICT DO UPDATE.
+    pub assigned: Vec<String>,
+    /// The column list of INSERT, empty if it has none.
+    pub insert_columns: Vec<String>,
+    /// Tables written by data-modifying CTEs anywhere in it.
+    pub writes_in_with: Vec<RelationName>,
+    /// Columns of the target with a value that the text fixes.
+    ///
+    /// For UPDATE and DELETE: conjuncts `column = value` of WHERE that are certainly about the target, so every row
+    /// written had this value before (UPDATE may change it). For INSERT with one VALUES row: the listed columns whose value
+    /// is a constant or parameter, **before** the assignment cast to the column's type and its modifier.
+    pub fixed: Vec<(String, Fixed)>,
+    /// WHERE CURRENT OF
+    pub current_of: bool,
+    /// OVERRIDING SYSTEM VALUE or USER VALUE
+    pub overriding: bool,
+    /// Number of rows of INSERT ... VALUES; 1 for DEFAULT VALUES.
+    pub rows_values: Option<usize>,
+    /// The statement joins other tables (FROM, USING).
+    pub joins: bool,
+}
+
+/// What INSERT does on a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// No such clause.
+    None,
+    /// DO NOTHING
+    Nothing,
+    /// DO UPDATE
+    Update,
+}
+
+/// A value that the text fixes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fixed {
+    /// `$n`
+    Parameter(u16),
+    /// A constant, as text in the form that the column's type reads.
+    Literal(String),
+}
