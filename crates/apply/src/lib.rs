@@ -1,1 +1,77 @@
-//! apply
+//! From committed transactions to the shadow, in an order that is exact, each exactly once.
+//!
+//! From: sessions, which tell the [`OrderBook`] when something that may commit is in flight and what became of it; the
+//! mirror log, from which large or old payloads are read again ([`Log`]). To: the shadow, row by row, over one
+//! connection ([`Applier`]); the store of findings; the log, which may be trimmed below what is applied.
+//!
+//! Invariants:
+//! 1. An entry is released only when nothing that it may depend on can still turn up (see [`OrderBook`]).
+//! 2. The applied position is written to the shadow in the transaction that applies: exactly once, over crashes of
+//!    both sides. One lock on the shadow keeps every older connection of the same stream out.
+//! 3. The application never waits: sessions only touch the book, whose calls are short and never do I/O. The shadow
+//!    may be away or frozen for hours; entries then wait in the log, and in memory only their order and units remain.
+//! 4. Applying is comparing: every row that did not do on the shadow what it did on the primary is a finding, recorded
+//!    before the shadow's transaction commits and keyed by its origin, so that a crash neither loses nor doubles it.
+//!    Its row is then read again on the primary under a fence and written as it is there ([`Config::primary`]).
+//! 5. What can't be applied exactly makes its table suspect. Nothing is skipped silently, nothing stops the lane for
+//!    ever.
+//!
+//! It does not know sessions, statements' syntax, the log's format or what is compared beyond rows it applies. Lanes in
+//! parallel are not built yet: [`OrderBook::take_batch`] already gives entries that don't wait for each other, and a
+//! lane would own a connection and a part of them.
+#![warn(missing_docs)]
+
+mod applier;
+mod config;
+mod dial;
+mod entry;
+mod error;
+mod lane;
+mod order;
+#[cfg(test)]
+mod order_tests;
+mod position;
+mod units;
+
+pub use applier::{Applier, Handle, Status};
+pub use config::Config;
+pub use dial::{Dial, Dialed, Plain};
+pub use entry::{Entry, Payload};
+pub use error::{Error, LogError};
+pub use order::{BeganLate, Lag, OrderBook};
+pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
+
+use pgshadow_model::{Change, QualifiedName, Sequence};
+
+/// The mirror log, as the applier sees it.
+pub trait Log: Send + Sync + 'static {
+    /// The changes of a committed transaction, read again. May block on the disk.
+    ///
+    /// # Errors
+    /// The log can't be read, or no longer has it.
+    fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError>;
+
+    /// Everything below is on the shadow for good: the log may be trimmed. Must not block.
+    fn applied(&self, below: Sequence);
+}
+
+/// Which tables can't be taken as equal: their rows are applied tolerantly and give no findings.
+pub trait Suspects: Send + Sync + 'static {
+    /// The reason, if the table is suspect. Asked for every row: must not block.
+    fn is_suspect(&self, table: &QualifiedName) -> Option<String>;
+
+    /// Makes a table (`None`: every table) suspect, durably. May block on the disk.
+    fn suspect(&self, table: Option<&QualifiedName>, reason: &str);
+}
+
+impl Suspects for pgshadow_divergence::Store {
+    fn is_suspect(&self, table: &QualifiedName) -> Option<String> {
+        Self::is_suspect(self, table)
+    }
+
+    fn suspect(&self, table: Option<&QualifiedName>, reason: &str) {
+        if let Err(e) = Self::suspect(self, table, reason, None) {
+            tracing::error!(error = %e, reason, "a suspect table could not be written down");
+        }
+    }
+}

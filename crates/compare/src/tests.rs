@@ -90,7 +90,11 @@ fn a_value_that_the_type_explains_has_that_cause() {
     ];
     for (primary_type, shadow, p, s, cause) in cases {
         let verdict = value_verdict(primary_type, shadow, p, s);
-        assert_eq!((verdict.kind, verdict.cause, verdict.columns), (Kind::Value, cause, vec!["c1".to_owned()]), "{p} {s}");
+        assert_eq!(
+            (verdict.kind, verdict.cause, verdict.columns),
+            (Kind::Value, cause, vec!["c1".to_owned()]),
+            "{p} {s}"
+        );
     }
 }
 

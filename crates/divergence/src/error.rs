@@ -4,7 +4,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has the file.
-    #[error("{path}: the store of findings is in use by another process; only one pgshadow may run on a data directory")]
+    #[error(
+        "{path}: the store of findings is in use by another process; only one pgshadow may run on a data directory"
+    )]
     InUse {
         /// The file.
         path: PathBuf,
@@ -52,7 +54,9 @@ impl Error {
         let (path, reason) = (path.to_owned(), e.to_string());
         match e {
             redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
-            redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() != std::io::ErrorKind::InvalidData => {
+            redb::DatabaseError::Storage(redb::StorageError::Io(io))
+                if io.kind() != std::io::ErrorKind::InvalidData =>
+            {
                 Self::Open { path, reason }
             }
             _ => Self::Damaged { path, reason },

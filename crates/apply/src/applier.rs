@@ -1,0 +1,79 @@
+use crate::{Config, Dial, Log, OrderBook, Suspects};
+use pgshadow_divergence::Store;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// How the applier fares.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Status {
+    /// Connected to the shadow, its position read.
+    pub connected: bool,
+    /// The one thing that it waits for or works on, in words.
+    pub doing: String,
+    /// The last error, kept until the next success.
+    pub last_error: Option<String>,
+    /// Rows applied since the start.
+    pub rows_applied: u64,
+    /// Entries applied since the start.
+    pub entries_applied: u64,
+    /// Rows a second, over the last seconds.
+    pub rows_per_second: f64,
+    /// Rows of suspect tables that did not fit and gave no finding.
+    pub tolerated: u64,
+    /// Rows that wait to be read again on the primary.
+    pub to_heal: u64,
+}
+
+/// The task that brings the book's entries to the shadow.
+pub struct Applier;
+
+/// A running applier.
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What the task shows of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    status: Mutex<Status>,
+}
+
+impl Shared {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Applier {
+    /// Starts the task. It runs until [`Handle::stop`]; neither a dead shadow nor a dead primary ends it.
+    pub fn spawn(
+        config: Config,
+        dial: Arc<dyn Dial>,
+        book: Arc<OrderBook>,
+        log: Arc<dyn Log>,
+        store: Arc<Store>,
+        suspects: Arc<dyn Suspects>,
+    ) -> Handle {
+        let shared = Arc::new(Shared::default());
+        let (stop, stopped) = watch::channel(false);
+        let lane = crate::lane::Lane::new(config, dial, book, log, store, suspects, Arc::clone(&shared));
+        let task = tokio::spawn(lane.run(stopped));
+        Handle { shared, stop, task }
+    }
+}
+
+impl Handle {
+    /// How it fares.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the task, at once: what was not committed on the shadow is applied at the next start.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}

@@ -1,0 +1,45 @@
+use pgshadow_model::Sequence;
+
+/// What a [`crate::Log`] says when it can't give a payload.
+pub type LogError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can stop a piece of the applier's work. None of it stops the applier: it tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A connection's statement failed, or the connection did.
+    #[error("{}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// No connection in time.
+    #[error("the {0} did not answer in time")]
+    Timeout(&'static str),
+    /// Another connection of the same stream is still alive on the shadow.
+    #[error("another connection of pgshadow is still at work on the shadow")]
+    Busy,
+    /// The store of findings failed.
+    #[error(transparent)]
+    Store(#[from] pgshadow_divergence::Error),
+    /// A snapshot that can't be read.
+    #[error(transparent)]
+    Snapshot(#[from] crate::ParseSnapshotError),
+    /// A row of pgshadow's own tables on the shadow can't be read.
+    #[error("a row of the schema pgshadow on the shadow can't be read: {0}")]
+    Stored(#[from] postcard::Error),
+    /// The log can't give a payload.
+    #[error("the changes of intent {0} can't be read from the log: {1}")]
+    Log(Sequence, LogError),
+    /// The trace could not be written.
+    #[error("the trace can't be written: {0}")]
+    Trace(std::io::Error),
+    /// A task of the applier itself panicked.
+    #[error("a blocking task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The server's own words with its SQLSTATE, else what the driver says with its cause.
+fn describe(e: &tokio_postgres::Error) -> String {
+    match (e.as_db_error(), std::error::Error::source(e)) {
+        (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        (None, Some(source)) => format!("{e}: {source}"),
+        (None, None) => e.to_string(),
+    }
+}

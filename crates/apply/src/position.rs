@@ -1,0 +1,101 @@
+use pgshadow_model::{Epoch, Order, Sequence};
+use std::collections::BTreeSet;
+
+/// What the shadow holds: exactly-once is kept by it. Written to the shadow in the transaction that applies.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AppliedPosition {
+    /// Every transaction below is applied, rolled back or had nothing to apply.
+    pub below: Sequence,
+    /// Those applied at or above, in rising order.
+    pub above: Vec<Sequence>,
+}
+
+impl AppliedPosition {
+    /// Whether nothing of this transaction is left to be applied.
+    #[must_use]
+    pub fn contains(&self, sequence: Sequence) -> bool {
+        sequence < self.below || self.above.binary_search(&sequence).is_ok()
+    }
+
+    pub(crate) fn new(below: Sequence, above: BTreeSet<Sequence>) -> Self {
+        Self { below, above: above.into_iter().collect() }
+    }
+}
+
+/// The text of a `pg_snapshot` could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a snapshot: {0:?}")]
+pub struct ParseSnapshotError(pub String);
+
+/// What a snapshot of the primary sees, by full transaction id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Life of the primary that it was taken in.
+    pub epoch: Epoch,
+    xmin: u64,
+    xmax: u64,
+    in_progress: BTreeSet<u64>,
+}
+
+impl Snapshot {
+    /// Reads `xmin:xmax:xip,xip,...`, the text of `pg_current_snapshot()`.
+    ///
+    /// # Errors
+    /// The text is something else.
+    pub fn parse(epoch: Epoch, text: &str) -> Result<Self, ParseSnapshotError> {
+        let wrong = || ParseSnapshotError(text.to_owned());
+        let number = |s: &str| s.parse::<u64>().map_err(|_| wrong());
+        let mut parts = text.split(':');
+        let (Some(xmin), Some(xmax), Some(list), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(wrong());
+        };
+        let in_progress = list.split(',').filter(|x| !x.is_empty()).map(number).collect::<Result<_, _>>()?;
+        Ok(Self { epoch, xmin: number(xmin)?, xmax: number(xmax)?, in_progress })
+    }
+
+    /// Whether the snapshot sees this committed transaction. All of an older epoch is over, all of a newer one comes
+    /// after.
+    #[must_use]
+    pub fn contains(&self, order: &Order) -> bool {
+        match order.epoch.cmp(&self.epoch) {
+            std::cmp::Ordering::Less => true,
+            std::cmp::Ordering::Greater => false,
+            std::cmp::Ordering::Equal => {
+                let xid = order.xid.0;
+                xid < self.xmin || (xid < self.xmax && !self.in_progress.contains(&xid))
+            }
+        }
+    }
+}
+
+/// A snapshot, with the bound of what may have been in flight when it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// What the snapshot sees.
+    pub snapshot: Snapshot,
+    /// [`crate::OrderBook::barrier`] read after the snapshot was taken: what it sees has begun below.
+    pub mark: Sequence,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgshadow_model::{Lsn, Xid};
+
+    fn order(epoch: u32, xid: u64) -> Order {
+        Order { epoch: Epoch(epoch), token: Lsn(1), xid: Xid(xid) }
+    }
+
+    #[test]
+    fn a_snapshot_sees_what_was_over_when_it_was_taken() {
+        let s = Snapshot::parse(Epoch(2), "10:20:10,15").unwrap();
+        let seen: Vec<u64> = (8..22).filter(|x| s.contains(&order(2, *x))).collect();
+        assert_eq!(seen, [8, 9, 11, 12, 13, 14, 16, 17, 18, 19]);
+        assert!(s.contains(&order(1, 99)) && !s.contains(&order(3, 1)));
+        assert!(Snapshot::parse(Epoch(1), "7:7:").unwrap().contains(&order(1, 6)));
+        for wrong in ["", "1:2", "1:2:x", "a:2:", "1:2:3:4"] {
+            assert!(Snapshot::parse(Epoch(1), wrong).is_err(), "{wrong}");
+        }
+    }
+}
