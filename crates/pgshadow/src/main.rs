@@ -1,2 +1,50 @@
-//! The program.
-fn main() {}
+//! The program: reads the command line and the configuration, starts the logs, runs one command, says how it ended.
+mod arguments;
+mod assembly;
+mod commands;
+#[allow(dead_code, reason = "what it holds is read by the assembly")]
+mod config;
+mod failure;
+mod logging;
+mod output;
+mod shutdown;
+
+use arguments::{Arguments, Command, Wait};
+use clap::Parser;
+use config::Config;
+use failure::{Ending, Failure};
+use pgshadow_admin::Client;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging::start(if matches!(arguments.command, Command::Run) { "info" } else { "warn" });
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(execute(arguments)));
+    match result {
+        Ok(ending) => ending.into(),
+        Err(failure) => {
+            eprintln!("pgshadow: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
+    let config = Config::load(&arguments.config)?;
+    let client = Client::new(&config.admin.address);
+    match arguments.command {
+        Command::Run => {
+            let shutdown = shutdown::on_signal()?;
+            assembly::run(config, shutdown).await?;
+            Ok(Ending::Done)
+        }
+        Command::CheckConfig => commands::check_config(&config),
+        Command::Status(arguments) => commands::status(&client, &arguments).await,
+        Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client, timeout).await,
+        Command::Report(arguments) => commands::report(&client, &arguments).await,
+    }
+}

@@ -1,0 +1,103 @@
+use crate::arguments::ReportArguments;
+use crate::failure::{Ending, Failure};
+use crate::output;
+use pgshadow_admin::{Client, FindingView, Report};
+use std::collections::BTreeMap;
+
+/// How many findings of one origin are shown.
+const EXAMPLES: usize = 3;
+
+/// Shows the findings.
+///
+/// # Errors
+/// When the proxy doesn't answer.
+pub async fn report(client: &Client, arguments: &ReportArguments) -> Result<Ending, Failure> {
+    let report = client.report(arguments.since).await?;
+    if arguments.json {
+        output::print_json(&report)?;
+    } else {
+        output::print(&describe(&report))?;
+    }
+    Ok(if report.open() == 0 { Ending::Done } else { Ending::DifferencesFound })
+}
+
+fn describe(report: &Report) -> String {
+    if report.findings.is_empty() {
+        return "No findings.".to_owned();
+    }
+    let mut origins: BTreeMap<(&Option<String>, &str), Vec<&FindingView>> = BTreeMap::new();
+    for finding in &report.findings {
+        origins.entry((&finding.table, &finding.fingerprint)).or_default().push(finding);
+    }
+    let mut text = String::new();
+    for findings in origins.values() {
+        text.push_str(&describe_origin(findings));
+        text.push('\n');
+    }
+    text.push_str(&format!("{} findings, {} open.", report.findings.len(), report.open()));
+    text
+}
+
+/// One origin: a heading, and a table for each of a few examples.
+fn describe_origin(findings: &[&FindingView]) -> String {
+    let Some(first) = findings.first() else { return String::new() };
+    let seen: u64 = findings.iter().map(|finding| finding.count).sum();
+    let open = findings.iter().filter(|finding| finding.is_open()).count();
+    let table = first.table.as_deref().unwrap_or("no table");
+    let mut text = format!(
+        "{} on {table}, cause {}, severity {}: {} findings seen {seen} times, {open} open (fingerprint {})\n",
+        word(&first.kind),
+        word(&first.cause),
+        word(&first.severity),
+        findings.len(),
+        first.fingerprint,
+    );
+    for finding in findings.iter().take(EXAMPLES) {
+        text.push_str(&format!("{}\n", evidence(finding)));
+    }
+    if findings.len() > EXAMPLES {
+        text.push_str(&format!("... and {} more: see `pgshadow report --json`\n", findings.len() - EXAMPLES));
+    }
+    text
+}
+
+fn evidence(finding: &FindingView) -> comfy_table::Table {
+    let state = match (finding.healed, finding.acknowledged) {
+        (true, _) => "healed",
+        (false, true) => "acknowledged",
+        (false, false) => "open",
+    };
+    let mut table = output::table(&[]);
+    let rows = [
+        ("finding", Some(format!("{}, {state}", finding.id))),
+        ("key", finding.key.clone()),
+        ("column", finding.column.clone()),
+        ("primary", finding.primary.clone()),
+        ("shadow", finding.shadow.clone()),
+        ("sqlstate", finding.sqlstate.clone()),
+        ("message", finding.message.clone()),
+        ("sql", finding.sql.clone()),
+        ("transaction", finding.xid.map(|xid| xid.to_string())),
+        ("user", finding.user.clone()),
+        ("application", finding.application.clone()),
+        ("seen", Some(format!("{} times, {} to {}", finding.count, finding.first_seen, finding.last_seen))),
+    ];
+    for (name, value) in rows {
+        if let Some(value) = value {
+            table.add_row([name.to_owned(), printable(&value)]);
+        }
+    }
+    table
+}
+
+/// Data of the databases can't drive the terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character })
+        .collect()
+}
+
+/// The word of a closed list, as JSON has it.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|json| json.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,108 @@
+//! The file's shape, and every default. `""` stands for "not set" where there is none.
+use serde::{Deserialize, Serialize};
+
+/// The whole file. Each section may be missing, each key too.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub listen: Listen,
+    pub source: Database,
+    pub target: Database,
+    pub mirror_log: MirrorLog,
+    pub mirror: Mirror,
+    pub compare: Compare,
+    pub admin: Admin,
+    pub test: Test,
+}
+
+/// Sections that no document and no suggestion names.
+pub(super) const HIDDEN: &[&str] = &["test"];
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Listen {
+    pub address: String,
+    pub other_databases: String,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { address: "127.0.0.1:6432".into(), other_databases: "refuse".into() }
+    }
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Database {
+    pub url: String,
+}
+
+/// Without the URL, which may hold a password.
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct MirrorLog {
+    pub directory: String,
+    pub durability: String,
+    pub size_max: String,
+    pub on_full: String,
+}
+
+impl Default for MirrorLog {
+    fn default() -> Self {
+        Self {
+            directory: "pgshadow-data".into(),
+            durability: "fsync".into(),
+            size_max: "10GiB".into(),
+            on_full: "stop_mirroring".into(),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Mirror {
+    pub enabled: bool,
+    pub exclude: Vec<String>,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self { enabled: true, exclude: Vec::new() }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Compare {
+    pub statements: f64,
+}
+
+impl Default for Compare {
+    fn default() -> Self {
+        Self { statements: 1.0 }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Admin {
+    pub address: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: "127.0.0.1:6433".into() }
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Test {
+    pub trace: String,
+}

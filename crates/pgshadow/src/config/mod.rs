@@ -1,0 +1,257 @@
+//! The configuration: a TOML file, then `PGSHADOW__SECTION__KEY` from the environment, into plain structs.
+//!
+//! `file.rs` has the file's shape and every default, `document.rs` reads and names what is wrong with it,
+//! `connection.rs` and `passfile.rs` understand connection strings, and this file turns words into types.
+mod connection;
+mod document;
+mod error;
+mod file;
+mod passfile;
+
+#[cfg(test)]
+mod tests;
+
+#[allow(unused_imports, reason = "named by the assembly")]
+pub use connection::{Database, Server, TlsMode};
+pub use error::ConfigError;
+
+use bytesize::ByteSize;
+use document::Document;
+use pgshadow_model::QualifiedName;
+use std::path::{Path, PathBuf};
+
+/// The smallest mirror log that can work.
+const LOG_SIZE_MIN: ByteSize = ByteSize::mib(1);
+
+/// Everything that an operator can set. Passed by value; nothing of it is global.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Listen,
+    /// Where the data is today.
+    pub source: Database,
+    /// Where it shall be.
+    pub target: Database,
+    /// The log between them.
+    pub mirror_log: MirrorLog,
+    /// What is mirrored.
+    pub mirror: Mirror,
+    /// What is compared.
+    pub compare: Compare,
+    /// The windows.
+    pub admin: Admin,
+    /// For tests only.
+    pub test: Test,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// `host:port`.
+    pub address: String,
+    /// What happens to clients of another database.
+    pub other_databases: OtherDatabases,
+}
+
+/// What happens to a client that asks for another database than the one that is migrated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherDatabases {
+    /// It gets an error.
+    Refuse,
+    /// It is passed through, unmirrored.
+    Pass,
+}
+
+/// `[mirror_log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorLog {
+    /// Where it lies, with the store of findings; relative to the working directory.
+    pub directory: PathBuf,
+    /// What a commit waits for.
+    pub durability: Durability,
+    /// Its limit.
+    pub size_max_bytes: u64,
+    /// What happens at the limit.
+    pub on_full: OnFull,
+}
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The disk: survives a crash of the machine.
+    Fsync,
+    /// The operating system: survives a crash of the process.
+    Os,
+}
+
+/// What happens when the log is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFull {
+    /// Clients go on, mirroring doesn't; tables written meanwhile are suspect.
+    StopMirroring,
+    /// Writing clients wait.
+    BlockWrites,
+}
+
+/// `[mirror]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// `false`: a plain proxy.
+    pub enabled: bool,
+    /// Tables that aren't mirrored.
+    pub exclude: Vec<QualifiedName>,
+}
+
+/// `[compare]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compare {
+    /// Share of the row-determined statements that also run on the shadow, from 0 to 1.
+    pub statements: f64,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// `host:port` of the HTTP server.
+    pub address: String,
+}
+
+/// `[test]`: hidden, and for pgshadow's own tests only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Test {
+    /// Where to write one line for each row: epoch, token, xid, order of reply and of apply.
+    pub trace: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file and the process's environment.
+    ///
+    /// # Errors
+    /// When the file can't be read, or a key or value is wrong; names the place, the cause and the remedy.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .collect();
+        Self::load_with(path, variables)
+    }
+
+    /// As [`Config::load`], with these variables as the environment.
+    fn load_with(path: &Path, variables: Vec<(String, String)>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason: reason.to_string() })?;
+        Self::from_text(path, &text, &variables)
+    }
+
+    fn from_text(path: &Path, text: &str, variables: &[(String, String)]) -> Result<Self, ConfigError> {
+        let (file, document) = Document::read(path, text, variables)?;
+        let config = Self {
+            listen: Listen {
+                address: address(&document, "listen.address", &file.listen.address)?,
+                other_databases: document.word(
+                    "listen.other_databases",
+                    &file.listen.other_databases,
+                    &[("refuse", OtherDatabases::Refuse), ("pass", OtherDatabases::Pass)],
+                )?,
+            },
+            source: database(&document, "source.url", &file.source.url, variables)?,
+            target: database(&document, "target.url", &file.target.url, variables)?,
+            mirror_log: mirror_log(&document, &file.mirror_log)?,
+            mirror: Mirror {
+                enabled: file.mirror.enabled,
+                exclude: file
+                    .mirror
+                    .exclude
+                    .iter()
+                    .map(|name| table(name).map_err(|reason| document.wrong("mirror.exclude", reason)))
+                    .collect::<Result<_, _>>()?,
+            },
+            compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
+            admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
+            test: Test { trace: Some(file.test.trace).filter(|trace| !trace.is_empty()).map(PathBuf::from) },
+        };
+        config.check(&document)?;
+        Ok(config)
+    }
+
+    /// What no key can know alone.
+    fn check(&self, document: &Document) -> Result<(), ConfigError> {
+        let own_port = self.admin.address.ends_with(":0");
+        if self.admin.address == self.listen.address && !own_port {
+            return Err(document.wrong("admin.address", "is also [listen] address; clients and admin need one each"));
+        }
+        if self.source.server == self.target.server && self.source.name == self.target.name {
+            return Err(document.wrong("target.url", "names the same database as source.url"));
+        }
+        Ok(())
+    }
+}
+
+fn address(document: &Document, key: &str, text: &str) -> Result<String, ConfigError> {
+    let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    match parts {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(document.wrong(key, format!("must be host:port, such as \"127.0.0.1:6432\", not {text:?}"))),
+    }
+}
+
+fn database(
+    document: &Document,
+    key: &str,
+    url: &str,
+    variables: &[(String, String)],
+) -> Result<Database, ConfigError> {
+    if url.is_empty() {
+        return Err(document.unset(key, "postgres://pgshadow:secret@host:5432/database"));
+    }
+    let database = Database::parse(url, variables).map_err(|reason| document.wrong(key, reason))?;
+    if database.tls.is_required() {
+        let reason = "asks for TLS by its sslmode, and this version of pgshadow has none towards the servers; \
+                      write sslmode=prefer or disable, on a network that you trust";
+        return Err(document.wrong(key, reason));
+    }
+    Ok(database)
+}
+
+fn mirror_log(document: &Document, file: &file::MirrorLog) -> Result<MirrorLog, ConfigError> {
+    if file.directory.is_empty() {
+        return Err(document.wrong("mirror_log.directory", "must not be empty"));
+    }
+    Ok(MirrorLog {
+        directory: PathBuf::from(&file.directory),
+        durability: document.word(
+            "mirror_log.durability",
+            &file.durability,
+            &[("fsync", Durability::Fsync), ("os", Durability::Os)],
+        )?,
+        size_max_bytes: size(&file.size_max).map_err(|reason| document.wrong("mirror_log.size_max", reason))?,
+        on_full: document.word(
+            "mirror_log.on_full",
+            &file.on_full,
+            &[("stop_mirroring", OnFull::StopMirroring), ("block_writes", OnFull::BlockWrites)],
+        )?,
+    })
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(size) if size < LOG_SIZE_MIN => Err(format!("must be at least {LOG_SIZE_MIN}, not {text:?}")),
+        Ok(size) => Ok(size.as_u64()),
+        Err(_) => Err(format!("must be a size such as \"10GiB\" or \"500MB\", not {text:?}")),
+    }
+}
+
+/// `schema.table` as the catalog spells it, or a table of `public`.
+fn table(text: &str) -> Result<QualifiedName, String> {
+    let (schema, name) = text.split_once('.').unwrap_or(("public", text));
+    if schema.is_empty() || name.is_empty() {
+        return Err(format!("must hold names such as \"schema.table\", not {text:?}"));
+    }
+    Ok(QualifiedName::new(schema, name))
+}
+
+fn share(document: &Document, key: &str, share: f64) -> Result<f64, ConfigError> {
+    if (0.0..=1.0).contains(&share) {
+        return Ok(share);
+    }
+    Err(document.wrong(key, format!("must be a share from 0.0 to 1.0, not {share}")))
+}

@@ -1,0 +1,46 @@
+//! How a command ends other than well, and the exit code for it.
+use crate::assembly::AssemblyError;
+use crate::config::ConfigError;
+use pgshadow_admin::ClientError;
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// 0: done.
+    Done,
+    /// 3: differences found.
+    DifferencesFound,
+    /// 4: `wait` timed out.
+    TimedOut,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(match ending {
+            Ending::Done => 0,
+            Ending::DifferencesFound => 3,
+            Ending::TimedOut => 4,
+        })
+    }
+}
+
+/// 1: why a command failed, in one line that names cause and remedy. (2, wrong use, comes from the arguments.)
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The running proxy didn't answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The proxy can't run.
+    #[error(transparent)]
+    Run(#[from] AssemblyError),
+    /// The system refused something.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// Something can't be written as JSON.
+    #[error("can't be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
