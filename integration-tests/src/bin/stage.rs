@@ -1,0 +1,77 @@
+//! Runs a program with two servers and pgshadow between them, for what is no Rust test: PostgreSQL's own suites,
+//! benchmarks, a look by hand.
+//!
+//! ```text
+//! stage [--mirroring off] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]
+//! ```
+//!
+//! The program finds in its environment: `SOURCE_PORT`, `TARGET_PORT`, `PROXY_PORT`, `ADMIN_PORT`, `SOURCE_BINDIR`,
+//! `TARGET_BINDIR`, `PGSHADOW_CONFIG`, and `STAGE_DATABASE`, the migrated database. Its exit code is that of `stage`.
+use integration_tests::installation::Installation;
+use integration_tests::postgres::Cluster;
+use integration_tests::proxy::Pgshadow;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (mut mirroring, mut superuser, mut fsync, mut database) = (true, false, false, "app".to_owned());
+    loop {
+        match arguments.next().as_deref() {
+            Some("--mirroring") => match arguments.next().as_deref() {
+                Some("on") => mirroring = true,
+                Some("off") => mirroring = false,
+                _ => return usage(),
+            },
+            Some("--database") => match arguments.next() {
+                Some(name) => database = name,
+                None => return usage(),
+            },
+            Some("--superuser") => superuser = true,
+            Some("--fsync") => fsync = true,
+            Some("--") => break,
+            _ => return usage(),
+        }
+    }
+    let Some(program) = arguments.next() else { return usage() };
+
+    let [source, target] = [Installation::old(), Installation::newest()].map(|installation| {
+        let cluster = Cluster::of(installation);
+        if fsync { cluster.with_fsync().start() } else { cluster.start() }
+    });
+    if database != "app" {
+        source.create_database(&database);
+        target.create_database(&database);
+    }
+    let mut pgshadow = Pgshadow::between(&source, &target).database(&database);
+    if superuser {
+        pgshadow = pgshadow.as_user("postgres", "postgres");
+    }
+    if !mirroring {
+        pgshadow = pgshadow.without_mirroring();
+    }
+    let pgshadow = pgshadow.start();
+
+    let status = Command::new(&program)
+        .args(arguments)
+        .env("SOURCE_PORT", source.port().to_string())
+        .env("TARGET_PORT", target.port().to_string())
+        .env("PROXY_PORT", pgshadow.port().to_string())
+        .env("ADMIN_PORT", pgshadow.admin_port().to_string())
+        .env("SOURCE_BINDIR", &source.installation().bindir)
+        .env("TARGET_BINDIR", &target.installation().bindir)
+        .env("PGSHADOW_CONFIG", pgshadow.config())
+        .env("STAGE_DATABASE", &database)
+        .status();
+    match status {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("stage: can't run {program}: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: stage [--mirroring on|off] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]");
+    ExitCode::from(2)
+}

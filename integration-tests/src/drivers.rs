@@ -1,0 +1,111 @@
+//! Programs in `drivers/` that use PostgreSQL as applications do: each with its driver's default settings, against
+//! whatever place it is told of. `ok` and exit code 0, or a message of what went wrong.
+use crate::client::Endpoint;
+use crate::installation::{Installation, repository, setting};
+use crate::postgres::Cluster;
+use crate::proxy::Pgshadow;
+use crate::{equal, process};
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A driver program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// psycopg 3, Python, libpq 18.
+    Psycopg3,
+    /// psycopg2, Python, values put into the SQL by the client.
+    Psycopg2,
+    /// asyncpg, Python, binary formats, named statements.
+    Asyncpg,
+    /// pg8000, pure Python.
+    Pg8000,
+    /// node `pg`.
+    NodePg,
+    /// pgjdbc, prepared on the server after five executions.
+    Jdbc,
+    /// psql of the older installation.
+    PsqlOld,
+    /// psql of the newest installation.
+    PsqlNewest,
+}
+
+impl Driver {
+    /// All of them.
+    pub const ALL: [Driver; 8] = [
+        Driver::Psycopg3,
+        Driver::Psycopg2,
+        Driver::Asyncpg,
+        Driver::Pg8000,
+        Driver::NodePg,
+        Driver::Jdbc,
+        Driver::PsqlOld,
+        Driver::PsqlNewest,
+    ];
+
+    /// Runs it as this role in this database; fails the test with what it said where it isn't content.
+    #[track_caller]
+    pub fn run(self, place: &Endpoint) {
+        let output = process::run(self.command().envs(place.environment()), LIMIT).success();
+        assert_eq!(output.lines().last(), Some("ok"), "{self:?} said:\n{output}");
+    }
+
+    /// Runs it through a pgshadow that mirrors, between two servers of its own, and then expects both databases to be
+    /// equal and nothing to have been noticed.
+    pub fn run_mirrored(self) {
+        let (source, target) = (Cluster::old(), Cluster::newest());
+        let pgshadow = Pgshadow::between(&source, &target).start();
+        self.run(&pgshadow.app());
+        pgshadow.wait_drained(LIMIT);
+        equal::assert_equal(&source.app(), &target.app());
+        pgshadow.expect_spotless();
+        pgshadow.expect_clean_log(&[]);
+    }
+
+    fn command(self) -> Command {
+        match self {
+            Driver::Psycopg3 => python("psycopg3.py"),
+            Driver::Psycopg2 => python("psycopg2_driver.py"),
+            Driver::Asyncpg => python("asyncpg_driver.py"),
+            Driver::Pg8000 => python("pg8000_driver.py"),
+            Driver::NodePg => {
+                let mut command = program("node", "node_pg.js");
+                command.env("NODE_PATH", found("PGSHADOW_NODE_PATH"));
+                command
+            }
+            Driver::Jdbc => {
+                let mut command = Command::new("java");
+                command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &found("PGSHADOW_JDBC_JAR")]);
+                command.arg(script("Jdbc.java"));
+                command
+            }
+            Driver::PsqlOld => psql(Installation::old()),
+            Driver::PsqlNewest => psql(Installation::newest()),
+        }
+    }
+}
+
+fn python(name: &str) -> Command {
+    program(&found("PGSHADOW_PYTHON"), name)
+}
+
+fn psql(installation: &Installation) -> Command {
+    let mut command = program("sh", "psql.sh");
+    command.env("PSQL", installation.program("psql"));
+    command
+}
+
+fn program(interpreter: &str, name: &str) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(script(name));
+    command
+}
+
+fn script(name: &str) -> std::path::PathBuf {
+    repository().join("integration-tests/drivers").join(name)
+}
+
+fn found(name: &str) -> String {
+    setting(name).unwrap_or_else(|| panic!("{name} is not set; run: make deps"))
+}
