@@ -26,6 +26,8 @@ mod config;
 mod dial;
 mod entry;
 mod error;
+#[cfg(test)]
+mod history_tests;
 mod lane;
 mod order;
 #[cfg(test)]

@@ -13,6 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// Payloads in one batch, unless one entry alone is larger.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
 /// A transaction began so late that the position written to the shadow had already passed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("intent {0} began after the applied position had passed it; drop it and write a new intent")]
@@ -358,7 +361,7 @@ impl Inner {
 
     /// Walks along the order, holding what must be held, until the batch is full or nothing more can go.
     fn choose(&self, max_entries: usize, max_rows: usize, visible: Option<&Fence>) -> Vec<Key> {
-        let (mut chosen, mut rows, mut left) = (Vec::new(), 0, self.ready.len());
+        let (mut chosen, mut rows, mut bytes, mut left) = (Vec::new(), 0, 0, self.ready.len());
         let mut held_units = HeldUnits::default();
         if left == 0 && visible.is_none() {
             return chosen;
@@ -370,10 +373,10 @@ impl Inner {
             let may_go = self.ready.contains(key) || visible.is_some_and(|f| self.is_ready_for(held, f));
             left -= usize::from(self.ready.contains(key));
             if may_go && !self.conflict(&held_units, &held.units) {
-                if !chosen.is_empty() && rows + held.rows > max_rows {
+                (rows, bytes) = (rows + held.rows, bytes + held.bytes);
+                if !chosen.is_empty() && (rows > max_rows || bytes > BATCH_BYTES_MAX) {
                     break;
                 }
-                rows += held.rows;
                 chosen.push(*key);
             } else {
                 held_units.hold(&held.units);

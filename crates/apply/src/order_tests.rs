@@ -1,3 +1,14 @@
+use crate::entry::{Entry, Payload};
+use crate::{Fence, OrderBook, Snapshot};
+use bytes::Bytes;
+use pgshadow_model::{
+    Change, Column, ColumnType, Epoch, Lsn, Operation, Order, QualifiedName, Relation, RelationKind, RowImage, Sequence,
+    Shape, Xid,
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 /// Parts of the rule left out, to see that each is needed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Without {
@@ -5,4 +16,343 @@ pub(crate) struct Without {
     pub(crate) in_flight: bool,
     /// Part (b).
     pub(crate) conflicts: bool,
+}
+
+pub(crate) fn relation(table: &str) -> Arc<Relation> {
+    let int4 = ColumnType { oid: 23, name: QualifiedName::new("pg_catalog", "int4"), shape: Shape::Plain };
+    let column = |name: &str| Column {
+        name: name.to_owned(),
+        column_type: int4.clone(),
+        not_null: false,
+        generated: false,
+        identity_always: false,
+    };
+    Arc::new(Relation {
+        oid: 1,
+        name: QualifiedName::new("public", table),
+        kind: RelationKind::Table,
+        columns: vec![column("id"), column("v")],
+        key: vec![0],
+        unique_keys: vec![],
+        foreign_keys: vec![],
+        coarse: false,
+    })
+}
+
+fn row(relation: &Arc<Relation>, key: u8) -> Change {
+    Change::Row(RowImage {
+        relation: Arc::clone(relation),
+        operation: Operation::Update,
+        values: vec![Some(Bytes::copy_from_slice(&[key])), None],
+        old_key: None,
+    })
+}
+
+fn order(token: u64, xid: u64) -> Order {
+    Order { epoch: Epoch(1), token: Lsn(token), xid: Xid(xid) }
+}
+
+fn entry(sequence: Sequence, token: u64, rows: &[u8]) -> Entry {
+    let relation = relation("t");
+    let changes = rows.iter().map(|k| row(&relation, *k)).collect();
+    let changes = Payload::memory(changes);
+    Entry { sequence, order: order(token, sequence), changes, flush_gate: None, reply_number: 0 }
+}
+
+fn book() -> OrderBook {
+    OrderBook::new(64 << 20)
+}
+
+fn take(book: &OrderBook) -> Vec<Sequence> {
+    book.take_batch(usize::MAX, usize::MAX, None).iter().map(|e| e.sequence).collect()
+}
+
+#[test]
+fn an_entry_waits_for_what_was_in_flight_at_its_token() {
+    let book = book();
+    book.begin(1).unwrap();
+    book.begin(2).unwrap();
+    let barrier = book.barrier();
+    book.begin(3).unwrap();
+    book.settle(2, barrier, Some(entry(2, 20, &[1])));
+    assert!(take(&book).is_empty(), "1 was sent before the token's reply");
+    book.settle(1, 2, Some(entry(1, 10, &[1])));
+    assert_eq!(take(&book), [1, 2], "3 was sent after it");
+}
+
+#[test]
+fn a_held_entry_holds_what_shares_a_unit_and_nothing_else() {
+    let book = book();
+    for s in 1..=4 {
+        book.begin(s).unwrap();
+    }
+    book.settle(2, 4, Some(entry(2, 20, &[7])));
+    book.settle(3, 0, Some(entry(3, 30, &[7])));
+    book.settle(4, 0, Some(entry(4, 40, &[8])));
+    assert_eq!(take(&book), [4]);
+    book.settle(1, 0, None);
+    assert_eq!(take(&book), [2, 3]);
+}
+
+#[test]
+fn an_idle_writer_with_an_old_token_holds_nothing_and_may_come_below() {
+    let book = book();
+    for s in 1..=10 {
+        book.begin(s).unwrap();
+        book.settle(s, book.barrier(), Some(entry(s, 100 + s, &[1])));
+    }
+    assert_eq!(take(&book).len(), 10);
+    book.applied(&(1..=10).collect::<Vec<_>>());
+    book.begin(11).unwrap();
+    book.settle(11, 1, Some(entry(11, 5, &[2])));
+    assert_eq!(take(&book), [11]);
+    assert_eq!(book.applied_position().below, 11);
+}
+
+#[test]
+fn the_position_keeps_what_is_applied_above_the_oldest_open_one() {
+    let book = book();
+    for s in [3, 5, 8] {
+        book.begin(s).unwrap();
+    }
+    for s in [5, 8] {
+        book.settle(s, 0, Some(entry(s, s, &[u8::try_from(s).unwrap()])));
+    }
+    assert_eq!(take(&book), [5, 8]);
+    let position = book.position_with(&[5, 8]);
+    assert_eq!((position.below, position.above.clone()), (3, vec![5, 8]));
+    assert!(position.contains(2) && position.contains(5) && !position.contains(3) && !position.contains(9));
+    book.applied(&[5, 8]);
+    book.settle(3, 0, None);
+    assert_eq!(book.applied_position(), crate::AppliedPosition { below: 9, above: vec![] });
+    assert!(book.begin(7).is_err(), "the position has passed it");
+    assert!(book.begin(9).is_ok());
+}
+
+#[test]
+fn what_the_shadow_holds_is_not_taken_again() {
+    let book = book();
+    for s in 1..=6 {
+        book.begin(s).unwrap();
+    }
+    for s in [1, 4, 5] {
+        book.settle(s, 0, Some(entry(s, s, &[u8::try_from(s).unwrap()])));
+    }
+    book.settle(2, 0, None);
+    book.restore(&crate::AppliedPosition { below: 3, above: vec![4, 6] });
+    assert_eq!(take(&book), [5]);
+    book.settle(6, 0, Some(entry(6, 6, &[6])));
+    book.settle(1, 0, Some(entry(1, 1, &[1])));
+    assert!(take(&book).is_empty());
+    book.begin(2).unwrap();
+    assert_eq!(book.applied_position().below, 3, "3 is still in flight, 2 is not");
+}
+
+#[test]
+fn payloads_above_the_budget_are_left_to_the_log() {
+    let book = OrderBook::new(entry(0, 0, &[1]).changes.bytes() * 2);
+    for s in 1..=3 {
+        book.begin(s).unwrap();
+        book.settle(s, 0, Some(entry(s, s, &[u8::try_from(s).unwrap()])));
+    }
+    let lag = book.lag();
+    assert_eq!((lag.entries, lag.memory_bytes * 3), (3, lag.bytes * 2));
+    let batch = book.take_batch(9, 9, None);
+    assert!(matches!(batch[1].changes, Payload::Memory { .. }) && batch[2].changes == Payload::Spilled);
+    assert_eq!(book.lag().memory_bytes, 0);
+    book.applied(&[1, 2, 3]);
+    assert_eq!(book.lag(), crate::Lag::default());
+}
+
+#[test]
+fn the_flush_gate_holds_an_entry_until_the_primary_has_flushed() {
+    let book = book();
+    book.begin(1).unwrap();
+    let gated = Entry { flush_gate: Some(Lsn(50)), ..entry(1, 1, &[1]) };
+    book.settle(1, 0, Some(gated));
+    book.begin(2).unwrap();
+    book.settle(2, 0, Some(entry(2, 2, &[1])));
+    assert!(take(&book).is_empty());
+    book.flushed(Lsn(49));
+    assert!(take(&book).is_empty());
+    book.flushed(Lsn(50));
+    assert_eq!(take(&book), [1, 2]);
+}
+
+#[test]
+fn behind_a_fence_only_what_the_snapshot_sees_goes() {
+    let book = book();
+    for s in 1..=4 {
+        book.begin(s).unwrap();
+    }
+    book.settle(1, 0, Some(entry(1, 10, &[1])));
+    let fence = Fence { snapshot: Snapshot::parse(Epoch(1), "2:4:2").unwrap(), mark: book.barrier() };
+    book.begin(5).unwrap();
+    let ddl = Change::Ddl(pgshadow_model::DdlStatement {
+        sql: String::new(),
+        settings: pgshadow_model::SessionSettings::default(),
+        in_transaction: true,
+    });
+    let barrier = Entry { changes: Payload::memory(vec![ddl]), ..entry(2, 20, &[]) };
+    book.settle(2, 0, Some(barrier));
+    // Its token's reply came when 5 was already in flight; the snapshot saw it, so 5 doesn't matter.
+    book.settle(3, 6, Some(entry(3, 30, &[1])));
+    let taken = |n| book.take_batch(n, 9, Some(&fence)).iter().map(|e| e.sequence).collect::<Vec<_>>();
+    assert_eq!(taken(1), [1]);
+    assert!(taken(9).is_empty(), "4 is not settled, so it might still turn out to come first");
+    book.settle(4, 0, None);
+    assert_eq!(taken(9), [3]);
+    assert!(!book.reached(&fence));
+    book.applied(&[1, 3]);
+    assert!(book.reached(&fence));
+    assert_eq!(take(&book), [2]);
+}
+
+#[test]
+fn coarse_tables_copy_and_ddl_hold_each_other() {
+    let child = Arc::new(Relation { coarse: true, ..(*relation("child")).clone() });
+    let parent = Arc::new(Relation { coarse: true, ..(*relation("parent")).clone() });
+    let other = relation("other");
+    let book = book();
+    for s in 1..=4 {
+        book.begin(s).unwrap();
+    }
+    let of = |s, token, relation: &Arc<Relation>| Entry {
+        changes: Payload::memory(vec![row(relation, 1)]),
+        ..entry(s, token, &[])
+    };
+    book.settle(2, 2, Some(of(2, 20, &child)));
+    book.settle(3, 0, Some(of(3, 30, &parent)));
+    book.settle(4, 0, Some(of(4, 40, &other)));
+    assert_eq!(take(&book), [4]);
+    book.settle(1, 0, None);
+    assert_eq!(take(&book), [2, 3]);
+}
+
+#[tokio::test]
+async fn waiting_for_the_drain_ends_when_all_before_is_applied() {
+    let book = Arc::new(book());
+    book.begin(1).unwrap();
+    let mark = book.barrier();
+    let waiting = tokio::spawn({
+        let book = Arc::clone(&book);
+        async move { book.wait_applied(mark).await }
+    });
+    book.settle(1, 0, Some(entry(1, 1, &[1])));
+    book.begin(2).unwrap();
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    let batch = take(&book);
+    book.applied(&batch);
+    tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.unwrap().unwrap();
+}
+
+// --- against a naive model ---
+
+#[derive(Debug, Clone)]
+enum Step {
+    Begin { rows: Vec<u8>, token_lag: u64, aborts: bool },
+    Token(usize),
+    Settle(usize),
+    Take(usize),
+    Apply,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (prop::collection::vec(0_u8..5, 0..3), 0_u64..6, prop::bool::weighted(0.1))
+            .prop_map(|(rows, token_lag, aborts)| Step::Begin { rows, token_lag, aborts }),
+        4 => (0_usize..8).prop_map(Step::Token),
+        4 => (0_usize..8).prop_map(Step::Settle),
+        2 => (1_usize..5).prop_map(Step::Take),
+        2 => Just(Step::Apply),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Modelled {
+    sequence: Sequence,
+    rows: Vec<u8>,
+    token: u64,
+    aborts: bool,
+    barrier: Option<BTreeSet<Sequence>>,
+    bound: Sequence,
+    settled: bool,
+    taken: bool,
+    applied: bool,
+}
+
+/// The rule as the design says it: the set in flight at the token, and a walk along the order.
+fn naive_take(all: &[Modelled], n: usize) -> Vec<Sequence> {
+    let mut waiting: Vec<&Modelled> = all.iter().filter(|m| m.settled && !m.aborts && !m.taken).collect();
+    waiting.sort_by_key(|m| (m.token, m.sequence));
+    let open = |s: &Sequence| all.iter().any(|m| m.sequence == *s && !m.settled);
+    let (mut chosen, mut held) = (Vec::new(), BTreeSet::new());
+    for m in waiting {
+        let blocked = m.barrier.as_ref().unwrap().iter().any(open) || m.rows.iter().any(|r| held.contains(r));
+        if blocked {
+            held.extend(m.rows.iter().copied());
+        } else if chosen.len() < n {
+            chosen.push(m.sequence);
+        }
+    }
+    chosen
+}
+
+fn naive_below(all: &[Modelled], highest: Sequence) -> Sequence {
+    let left = |m: &&Modelled| !m.settled || (!m.aborts && !m.applied);
+    all.iter().filter(left).map(|m| m.sequence).min().unwrap_or(highest + 1)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn the_book_does_what_the_rule_says(steps in prop::collection::vec(step(), 1..120)) {
+        let book = book();
+        let mut all: Vec<Modelled> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Begin { rows, token_lag, aborts } => {
+                    // Outcomes take numbers of the log too.
+                    let sequence = all.last().map_or(1, |m| m.sequence + 1 + token_lag % 2);
+                    book.begin(sequence).unwrap();
+                    let token = (sequence * 3).saturating_sub(token_lag * 5);
+                    all.push(Modelled {
+                        sequence, rows, token, aborts, barrier: None, bound: 0, settled: false, taken: false, applied: false,
+                    });
+                }
+                Step::Token(n) => {
+                    let open: BTreeSet<_> = all.iter().filter(|m| !m.settled).map(|m| m.sequence).collect();
+                    if let Some(m) = all.iter_mut().filter(|m| m.barrier.is_none()).nth(n) {
+                        m.bound = book.barrier();
+                        m.barrier = Some(open.into_iter().filter(|s| *s != m.sequence).collect());
+                    }
+                }
+                Step::Settle(n) => {
+                    if let Some(m) = all.iter_mut().filter(|m| m.barrier.is_some() && !m.settled).nth(n) {
+                        m.settled = true;
+                        let e = (!m.aborts).then(|| entry(m.sequence, m.token, &m.rows));
+                        book.settle(m.sequence, m.bound, e);
+                    }
+                }
+                Step::Take(n) => {
+                    let taken: Vec<_> = book.take_batch(n, usize::MAX, None).iter().map(|e| e.sequence).collect();
+                    prop_assert_eq!(&taken, &naive_take(&all, n));
+                    all.iter_mut().filter(|m| taken.contains(&m.sequence)).for_each(|m| m.taken = true);
+                }
+                Step::Apply => {
+                    let batch: Vec<_> = all.iter().filter(|m| m.taken && !m.applied).map(|m| m.sequence).collect();
+                    let planned = book.position_with(&batch);
+                    book.applied(&batch);
+                    all.iter_mut().filter(|m| m.taken).for_each(|m| m.applied = true);
+                    prop_assert_eq!(&planned, &book.applied_position());
+                    let below = naive_below(&all, all.last().map_or(0, |m| m.sequence));
+                    prop_assert_eq!(planned.below, below);
+                    for m in all.iter().filter(|m| m.settled && !m.aborts) {
+                        prop_assert_eq!(planned.contains(m.sequence), m.applied, "{}", m.sequence);
+                    }
+                }
+            }
+        }
+    }
 }

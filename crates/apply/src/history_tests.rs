@@ -1,0 +1,152 @@
+//! Synthetic histories: sessions that write contended rows under row locks, with delayed replies, and one idle writer
+//! with an old token. Pairs of writes of one row that are released with a falling token are counted.
+
+use crate::order_tests::Without;
+use crate::{Entry, OrderBook, Payload};
+use bytes::Bytes;
+use pgshadow_model::{Change, Epoch, Lsn, Operation, Order, RowImage, Sequence, Xid};
+use std::collections::{BTreeMap, BinaryHeap};
+
+const SESSIONS: u64 = 12;
+const TRANSACTIONS: u64 = 60;
+const ROWS: u8 = 6;
+
+/// One transaction, with the instants that matter.
+#[derive(Debug, Clone)]
+struct Written {
+    rows: Vec<u8>,
+    sent: u64,
+    token: u64,
+    token_reply: u64,
+    reply: u64,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+/// A primary with row locks: a session takes its rows' locks in order, draws its token after the last wait, and leaves
+/// at its commit. What the proxy sees of it comes later, by a delay of its own.
+fn history(seed: u64) -> Vec<Written> {
+    let mut random = Random(seed);
+    let mut free_at: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut sessions: BinaryHeap<std::cmp::Reverse<(u64, u64)>> = (0..SESSIONS).map(|s| std::cmp::Reverse((s, s))).collect();
+    let mut log = vec![Written { rows: vec![ROWS], sent: 90_000_000, token: 1, token_reply: 2, reply: 90_000_100 }];
+    let mut left = vec![TRANSACTIONS; usize::try_from(SESSIONS).unwrap()];
+    while let Some(std::cmp::Reverse((now, session))) = sessions.pop() {
+        let autocommit = random.below(2) == 0;
+        let mut rows: Vec<u8> = (0..if autocommit { 1 } else { 2 }).map(|_| u8::try_from(random.below(6)).unwrap()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        // Statements reach the server a little after they are sent; all waits end before the token is drawn.
+        let arrived = now + 1 + random.below(20);
+        let waited = rows.iter().map(|r| free_at.get(r).copied().unwrap_or(0)).fold(arrived, u64::max);
+        let token = waited + 1;
+        let (sent, token_reply, commit, reply);
+        if autocommit {
+            sent = now;
+            commit = token + 1 + random.below(5);
+            reply = commit + 1 + random.below(60);
+            token_reply = reply;
+        } else {
+            token_reply = token + 1 + random.below(30);
+            sent = token_reply + random.below(20);
+            commit = sent + 1 + random.below(20);
+            reply = commit + 1 + random.below(60);
+        }
+        // Locks come free at the commit.
+        free_at.extend(rows.iter().map(|r| (*r, commit)));
+        log.push(Written { rows, sent, token, token_reply, reply });
+        let n = &mut left[usize::try_from(session).unwrap()];
+        *n -= 1;
+        if *n > 0 {
+            sessions.push(std::cmp::Reverse((reply + 1 + random.below(5), session)));
+        }
+    }
+    log
+}
+
+/// The order in which the book releases the history; everything that it gives is applied at once.
+fn released(log: &[Written], without: Without) -> Vec<usize> {
+    let mut events: Vec<(u64, u8, usize)> = Vec::new();
+    for (i, w) in log.iter().enumerate() {
+        events.extend([(w.token_reply, 1, i), (w.sent, 0, i), (w.reply, 2, i)]);
+    }
+    events.sort_unstable();
+    let book = OrderBook::new(1 << 30);
+    book.set_without(without);
+    let (mut sequences, mut barriers) = (vec![0; log.len()], vec![0; log.len()]);
+    let (mut next, mut out): (Sequence, Vec<usize>) = (1, Vec::new());
+    let relation = crate::order_tests::relation("t");
+    for (_, what, i) in events {
+        match what {
+            0 => {
+                sequences[i] = next;
+                book.begin(next).unwrap();
+                next += 1;
+            }
+            1 => barriers[i] = book.barrier(),
+            _ => {
+                let image = |key: &u8| {
+                    Change::Row(RowImage {
+                        relation: relation.clone(),
+                        operation: Operation::Update,
+                        values: vec![Some(Bytes::copy_from_slice(&[*key])), None],
+                        old_key: None,
+                    })
+                };
+                let changes = Payload::memory(log[i].rows.iter().map(image).collect());
+                let order = Order { epoch: Epoch(1), token: Lsn(log[i].token), xid: Xid(i as u64) };
+                let entry = Entry { sequence: sequences[i], order, changes, flush_gate: None, reply_number: 0 };
+                book.settle(sequences[i], barriers[i], Some(entry));
+                loop {
+                    let batch: Vec<_> = book.take_batch(16, 64, None).iter().map(|e| e.sequence).collect();
+                    if batch.is_empty() {
+                        break;
+                    }
+                    out.extend(batch.iter().map(|s| sequences.iter().position(|x| x == s).unwrap()));
+                    book.applied(&batch);
+                }
+            }
+        }
+    }
+    assert_eq!(out.len(), log.len(), "everything is released in the end");
+    assert_eq!(book.applied_position().below, next);
+    out
+}
+
+/// Pairs of writes of one row, one after the other in this order, with a falling token.
+fn inversions(log: &[Written], order: &[usize]) -> usize {
+    let mut last: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut count = 0;
+    for i in order {
+        for row in &log[*i].rows {
+            count += usize::from(last.insert(*row, log[*i].token).is_some_and(|before| before > log[*i].token));
+        }
+    }
+    count
+}
+
+#[test]
+fn no_row_is_written_with_a_falling_token_and_every_part_is_needed() {
+    let (mut without_a, mut without_b, mut reply_order) = (0, 0, 0);
+    for seed in 0..20 {
+        let log = history(seed);
+        let order = released(&log, Without::default());
+        assert_eq!(inversions(&log, &order), 0, "seed {seed}");
+        without_a += inversions(&log, &released(&log, Without { in_flight: true, conflicts: false }));
+        without_b += inversions(&log, &released(&log, Without { in_flight: false, conflicts: true }));
+        let mut by_reply: Vec<usize> = (0..log.len()).collect();
+        by_reply.sort_by_key(|i| log[*i].reply);
+        reply_order += inversions(&log, &by_reply);
+        let idle = order.iter().position(|i| *i == 0).unwrap();
+        assert_eq!(idle, log.len() - 1, "the idle writer held nothing back");
+    }
+    println!("without (a): {without_a}, without (b): {without_b}, reply order: {reply_order}");
+    assert!(without_a > 0 && without_b > 0 && reply_order > 0, "{without_a} {without_b} {reply_order}");
+}
