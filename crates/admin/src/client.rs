@@ -144,7 +144,8 @@ impl Client {
             Ok::<_, hyper::Error>(Some((status, body)))
         };
         let answer = timeout(wait, exchange).await.map_err(|_| self.unreachable("no answer in time"))?;
-        answer.map_err(|e| self.not_understood(e))?.ok_or_else(|| self.not_understood("the address is no host:port"))
+        let lost = |e: hyper::Error| if e.is_parse() { self.not_understood(e) } else { self.unreachable(e) };
+        answer.map_err(lost)?.ok_or_else(|| self.not_understood("the address is no host:port"))
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {

@@ -34,17 +34,17 @@ fn main() -> ExitCode {
 }
 
 async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
-    let config = Config::load(&arguments.config)?;
-    let client = Client::new(&config.admin.address);
+    let client = || Config::load_admin(&arguments.config).map(|admin| Client::new(&admin.address));
     match arguments.command {
         Command::Run => {
+            let config = Config::load(&arguments.config)?;
             let shutdown = shutdown::on_signal()?;
             assembly::run(config, shutdown).await?;
             Ok(Ending::Done)
         }
-        Command::CheckConfig => commands::check_config(&config),
-        Command::Status(arguments) => commands::status(&client, &arguments).await,
-        Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client, timeout).await,
-        Command::Report(arguments) => commands::report(&client, &arguments).await,
+        Command::CheckConfig => commands::check_config(&Config::load(&arguments.config)?),
+        Command::Status(options) => commands::status(&client()?, &options).await,
+        Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client()?, timeout).await,
+        Command::Report(options) => commands::report(&client()?, &options).await,
     }
 }

@@ -1,4 +1,4 @@
-use crate::config::Config;
+use crate::config::{Config, Word};
 use crate::failure::{Ending, Failure};
 use crate::output;
 
@@ -17,13 +17,13 @@ fn describe(config: &Config) -> String {
     let excluded: Vec<String> = config.mirror.exclude.iter().map(ToString::to_string).collect();
     let rows = [
         ("listen.address", config.listen.address.clone()),
-        ("listen.other_databases", format!("{:?}", config.listen.other_databases)),
+        ("listen.other_databases", config.listen.other_databases.word().to_owned()),
         ("source.url", config.source.to_string()),
         ("target.url", config.target.to_string()),
         ("mirror_log.directory", log.directory.display().to_string()),
-        ("mirror_log.durability", format!("{:?}", log.durability)),
+        ("mirror_log.durability", log.durability.word().to_owned()),
         ("mirror_log.size_max", output::bytes(log.size_max_bytes)),
-        ("mirror_log.on_full", format!("{:?}", log.on_full)),
+        ("mirror_log.on_full", log.on_full.word().to_owned()),
         ("mirror.enabled", config.mirror.enabled.to_string()),
         ("mirror.exclude", if excluded.is_empty() { "none".to_owned() } else { excluded.join(", ") }),
         ("compare.statements", config.compare.statements.to_string()),

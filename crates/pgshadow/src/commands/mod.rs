@@ -2,6 +2,8 @@
 mod check_config;
 mod report;
 mod status;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub use check_config::check_config;

@@ -101,3 +101,26 @@ fn printable(text: &str) -> String {
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|json| json.as_str().map(str::to_owned)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::finding;
+    use super::*;
+
+    #[test]
+    fn people_see_three_examples_of_each_origin() {
+        let report = Report::new((1..=5).map(|id| finding(id, id == 5)).collect(), None);
+        let text = describe(&report);
+        for expected in [
+            "missing_row on public.orders, cause written_behind, severity error: 5 findings seen 10 times, 4 open",
+            "id=3",
+            "... and 2 more",
+            "5 findings, 4 open.",
+            "new \u{fffd}[31mred",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in\n{text}");
+        }
+        assert!(!text.contains("id=4") && !text.contains('\x1b'), "{text}");
+        assert_eq!(describe(&Report::new(Vec::new(), None)), "No findings.");
+    }
+}

@@ -83,3 +83,26 @@ fn describe(status: &Status) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::status_with_a_suspect;
+    use super::*;
+
+    #[test]
+    fn people_see_what_matters() {
+        let text = describe(&status_with_a_suspect());
+        for expected in [
+            "2 entries, 2.0 KiB, 1s 500ms",
+            "POISONED",
+            "not connected: connection refused, 5 rows applied",
+            "public.orders",
+            "written while mirroring was off",
+            "none: no verify was run",
+            "Note: both databases are taken to start equal until backfill and verify exist.",
+            "Next: look at `pgshadow report`",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in\n{text}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! The file's text and the environment, key by key: what is known, of the right type, and where each value stands.
+use super::Word;
 use super::error::{ConfigError, Place};
 use super::file::{File, HIDDEN};
 use serde::Deserialize;
@@ -143,11 +144,11 @@ impl Document {
     }
 
     /// One of a closed list of words.
-    pub(super) fn word<T: Copy>(&self, key: &str, text: &str, words: &[(&str, T)]) -> Result<T, ConfigError> {
-        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+    pub(super) fn word<T: Word>(&self, key: &str, text: &str) -> Result<T, ConfigError> {
+        if let Some((_, meaning)) = T::WORDS.iter().find(|(word, _)| *word == text) {
             return Ok(*meaning);
         }
-        let list: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        let list: Vec<String> = T::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect();
         Err(self.wrong(key, format!("must be {}, not {text:?}", list.join(" or "))))
     }
 }

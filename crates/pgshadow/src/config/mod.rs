@@ -62,6 +62,10 @@ pub enum OtherDatabases {
     Pass,
 }
 
+impl Word for OtherDatabases {
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("pass", Self::Pass)];
+}
+
 /// `[mirror_log]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorLog {
@@ -84,6 +88,10 @@ pub enum Durability {
     Os,
 }
 
+impl Word for Durability {
+    const WORDS: &'static [(&'static str, Self)] = &[("fsync", Self::Fsync), ("os", Self::Os)];
+}
+
 /// What happens when the log is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFull {
@@ -91,6 +99,11 @@ pub enum OnFull {
     StopMirroring,
     /// Writing clients wait.
     BlockWrites,
+}
+
+impl Word for OnFull {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("stop_mirroring", Self::StopMirroring), ("block_writes", Self::BlockWrites)];
 }
 
 /// `[mirror]`
@@ -123,23 +136,33 @@ pub struct Test {
     pub trace: Option<PathBuf>,
 }
 
+/// A closed list of words.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Each value with its word in the file.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word in the file.
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+}
+
 impl Config {
     /// Reads the file and the process's environment.
     ///
     /// # Errors
     /// When the file can't be read, or a key or value is wrong; names the place, the cause and the remedy.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-            .collect();
-        Self::load_with(path, variables)
+        Self::from_text(path, &read(path)?, &environment())
     }
 
-    /// As [`Config::load`], with these variables as the environment.
-    fn load_with(path: &Path, variables: Vec<(String, String)>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason: reason.to_string() })?;
-        Self::from_text(path, &text, &variables)
+    /// Reads only where the running proxy answers: who asks it needs neither the databases nor their passwords.
+    ///
+    /// # Errors
+    /// When the file can't be read, a key is unknown or the address is wrong.
+    pub fn load_admin(path: &Path) -> Result<Admin, ConfigError> {
+        let (file, document) = Document::read(path, &read(path)?, &environment())?;
+        Ok(Admin { address: address(&document, "admin.address", &file.admin.address)? })
     }
 
     fn from_text(path: &Path, text: &str, variables: &[(String, String)]) -> Result<Self, ConfigError> {
@@ -147,11 +170,7 @@ impl Config {
         let config = Self {
             listen: Listen {
                 address: address(&document, "listen.address", &file.listen.address)?,
-                other_databases: document.word(
-                    "listen.other_databases",
-                    &file.listen.other_databases,
-                    &[("refuse", OtherDatabases::Refuse), ("pass", OtherDatabases::Pass)],
-                )?,
+                other_databases: document.word("listen.other_databases", &file.listen.other_databases)?,
             },
             source: database(&document, "source.url", &file.source.url, variables)?,
             target: database(&document, "target.url", &file.target.url, variables)?,
@@ -186,6 +205,17 @@ impl Config {
     }
 }
 
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason: reason.to_string() })
+}
+
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect()
+}
+
 fn address(document: &Document, key: &str, text: &str) -> Result<String, ConfigError> {
     let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     match parts {
@@ -218,17 +248,9 @@ fn mirror_log(document: &Document, file: &file::MirrorLog) -> Result<MirrorLog, 
     }
     Ok(MirrorLog {
         directory: PathBuf::from(&file.directory),
-        durability: document.word(
-            "mirror_log.durability",
-            &file.durability,
-            &[("fsync", Durability::Fsync), ("os", Durability::Os)],
-        )?,
+        durability: document.word("mirror_log.durability", &file.durability)?,
         size_max_bytes: size(&file.size_max).map_err(|reason| document.wrong("mirror_log.size_max", reason))?,
-        on_full: document.word(
-            "mirror_log.on_full",
-            &file.on_full,
-            &[("stop_mirroring", OnFull::StopMirroring), ("block_writes", OnFull::BlockWrites)],
-        )?,
+        on_full: document.word("mirror_log.on_full", &file.on_full)?,
     })
 }
 

@@ -189,17 +189,23 @@ fn the_reference_holds_every_key_with_the_codes_default() {
     assert_eq!(names(&reference), names(&expected));
     for (section, keys) in &expected {
         for (key, default) in keys.as_table().unwrap() {
-            // The two URLs have no default: the reference shows an example.
-            if key != "url" {
-                assert_eq!(&reference[section][key], default, "{section}.{key}");
-            }
+            assert_eq!(&reference[section][key], default, "{section}.{key}");
         }
     }
-    load(&text, &[]).unwrap();
+    let urls = [("PGSHADOW__SOURCE__URL", "postgres://u@h/d"), ("PGSHADOW__TARGET__URL", "postgres://u@i/d")];
+    load(&text, &urls).unwrap();
 }
 
 #[test]
 fn a_missing_file_is_named_with_the_remedy() {
-    let error = Config::load_with(Path::new("/nowhere/pgshadow.toml"), Vec::new()).unwrap_err().to_string();
+    let error = Config::load(Path::new("/nowhere/pgshadow.toml")).unwrap_err().to_string();
     assert!(error.contains("/nowhere/pgshadow.toml") && error.contains("-c FILE"), "{error}");
+}
+
+#[test]
+fn who_asks_the_proxy_needs_no_databases() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[admin]\naddress = '[::1]:7'").unwrap();
+    assert_eq!(Config::load_admin(file.path()).unwrap().address, "[::1]:7");
+    assert!(Config::load(file.path()).is_err());
 }
