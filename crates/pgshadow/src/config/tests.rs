@@ -209,3 +209,13 @@ fn who_asks_the_proxy_needs_no_databases() {
     assert_eq!(Config::load_admin(file.path()).unwrap().address, "[::1]:7");
     assert!(Config::load(file.path()).is_err());
 }
+
+#[test]
+fn the_examples_hold_only_known_keys() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proxy-config/examples");
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        Document::read(&path, &text, &[]).unwrap();
+    }
+}
