@@ -4,7 +4,7 @@ use pg_query::protobuf::{Node, RawStmt};
 
 use crate::classify::statement_of;
 use crate::error::ParseError;
-use crate::keyword::is_space;
+use crate::keyword::{Keyword, first_keyword, is_space};
 use crate::stack::with_room;
 use crate::statement::{Parsed, Statement, StatementKind};
 use crate::tokens::Tokens;
@@ -14,6 +14,9 @@ use crate::tokens::Tokens;
 /// The lexical rules are those of `standard_conforming_strings = on`. Where a session has it off, a text with a
 /// backslash can mean something else to the server than it does here: see [`depends_on_string_setting`].
 pub fn parse(text: &str) -> Result<Parsed, ParseError> {
+    if first_keyword(text.as_bytes()) == Keyword::Empty {
+        return Ok(Parsed { statements: Vec::new() });
+    }
     if let Some(statement) = transaction_words(text) {
         return Ok(Parsed { statements: vec![statement] });
     }

@@ -1,7 +1,7 @@
 //! Adding one column to a RETURNING list.
 
-use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::Node;
+use pg_query::protobuf::node::Node as Kind;
 
 use crate::error::ParseError;
 use crate::exposed::is_ambiguous;

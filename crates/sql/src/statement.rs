@@ -266,7 +266,9 @@ impl Statement {
             StatementKind::Insert(write) | StatementKind::Update(write) | StatementKind::Delete(write) => {
                 std::iter::once(&write.target).chain(&write.writes_in_with).collect()
             }
-            StatementKind::Merge { target, writes_in_with, .. } => std::iter::once(target).chain(writes_in_with).collect(),
+            StatementKind::Merge { target, writes_in_with, .. } => {
+                std::iter::once(target).chain(writes_in_with).collect()
+            }
             StatementKind::Select { into, writes_in_with, .. } => into.iter().chain(writes_in_with).collect(),
             StatementKind::DeclareCursor { writes_in_with, .. } => writes_in_with.iter().collect(),
             StatementKind::Copy(copy) if copy.from => copy.relation.iter().collect(),

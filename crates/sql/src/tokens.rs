@@ -5,6 +5,7 @@ use std::ops::Range;
 use pg_query::protobuf::{ScanToken, Token};
 
 use crate::error::ParseError;
+use crate::keyword::is_space;
 
 /// The tokens of a text without its comments.
 #[derive(Debug)]
@@ -14,6 +15,10 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn scan(text: &str) -> Result<Self, ParseError> {
+        // For no tokens at all the parser crate makes a slice of a null pointer.
+        if text.bytes().all(is_space) {
+            return Ok(Self { tokens: Vec::new() });
+        }
         let mut tokens = pg_query::scan_tokens(text)?;
         tokens.retain(|token| token.token != Token::SqlComment as i32 && token.token != Token::CComment as i32);
         Ok(Self { tokens })

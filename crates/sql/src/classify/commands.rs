@@ -85,11 +85,7 @@ fn set_command(set: &VariableSetStmt) -> StatementKind {
         Ok(VariableSetKind::VarReset | VariableSetKind::VarResetAll) => SetKind::Reset,
         _ => SetKind::Value(set.args.iter().filter_map(option_text).collect()),
     };
-    StatementKind::Set {
-        name: not_empty(&set.name).map(|name| name.to_lowercase()),
-        local: set.is_local,
-        kind: what,
-    }
+    StatementKind::Set { name: not_empty(&set.name).map(|name| name.to_lowercase()), local: set.is_local, kind: what }
 }
 
 fn truncate_command(truncate: &TruncateStmt) -> StatementKind {

@@ -15,11 +15,13 @@ use crate::summary::Summary;
 use crate::write::RelationName;
 
 pub(super) fn definition(statement: &Kind, summary: &Summary) -> Option<Ddl> {
-    of_tables(statement, summary)
+    let mut found = of_tables(statement, summary)
         .or_else(|| of_any_kind(statement, summary))
         .or_else(|| of_the_cluster(statement))
         .or_else(|| of_what_may_not_run_twice(statement))
-        .or_else(|| plain_tag(statement).map(|tag| ddl(tag, Vec::new())))
+        .or_else(|| plain_tag(statement).map(|tag| ddl(tag, Vec::new())))?;
+    found.temporary |= !found.tables.is_empty() && found.tables.iter().all(in_temporary_schema);
+    Some(found)
 }
 
 fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
@@ -61,9 +63,7 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         Kind::AlterPolicyStmt(policy) => ddl("ALTER POLICY", one(&policy.table)),
         Kind::CreateStatsStmt(statistics) => ddl("CREATE STATISTICS", relations(&statistics.relations)),
         Kind::CreateSchemaStmt(_) => ddl("CREATE SCHEMA", all()),
-        Kind::AlterTableMoveAllStmt(moved) => {
-            ddl(format!("ALTER {}", words(object_type(moved.objtype))), Vec::new())
-        }
+        Kind::AlterTableMoveAllStmt(moved) => ddl(format!("ALTER {}", words(object_type(moved.objtype))), Vec::new()),
         _ => return None,
     };
     found.temporary = match statement {
@@ -71,12 +71,12 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         Kind::ViewStmt(view) => view.view.as_ref().is_some_and(|range| range.relpersistence == "t"),
         Kind::CreateStmt(_) | Kind::CreateTableAsStmt(_) | Kind::CreateSeqStmt(_) => summary.temporary,
         _ => false,
-    } || (!found.tables.is_empty() && found.tables.iter().all(in_temporary_schema));
+    };
     Some(found)
 }
 
 fn in_temporary_schema(table: &RelationName) -> bool {
-    table.schema.as_deref() == Some("pg_temp")
+    table.schema.as_deref().is_some_and(|schema| schema == "pg_temp" || schema.starts_with("pg_temp_"))
 }
 
 fn alter_table(alter: &AlterTableStmt, summary: &Summary) -> Ddl {
@@ -111,8 +111,7 @@ fn create_as(create: &CreateTableAsStmt) -> Ddl {
 fn refreshed(refresh: &RefreshMatViewStmt) -> Ddl {
     Ddl {
         concurrently: refresh.concurrent,
-        computes_values: (!refresh.skip_data)
-            .then_some("REFRESH MATERIALIZED VIEW stores what its query gives"),
+        computes_values: (!refresh.skip_data).then_some("REFRESH MATERIALIZED VIEW stores what its query gives"),
         rewrites: !refresh.concurrent,
         ..ddl("REFRESH MATERIALIZED VIEW", refresh.relation.iter().map(relation).collect())
     }
@@ -183,7 +182,6 @@ fn drop_objects(dropped: &DropStmt) -> Ddl {
         concurrently: dropped.concurrent,
         in_transaction_block_allowed: !dropped.concurrent,
         cascade: dropped.behavior == DropBehavior::DropCascade as i32,
-        temporary: false,
         ..about("DROP", object, tables)
     }
 }

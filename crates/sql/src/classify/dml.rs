@@ -59,12 +59,7 @@ pub(super) fn merge(statement: &MergeStmt, summary: &Summary) -> StatementKind {
 }
 
 fn target(range: &Option<RangeVar>) -> RelationName {
-    range.as_ref().map(relation).unwrap_or(RelationName {
-        schema: None,
-        name: String::new(),
-        alias: None,
-        only: false,
-    })
+    range.as_ref().map(relation).unwrap_or(RelationName { schema: None, name: String::new(), alias: None, only: false })
 }
 
 fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary: &Summary) -> Write {

@@ -122,11 +122,9 @@ fn cast_value(cast: &TypeCast) -> Option<Fixed> {
             a_const::Val::Sval(string) if PLAIN_TYPES.contains(&name.as_str()) => steady(string.sval.clone()),
             a_const::Val::Sval(string) if name == "date" && is_iso_date(&string.sval) => steady(string.sval.clone()),
             a_const::Val::Ival(_) if INTEGER_TYPES.contains(&name.as_str()) => constant(literal).and_then(steady),
-            a_const::Val::Fval(float) if INTEGER_TYPES.contains(&name.as_str()) => float
-                .fval
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-                .then(|| Fixed::Literal(float.fval.clone())),
+            a_const::Val::Fval(float) if INTEGER_TYPES.contains(&name.as_str()) => {
+                float.fval.bytes().all(|byte| byte.is_ascii_digit()).then(|| Fixed::Literal(float.fval.clone()))
+            }
             _ => None,
         },
         _ => None,

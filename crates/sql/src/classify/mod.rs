@@ -9,8 +9,8 @@ mod tables;
 
 use std::ops::Range;
 
-use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::Node;
+use pg_query::protobuf::node::Node as Kind;
 
 use crate::nodes::kind;
 use crate::statement::{Statement, StatementKind};
@@ -38,10 +38,9 @@ fn kind_of(statement: &Kind, summary: &Summary, range: &Range<usize>) -> Stateme
             analyze: commands::explain_analyzes(explain),
             statement: Box::new(inner(&explain.query, range)),
         },
-        Kind::PrepareStmt(prepare) => StatementKind::Prepare {
-            name: prepare.name.clone(),
-            statement: Box::new(inner(&prepare.query, range)),
-        },
+        Kind::PrepareStmt(prepare) => {
+            StatementKind::Prepare { name: prepare.name.clone(), statement: Box::new(inner(&prepare.query, range)) }
+        }
         Kind::DeclareCursorStmt(declare) => StatementKind::DeclareCursor {
             name: declare.portalname.clone(),
             hold: declare.options & commands::CURSOR_HOLD != 0,

@@ -32,10 +32,8 @@ pub(super) fn alteration(statement: &AlterTableStmt) -> Alteration {
 
 fn of_command(command: &AlterTableCmd) -> Alteration {
     use AlterTableType as Alter;
-    let mut alteration = Alteration {
-        cascade: command.behavior == DropBehavior::DropCascade as i32,
-        ..Alteration::default()
-    };
+    let mut alteration =
+        Alteration { cascade: command.behavior == DropBehavior::DropCascade as i32, ..Alteration::default() };
     match (Alter::try_from(command.subtype).unwrap_or(Alter::Undefined), boxed(&command.def)) {
         (Alter::AtAddColumn, Some(Kind::ColumnDef(column))) => {
             alteration.computes_values = filled_by(column);

@@ -1,0 +1,234 @@
+//! Changes of definitions.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use pgshadow_sql::{Ddl, StatementKind as Kind, parse};
+
+fn ddl(text: &str) -> Ddl {
+    let parsed = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    match parsed.statements[0].kind.clone() {
+        Kind::Ddl(ddl) => ddl,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+fn tables(ddl: &Ddl) -> Vec<String> {
+    let show = |schema: &Option<String>, name: &str| match schema {
+        Some(schema) => format!("{schema}.{name}"),
+        None => name.to_owned(),
+    };
+    ddl.tables.iter().map(|table| show(&table.schema, &table.name)).collect()
+}
+
+#[test]
+fn tags_and_tables() {
+    let cases: [(&str, &str, &[&str]); 62] = [
+        ("create table s.t (a int)", "CREATE TABLE", &["s.t"]),
+        ("create table t (a int references p) inherits (q)", "CREATE TABLE", &["t", "p", "q"]),
+        ("create table t partition of p for values in (1)", "CREATE TABLE", &["t", "p"]),
+        ("create table t (like o)", "CREATE TABLE", &["t", "o"]),
+        ("create table t as select * from o", "CREATE TABLE AS", &["t"]),
+        ("create table t as execute p", "CREATE TABLE AS", &["t"]),
+        ("create materialized view v as select * from o", "CREATE MATERIALIZED VIEW", &["v"]),
+        ("refresh materialized view concurrently v", "REFRESH MATERIALIZED VIEW", &["v"]),
+        ("create view v as select * from o", "CREATE VIEW", &["v"]),
+        ("create foreign table f (a int) server x", "CREATE FOREIGN TABLE", &["f"]),
+        ("create unique index i on s.t (a)", "CREATE INDEX", &["s.t"]),
+        ("create sequence q", "CREATE SEQUENCE", &[]),
+        ("alter sequence q restart", "ALTER SEQUENCE", &[]),
+        ("create rule r as on insert to t do also delete from u", "CREATE RULE", &["t"]),
+        ("create trigger g after insert on t execute function f()", "CREATE TRIGGER", &["t"]),
+        ("create policy p on t using (a in (select b from u))", "CREATE POLICY", &["t"]),
+        ("alter policy p on t using (true)", "ALTER POLICY", &["t"]),
+        ("create statistics x on a, b from t", "CREATE STATISTICS", &["t"]),
+        ("create schema s create table t (a int) create view v as select 1", "CREATE SCHEMA", &["t", "v"]),
+        ("alter table only s.t drop column a", "ALTER TABLE", &["s.t"]),
+        ("alter table t add foreign key (a) references p", "ALTER TABLE", &["t", "p"]),
+        ("alter table t attach partition q for values in (1)", "ALTER TABLE", &["t", "q"]),
+        ("alter table t inherit p", "ALTER TABLE", &["t", "p"]),
+        ("alter index i set (fillfactor = 50)", "ALTER INDEX", &[]),
+        ("alter view v alter a set default 1", "ALTER VIEW", &["v"]),
+        ("alter table t rename to u", "ALTER TABLE", &["t", "u"]),
+        ("alter table s.t rename column a to b", "ALTER TABLE", &["s.t"]),
+        ("alter table t rename constraint a to b", "ALTER TABLE", &["t"]),
+        ("alter index i rename to j", "ALTER INDEX", &[]),
+        ("alter view v rename column a to b", "ALTER VIEW", &["v"]),
+        ("alter trigger g on t rename to h", "ALTER TRIGGER", &["t"]),
+        ("alter table t set schema s", "ALTER TABLE", &["t", "s.t"]),
+        ("alter table t owner to r", "ALTER TABLE", &["t"]),
+        ("alter function f() owner to r", "ALTER FUNCTION", &[]),
+        ("alter table all in tablespace a set tablespace b", "ALTER TABLE", &[]),
+        ("drop table if exists a, s.b cascade", "DROP TABLE", &["a", "s.b"]),
+        ("drop view v", "DROP VIEW", &["v"]),
+        ("drop materialized view v", "DROP MATERIALIZED VIEW", &["v"]),
+        ("drop index i", "DROP INDEX", &[]),
+        ("drop trigger g on s.t", "DROP TRIGGER", &["s.t"]),
+        ("drop rule r on t", "DROP RULE", &["t"]),
+        ("drop policy p on t", "DROP POLICY", &["t"]),
+        ("drop schema s cascade", "DROP SCHEMA", &[]),
+        ("drop function f(int)", "DROP FUNCTION", &[]),
+        ("drop type y", "DROP TYPE", &[]),
+        ("comment on table s.t is 'x'", "COMMENT", &["s.t"]),
+        ("comment on column s.t.a is 'x'", "COMMENT", &["s.t"]),
+        ("comment on function f() is 'x'", "COMMENT", &[]),
+        ("security label on table t is 'x'", "SECURITY LABEL", &["t"]),
+        ("grant select on t, s.u to r", "GRANT", &["t", "s.u"]),
+        ("revoke all on all tables in schema s from r", "REVOKE", &[]),
+        ("alter default privileges grant select on tables to r", "ALTER DEFAULT PRIVILEGES", &[]),
+        ("create function f() returns int language sql as 'select 1'", "CREATE FUNCTION", &[]),
+        ("create procedure f() language sql as 'select 1'", "CREATE PROCEDURE", &[]),
+        ("create type y as (a int)", "CREATE TYPE", &[]),
+        ("create type y as enum ('a')", "CREATE TYPE", &[]),
+        ("alter type y add value 'b'", "ALTER TYPE", &[]),
+        ("alter type y add attribute b int", "ALTER TYPE", &[]),
+        ("create domain d as int", "CREATE DOMAIN", &[]),
+        ("create aggregate a(int) (sfunc = f, stype = int)", "CREATE AGGREGATE", &[]),
+        ("create extension x", "CREATE EXTENSION", &[]),
+        ("create publication p for table t", "CREATE PUBLICATION", &[]),
+    ];
+    for (text, tag, names) in cases {
+        let ddl = ddl(text);
+        assert_eq!(
+            (ddl.tag.as_str(), tables(&ddl)),
+            (tag, names.iter().map(|&name| name.to_owned()).collect()),
+            "{text}"
+        );
+        assert_eq!((ddl.cluster_wide, ddl.opaque), (false, None), "{text}");
+    }
+}
+
+#[test]
+fn cluster_wide_and_opaque() {
+    for (text, tag, in_block) in [
+        ("create database d", "CREATE DATABASE", false),
+        ("drop database d", "DROP DATABASE", false),
+        ("alter database d set x = 1", "ALTER DATABASE", true),
+        ("alter database d connection limit 1", "ALTER DATABASE", true),
+        ("alter database d set tablespace s", "ALTER DATABASE", false),
+        ("alter database d rename to e", "ALTER DATABASE", true),
+        ("alter database d owner to r", "ALTER DATABASE", true),
+        ("create tablespace s location '/x'", "CREATE TABLESPACE", false),
+        ("drop tablespace s", "DROP TABLESPACE", false),
+        ("alter system set x = 1", "ALTER SYSTEM", false),
+        ("create role r", "CREATE ROLE", true),
+        ("create user r", "CREATE ROLE", true),
+        ("alter role r set x = 1", "ALTER ROLE", true),
+        ("alter role r rename to s", "ALTER ROLE", true),
+        ("drop role r", "DROP ROLE", true),
+        ("grant a to b", "GRANT ROLE", true),
+        ("revoke a from b", "REVOKE ROLE", true),
+        ("grant connect on database d to r", "GRANT", true),
+        ("grant create on tablespace s to r", "GRANT", true),
+        ("grant set on parameter p to r", "GRANT", true),
+        ("comment on database d is 'x'", "COMMENT", true),
+        ("comment on role r is 'x'", "COMMENT", true),
+    ] {
+        let ddl = ddl(text);
+        assert_eq!(
+            (ddl.tag.as_str(), ddl.cluster_wide, ddl.in_transaction_block_allowed),
+            (tag, true, in_block),
+            "{text}"
+        );
+    }
+    for (text, in_block) in [
+        ("create subscription s connection '' publication p", false),
+        ("create subscription s connection '' publication p with (create_slot = false)", true),
+        ("create subscription s connection '' publication p with (create_slot)", false),
+        ("drop subscription s", false),
+        ("alter subscription s disable", true),
+        ("import foreign schema a from server b into c", true),
+        ("drop owned by r", true),
+        ("reassign owned by a to b", true),
+    ] {
+        let ddl = ddl(text);
+        assert!(ddl.opaque.is_some(), "{text}");
+        assert_eq!(ddl.in_transaction_block_allowed, in_block, "{text}");
+    }
+}
+
+#[test]
+fn concurrently() {
+    for (text, concurrently, in_block) in [
+        ("create index concurrently i on t (a)", true, false),
+        ("create index i on t (a)", false, true),
+        ("drop index concurrently i", true, false),
+        ("alter table t detach partition p concurrently", true, false),
+        ("alter table t detach partition p", false, true),
+        ("refresh materialized view concurrently v", true, true),
+    ] {
+        let ddl = ddl(text);
+        assert_eq!((ddl.concurrently, ddl.in_transaction_block_allowed), (concurrently, in_block), "{text}");
+    }
+}
+
+#[test]
+fn computed_values() {
+    for (text, computes) in [
+        ("create table t as select 1", true),
+        ("create table t as select 1 with no data", false),
+        ("create materialized view v as select 1", true),
+        ("create materialized view v as select 1 with no data", false),
+        ("refresh materialized view v", true),
+        ("refresh materialized view v with no data", false),
+        ("create table t (a serial, b uuid default gen_random_uuid())", false),
+        ("alter table t add a int", false),
+        ("alter table t add a int default 1", false),
+        ("alter table t add a int default -1", false),
+        ("alter table t add a int default null", false),
+        ("alter table t add a text default 'x'::text not null", false),
+        ("alter table t add a timestamp default 'now'", true),
+        ("alter table t add a timestamptz default now()", true),
+        ("alter table t add a timestamptz default current_timestamp", true),
+        ("alter table t add a int default 1 + 1", true),
+        ("alter table t add a uuid default gen_random_uuid()", true),
+        ("alter table t add a serial", true),
+        ("alter table t add a bigserial primary key", true),
+        ("alter table t add a int generated always as identity", true),
+        ("alter table t add a int generated always as (b + 1) stored", false),
+        ("alter table t drop column b, add column a smallserial", true),
+        ("alter table t alter a type int", false),
+        ("alter table t alter a type int using b + 1", true),
+        ("alter table t alter a set default now()", false),
+        ("alter table t alter a add generated always as identity", false),
+    ] {
+        assert_eq!(ddl(text).computes_values.is_some(), computes, "{text}");
+    }
+}
+
+#[test]
+fn rewriting() {
+    for (text, rewrites) in [
+        ("alter table t add a int", false),
+        ("alter table t add a my_domain", true),
+        ("alter table t add a int default 1", true),
+        ("alter table t alter a type bigint", true),
+        ("alter table t set logged", true),
+        ("alter table t set unlogged", true),
+        ("alter table t set access method heap2", true),
+        ("alter table t drop column a", false),
+        ("alter table t rename a to b", false),
+        ("alter table t add primary key (a)", false),
+    ] {
+        assert_eq!(ddl(text).rewrites, rewrites, "{text}");
+    }
+}
+
+#[test]
+fn temporary_objects() {
+    for (text, temporary) in [
+        ("create temp table t (a int)", true),
+        ("create temporary table t as select 1", true),
+        ("create table pg_temp.t (a int)", true),
+        ("create temp sequence q", true),
+        ("create temp view v as select 1", true),
+        ("create unlogged table t (a int)", false),
+        ("create table t (a int)", false),
+        ("drop table pg_temp.t", true),
+        ("drop table pg_temp.t, u", false),
+        ("alter table pg_temp.t add a int", true),
+    ] {
+        assert_eq!(ddl(text).temporary, temporary, "{text}");
+    }
+    assert!(ddl("drop table t cascade").cascade);
+    assert!(ddl("alter table t drop column a cascade").cascade);
+    assert!(!ddl("drop table t").cascade);
+}
