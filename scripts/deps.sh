@@ -135,7 +135,7 @@ pip_install() {
     if python_ready && [ "$(cat "$stamp" 2>/dev/null)" = "$(cksum <"$file")" ]; then return 0; fi
     python_ready || python3 -m venv --clear "$venv" >/dev/null || stop "python3 -m venv failed"
     say "installing: $(grep -v '^#' "$file" | tr '\n' ' ')"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "$@" -r "$file" </dev/null ||
+    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --no-deps "$@" -r "$file" </dev/null ||
         stop "pip could not install what $file names; see above"
     cksum <"$file" >"$stamp"
 }
