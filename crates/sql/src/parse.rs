@@ -14,6 +14,9 @@ use crate::tokens::Tokens;
 /// The lexical rules are those of `standard_conforming_strings = on`. Where a session has it off, a text with a
 /// backslash can mean something else to the server than it does here: see [`depends_on_string_setting`].
 pub fn parse(text: &str) -> Result<Parsed, ParseError> {
+    if text.contains('\0') {
+        return Err(ParseError::Nul);
+    }
     if first_keyword(text.as_bytes()) == Keyword::Empty {
         return Ok(Parsed { statements: Vec::new() });
     }
@@ -42,9 +45,6 @@ pub(crate) fn with_trees<T: Send>(
     text: &str,
     work: impl FnOnce(Vec<RawStatement>) -> Result<T, ParseError> + Send,
 ) -> Result<T, ParseError> {
-    if text.contains('\0') {
-        return Err(ParseError::Nul);
-    }
     let tokens = Tokens::scan(text)?;
     with_room(tokens.depth_bound(), || work(raw_statements(text, &tokens)?))
 }

@@ -27,6 +27,7 @@ pub struct ReturningForm {
     /// Which columns of the row are in it.
     pub image: Image,
     /// Adds `xmax`, which is 0 in a row that ON CONFLICT DO UPDATE inserted. Without effect for [`Image::None`].
+    /// Not for a partitioned target: the server refuses INSERT ... RETURNING `xmax` there, so the client's write would fail.
     pub inserted_flag: bool,
     /// Which functions the server has.
     pub dialect: Dialect,
@@ -40,7 +41,7 @@ pub enum Image {
     /// None, nor any system column: only the transaction id and the order token. A RETURNING list that names no column
     /// needs no right to read and leaves row-level security's choice of rows as it was.
     None,
-    /// These SQL expressions, in which `{t}` stands for the table as RETURNING may name it; see [`column`].
+    /// These SQL expressions, in which `{t}` stands for the table as RETURNING may name it; see [`column()`].
     Columns(Vec<String>),
 }
 

@@ -264,7 +264,9 @@ fn nothing_and_errors() {
             assert_eq!(parsed.unwrap().statements, [], "{text:?}");
         }
     }
-    assert_eq!(parse("select '\0'"), Err(ParseError::Nul));
+    for text in ["select '\0'", "-- \0", "\0", "begin\0"] {
+        assert_eq!(parse(text), Err(ParseError::Nul), "{text:?}");
+    }
     for text in ["selec 1", "select 'unfinished", "select /* unfinished", "update t set", "select $$ x"] {
         assert!(matches!(parse(text), Err(ParseError::Syntax(_))), "{text}");
     }
