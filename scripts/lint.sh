@@ -13,7 +13,7 @@ step cargo clippy
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 step shellcheck
-git ls-files '*.sh' .ci/run | xargs "$tools/shellcheck"
+git ls-files '*.sh' .ci/run | xargs "$tools/shellcheck" --external-sources --source-path=SCRIPTDIR
 
 step docker-compose config
 # The binary itself: the package's wrapper in bin/ loses its exit code.

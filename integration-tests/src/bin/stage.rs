@@ -2,11 +2,12 @@
 //! benchmarks, a look by hand.
 //!
 //! ```text
-//! stage [--mirroring off] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]
+//! stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]
 //! ```
 //!
 //! The program finds in its environment: `SOURCE_PORT`, `TARGET_PORT`, `PROXY_PORT`, `ADMIN_PORT`, `SOURCE_BINDIR`,
-//! `TARGET_BINDIR`, `PGSHADOW_CONFIG`, and `STAGE_DATABASE`, the migrated database. Its exit code is that of `stage`.
+//! `TARGET_BINDIR`, `PGSHADOW_CONFIG`, and `STAGE_DATABASE`, the migrated database; with `--no-proxy` neither `PROXY_PORT`,
+//! `ADMIN_PORT` nor `PGSHADOW_CONFIG`. Its exit code is that of `stage`. pgshadow logs in with its own role, or as superuser.
 use integration_tests::installation::Installation;
 use integration_tests::postgres::Cluster;
 use integration_tests::proxy::Pgshadow;
@@ -14,7 +15,8 @@ use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let (mut mirroring, mut superuser, mut fsync, mut database) = (true, false, false, "app".to_owned());
+    let (mut mirroring, mut proxy, mut superuser, mut fsync) = (true, true, false, false);
+    let mut database = "app".to_owned();
     loop {
         match arguments.next().as_deref() {
             Some("--mirroring") => match arguments.next().as_deref() {
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
                 Some(name) => database = name,
                 None => return usage(),
             },
+            Some("--no-proxy") => proxy = false,
             Some("--superuser") => superuser = true,
             Some("--fsync") => fsync = true,
             Some("--") => break,
@@ -42,27 +45,32 @@ fn main() -> ExitCode {
         source.create_database(&database);
         target.create_database(&database);
     }
-    let mut pgshadow = Pgshadow::between(&source, &target).database(&database);
-    if superuser {
-        pgshadow = pgshadow.as_user("postgres", "postgres");
-    }
-    if !mirroring {
-        pgshadow = pgshadow.without_mirroring();
-    }
-    let pgshadow = pgshadow.start();
+    let pgshadow = proxy.then(|| {
+        let mut pgshadow = Pgshadow::between(&source, &target).database(&database);
+        if superuser {
+            pgshadow = pgshadow.as_user("postgres", "postgres");
+        }
+        if !mirroring {
+            pgshadow = pgshadow.without_mirroring();
+        }
+        pgshadow.start()
+    });
 
-    let status = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .args(arguments)
         .env("SOURCE_PORT", source.port().to_string())
         .env("TARGET_PORT", target.port().to_string())
-        .env("PROXY_PORT", pgshadow.port().to_string())
-        .env("ADMIN_PORT", pgshadow.admin_port().to_string())
         .env("SOURCE_BINDIR", &source.installation().bindir)
         .env("TARGET_BINDIR", &target.installation().bindir)
-        .env("PGSHADOW_CONFIG", pgshadow.config())
-        .env("STAGE_DATABASE", &database)
-        .status();
-    match status {
+        .env("STAGE_DATABASE", &database);
+    if let Some(pgshadow) = &pgshadow {
+        command
+            .env("PROXY_PORT", pgshadow.port().to_string())
+            .env("ADMIN_PORT", pgshadow.admin_port().to_string())
+            .env("PGSHADOW_CONFIG", pgshadow.config());
+    }
+    match command.status() {
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
         Err(error) => {
             eprintln!("stage: can't run {program}: {error}");
@@ -72,6 +80,8 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: stage [--mirroring on|off] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]");
+    eprintln!(
+        "usage: stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]"
+    );
     ExitCode::from(2)
 }
