@@ -74,7 +74,7 @@ find_libclang() {
         /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib /Library/Developer/CommandLineTools/usr/lib; do
         [ -n "$dir" ] || continue
         for file in "$dir"/libclang.so "$dir"/libclang-[0-9]*.so* "$dir"/libclang.so.* "$dir"/libclang.dylib; do
-            if [ -e "$file" ]; then
+            if [ -f "$file" ]; then
                 printf '%s\n' "$dir"
                 return 0
             fi

@@ -36,3 +36,8 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod workload;
+
+/// How often a scenario with chance in it runs: once in `make test`, many times in `make conform` (`PGSHADOW_REPEATS`).
+pub fn repeats() -> u32 {
+    installation::setting("PGSHADOW_REPEATS").and_then(|text| text.parse().ok()).unwrap_or(1)
+}

@@ -15,6 +15,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+const TRACE: &str = "trace";
+
 /// The configuration of a pgshadow to be started.
 #[derive(Debug)]
 pub struct PgshadowBuilder {
@@ -23,6 +25,7 @@ pub struct PgshadowBuilder {
     source: Endpoint,
     target: Endpoint,
     environment: Vec<(String, String)>,
+    trace: bool,
 }
 
 impl PgshadowBuilder {
@@ -68,6 +71,12 @@ impl PgshadowBuilder {
         self
     }
 
+    /// One line for each row: epoch, token, xid, order of reply and of apply; see [`Pgshadow::trace`].
+    pub fn with_trace(mut self) -> Self {
+        self.trace = true;
+        self
+    }
+
     /// A variable of the program's environment.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
@@ -88,6 +97,9 @@ impl PgshadowBuilder {
             ("mirror_log", "directory", quoted(&data.to_string_lossy())),
         ] {
             self.sections.entry(section.into()).or_default().entry(key.into()).or_insert(value);
+        }
+        if self.trace {
+            self = self.set("test", "trace", &quoted(&directory.path().join(TRACE).to_string_lossy()));
         }
         let mut text = String::new();
         for (section, keys) in &self.sections {
@@ -131,6 +143,7 @@ impl Pgshadow {
             source: source.pgshadow(),
             target: target.pgshadow(),
             environment: Vec::new(),
+            trace: false,
         }
     }
 
@@ -281,6 +294,11 @@ impl Pgshadow {
         samples.fold(None, |sum, value| Some(sum.unwrap_or_default() + value))
     }
 
+    /// What it wrote of each row, with [`PgshadowBuilder::with_trace`].
+    pub fn trace(&self) -> String {
+        fs::read_to_string(self.directory.path().join(TRACE)).expect("pgshadow writes its trace")
+    }
+
     /// All that it has logged since its first start.
     pub fn log(&self) -> String {
         let bytes = fs::read(self.log_path()).unwrap_or_default();
@@ -363,11 +381,11 @@ fn json(text: &str) -> Value {
 /// Lines of level WARN or ERROR, in tracing's text or JSON, and panics.
 fn complaints(log: &str) -> Vec<&str> {
     let complains = |line: &&str| {
+        if let Ok(Value::Object(fields)) = serde_json::from_str(line) {
+            return matches!(fields.get("level").and_then(Value::as_str), Some("ERROR" | "WARN"));
+        }
         let level = line.split_whitespace().find(|word| matches!(*word, "ERROR" | "WARN" | "INFO" | "DEBUG" | "TRACE"));
-        matches!(level, Some("ERROR" | "WARN"))
-            || line.contains("\"level\":\"ERROR\"")
-            || line.contains("\"level\":\"WARN\"")
-            || line.contains(" panicked at ")
+        matches!(level, Some("ERROR" | "WARN")) || line.contains(" panicked at ")
     };
     log.lines().filter(complains).collect()
 }
@@ -395,6 +413,7 @@ mod tests {
         let log = "2026-01-01T00:00:00Z  INFO start: an ERROR in words\n\
                    2026-01-01T00:00:00Z \u{1b}[33m WARN\u{1b}[0m slow\n\
                    {\"level\":\"ERROR\",\"message\":\"x\"}\n\
+                   {\"level\":\"INFO\",\"message\":\"an ERROR of the client's\"}\n\
                    thread 'main' panicked at src/main.rs:1:1:\n";
         let log = without_colours(log);
         let found = complaints(&log);
