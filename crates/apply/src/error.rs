@@ -12,6 +12,12 @@ pub enum Error {
     /// No connection in time.
     #[error("the {0} did not answer in time")]
     Timeout(&'static str),
+    /// The connection ended by itself.
+    #[error("the shadow closed the connection")]
+    Closed,
+    /// The primary was another one after the snapshot was taken than before.
+    #[error("the primary restarted while its rows were read")]
+    EpochChanged,
     /// Another connection of the same stream is still alive on the shadow.
     #[error("another connection of pgshadow is still at work on the shadow")]
     Busy,

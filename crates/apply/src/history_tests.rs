@@ -35,12 +35,14 @@ impl Random {
 fn history(seed: u64) -> Vec<Written> {
     let mut random = Random(seed);
     let mut free_at: BTreeMap<u8, u64> = BTreeMap::new();
-    let mut sessions: BinaryHeap<std::cmp::Reverse<(u64, u64)>> = (0..SESSIONS).map(|s| std::cmp::Reverse((s, s))).collect();
+    let mut sessions: BinaryHeap<std::cmp::Reverse<(u64, u64)>> =
+        (0..SESSIONS).map(|s| std::cmp::Reverse((s, s))).collect();
     let mut log = vec![Written { rows: vec![ROWS], sent: 90_000_000, token: 1, token_reply: 2, reply: 90_000_100 }];
     let mut left = vec![TRANSACTIONS; usize::try_from(SESSIONS).unwrap()];
     while let Some(std::cmp::Reverse((now, session))) = sessions.pop() {
         let autocommit = random.below(2) == 0;
-        let mut rows: Vec<u8> = (0..if autocommit { 1 } else { 2 }).map(|_| u8::try_from(random.below(6)).unwrap()).collect();
+        let mut rows: Vec<u8> =
+            (0..if autocommit { 1 } else { 2 }).map(|_| u8::try_from(random.below(6)).unwrap()).collect();
         rows.sort_unstable();
         rows.dedup();
         // Statements reach the server a little after they are sent; all waits end before the token is drawn.

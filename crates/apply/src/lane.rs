@@ -1,25 +1,311 @@
+//! The lane: takes entries in order, applies them, writes the position, heals, and starts again after every loss.
+
 use crate::applier::Shared;
-use crate::{Config, Dial, Log, OrderBook, Suspects};
+use crate::entry::{Entry, Payload};
+use crate::failure::{Class, classify, is_stale};
+use crate::fence::Primary;
+use crate::heal::Healing;
+use crate::report::Reports;
+use crate::session::Session;
+use crate::trace::Trace;
+use crate::{Config, Dial, Error, Log, OrderBook, Suspects};
 use pgshadow_divergence::Store;
+use pgshadow_model::{Change, Order, Sequence};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-pub(crate) struct Lane {
-    pub(crate) shared: Arc<Shared>,
+use tokio::time::Instant;
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Attempts to read an entry's changes from the log before its tables are given up.
+const LOG_ATTEMPTS: u32 = 5;
+
+/// An entry with its changes.
+#[derive(Clone)]
+pub(crate) struct Loaded {
+    pub(crate) sequence: Sequence,
+    pub(crate) order: Order,
+    pub(crate) reply_number: u64,
+    pub(crate) changes: Arc<Vec<Change>>,
 }
+
+/// One serial lane with one connection at a time.
+pub(crate) struct Lane {
+    pub(crate) config: Config,
+    pub(crate) dial: Arc<dyn Dial>,
+    pub(crate) book: Arc<OrderBook>,
+    log: Arc<dyn Log>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) suspects: Arc<dyn Suspects>,
+    pub(crate) shared: Arc<Shared>,
+    /// Taken from the book and not yet on the shadow, in order.
+    pub(crate) in_hand: Vec<Loaded>,
+    pub(crate) healing: Healing,
+    pub(crate) primary: Primary,
+    pub(crate) tolerated: u64,
+    trace: Option<Trace>,
+    pids: Vec<i32>,
+    entries_applied: u64,
+    rows_applied: u64,
+    rate_from: (Instant, u64),
+}
+
 impl Lane {
     pub(crate) fn new(
-        _c: Config,
-        _d: Arc<dyn Dial>,
-        _b: Arc<OrderBook>,
-        _l: Arc<dyn Log>,
-        _s: Arc<Store>,
-        _u: Arc<dyn Suspects>,
+        config: Config,
+        dial: Arc<dyn Dial>,
+        book: Arc<OrderBook>,
+        log: Arc<dyn Log>,
+        store: Arc<Store>,
+        suspects: Arc<dyn Suspects>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { shared }
+        Self {
+            config,
+            dial,
+            book,
+            log,
+            store,
+            suspects,
+            shared,
+            in_hand: Vec::new(),
+            healing: Healing::default(),
+            primary: Primary::default(),
+            tolerated: 0,
+            trace: None,
+            pids: Vec::new(),
+            entries_applied: 0,
+            rows_applied: 0,
+            rate_from: (Instant::now(), 0),
+        }
     }
-    pub(crate) async fn run(self, mut stopped: watch::Receiver<bool>) {
-        self.shared.update(|s| s.connected = false);
-        let _ = stopped.wait_for(|s| *s).await;
+
+    pub(crate) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => {}
+            () = self.live() => {}
+        }
+        shared.update(|s| (s.connected, s.doing) = (false, "stopped".to_owned()));
     }
+
+    async fn live(&mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let before = self.entries_applied;
+            self.doing("connecting to the shadow");
+            let error = match Session::open(&*self.dial, &self.config, &self.pids).await {
+                Ok(mut session) => {
+                    self.pids = vec![session.pid];
+                    match self.serve(&mut session).await {
+                        Ok(never) => match never {},
+                        Err(e) => e,
+                    }
+                }
+                Err(e) => e,
+            };
+            tracing::warn!(error = %error, "the applier lost the shadow and tries again");
+            self.shared.update(|s| (s.connected, s.last_error) = (false, Some(error.to_string())));
+            pause = if self.entries_applied > before { PAUSE_MIN } else { (pause * 2).min(self.config.backoff_max) };
+            self.doing("waiting before the next attempt to reach the shadow");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Works on one connection until it is lost.
+    async fn serve(&mut self, session: &mut Session) -> Result<Infallible, Error> {
+        let position = session.position(&self.config.stream).await?;
+        self.book.restore(&position);
+        self.log.applied(position.below);
+        self.in_hand.retain(|e| !position.contains(e.sequence));
+        session.forget_started(&self.config.stream, position.below).await?;
+        self.healing = Healing::load(session, &self.config.stream).await?;
+        if let (Some(path), None) = (&self.config.trace, &self.trace) {
+            self.trace = Some(Trace::open(path)?);
+        }
+        self.shared.update(|s| (s.connected, s.last_error) = (true, None));
+        loop {
+            if self.in_hand.is_empty() {
+                let batch = self.book.take_batch(self.config.batch_entries_max, self.config.batch_rows_max, None);
+                self.load(batch).await?;
+            }
+            let worked = !self.in_hand.is_empty();
+            if worked {
+                self.doing("applying");
+                self.apply_in_hand(session).await?;
+            }
+            if self.healing.is_due() {
+                self.heal(session).await?;
+            } else if !worked {
+                self.idle(session).await?;
+            }
+        }
+    }
+
+    async fn idle(&self, session: &Session) -> Result<(), Error> {
+        self.doing("waiting for commits");
+        let longest = Duration::from_secs(1).min(self.healing.until_due());
+        let _ = tokio::time::timeout(longest, self.book.wait_for_work()).await;
+        if session.client().is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn doing(&self, what: &str) {
+        self.shared.update(|s| {
+            if s.doing != what {
+                what.clone_into(&mut s.doing);
+            }
+        });
+    }
+
+    /// Takes entries in hand, with their changes. They are in hand even if this is cut short.
+    pub(crate) async fn load(&mut self, batch: Vec<Entry>) -> Result<(), Error> {
+        for entry in batch {
+            let changes = match entry.changes {
+                Payload::Memory { changes, .. } => changes,
+                Payload::Spilled => self.read_log(entry.sequence).await?,
+            };
+            let (sequence, order, reply_number) = (entry.sequence, entry.order, entry.reply_number);
+            self.in_hand.push(Loaded { sequence, order, reply_number, changes: Arc::new(changes) });
+        }
+        Ok(())
+    }
+
+    async fn read_log(&self, sequence: Sequence) -> Result<Vec<Change>, Error> {
+        let mut attempt = 1;
+        loop {
+            let log = Arc::clone(&self.log);
+            let error = match tokio::task::spawn_blocking(move || log.read(sequence)).await? {
+                Ok(changes) => return Ok(changes),
+                Err(e) => Error::Log(sequence, e),
+            };
+            tracing::error!(error = %error, attempt, "the log gives no changes");
+            self.shared.update(|s| s.last_error = Some(error.to_string()));
+            if attempt >= LOG_ATTEMPTS {
+                self.suspect(None, format!("a committed transaction is lost: {error}")).await?;
+                return Ok(Vec::new());
+            }
+            tokio::time::sleep(PAUSE_MIN * 2_u32.pow(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// Applies all that is in hand.
+    pub(crate) async fn apply_in_hand(&mut self, session: &mut Session) -> Result<(), Error> {
+        while !self.in_hand.is_empty() {
+            let simple = self.in_hand.iter().take_while(|e| is_rows_only(e)).count();
+            let batch: Vec<Loaded> = self.in_hand.iter().take(simple.max(1)).cloned().collect();
+            if simple > 0 && self.apply_fast(session, &batch).await? {
+                self.in_hand.drain(..batch.len());
+                continue;
+            }
+            for entry in &batch {
+                self.apply_carefully(session, entry).await?;
+                self.in_hand.retain(|e| e.sequence != entry.sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// The fast path, over and over while what hinders it will pass. False if the entries need care.
+    async fn apply_fast(&mut self, session: &mut Session, batch: &[Loaded]) -> Result<bool, Error> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let error = match self.apply_batch(session, batch).await {
+                Ok(done) => return Ok(done),
+                Err(e) => e,
+            };
+            if is_stale(&error) {
+                session.forget_tables();
+            }
+            if self.after(session, error).await? == Class::Row {
+                return Ok(false);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.config.backoff_max);
+        }
+    }
+
+    /// Rolls back after an error that the connection survived, and says what it was.
+    pub(crate) async fn after(&self, session: &Session, error: Error) -> Result<Class, Error> {
+        let class = classify(&error);
+        if class == Class::Lost {
+            return Err(error);
+        }
+        session.client().batch_execute("ROLLBACK").await?;
+        if class == Class::Again {
+            tracing::info!(error = %error, "the shadow could not take a transaction now; it is tried again");
+            self.shared.update(|s| s.last_error = Some(error.to_string()));
+        }
+        Ok(class)
+    }
+
+    /// Ends the transaction on the shadow that applied these entries: what was found is written down first, then the
+    /// position with the rows.
+    pub(crate) async fn finish(
+        &mut self,
+        session: &mut Session,
+        entries: &[Loaded],
+        reports: Reports,
+    ) -> Result<(), Error> {
+        self.write_down(session, &reports).await?;
+        let sequences: Vec<Sequence> = entries.iter().map(|e| e.sequence).collect();
+        let position = self.book.position_with(&sequences);
+        let commit = session.client().batch_execute("COMMIT");
+        let (written, committed) = futures::join!(session.write_position(&self.config.stream, &position), commit);
+        written?;
+        committed?;
+        self.healing.add(&reports);
+        self.book.applied(&sequences);
+        self.log.applied(position.below);
+        if let Some(trace) = &mut self.trace {
+            trace.write(entries)?;
+        }
+        self.count(entries);
+        Ok(())
+    }
+
+    /// Findings into the store, what is to be healed into the open transaction, suspect tables. All of it may be
+    /// repeated after a crash.
+    async fn write_down(&self, session: &Session, reports: &Reports) -> Result<(), Error> {
+        if reports.list.is_empty() {
+            return Ok(());
+        }
+        for report in &reports.list {
+            for (table, reason) in &report.suspect {
+                self.suspect(table.as_ref(), reason.clone()).await?;
+            }
+            Healing::write(session, &self.config.stream, report).await?;
+        }
+        let findings = reports.list.iter().map(|r| (Some(r.origin), r.finding.clone())).collect();
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.record_all(findings)).await??;
+        Ok(())
+    }
+
+    fn count(&mut self, entries: &[Loaded]) {
+        self.entries_applied += entries.len() as u64;
+        self.rows_applied += entries.iter().map(|e| e.changes.len() as u64).sum::<u64>();
+        let (entries, rows, tolerated) = (self.entries_applied, self.rows_applied, self.tolerated);
+        let to_heal = self.healing.len() as u64;
+        let (since, rows_then) = self.rate_from;
+        let seconds = since.elapsed().as_secs_f64();
+        #[allow(clippy::cast_precision_loss)] // a rate for people
+        let rate = (seconds >= 1.0).then(|| (rows - rows_then) as f64 / seconds);
+        if rate.is_some() {
+            self.rate_from = (Instant::now(), rows);
+        }
+        self.shared.update(|s| {
+            (s.entries_applied, s.rows_applied, s.tolerated) = (entries, rows, tolerated);
+            s.to_heal = to_heal;
+            s.last_error = None;
+            if let Some(rate) = rate {
+                s.rows_per_second = rate;
+            }
+        });
+    }
+}
+
+fn is_rows_only(entry: &Loaded) -> bool {
+    entry.changes.iter().all(|c| matches!(c, Change::Row(_)))
 }

@@ -22,17 +22,30 @@
 #![warn(missing_docs)]
 
 mod applier;
+mod batch;
+mod careful;
 mod config;
 mod dial;
 mod entry;
 mod error;
+mod failure;
+mod fence;
+mod heal;
 #[cfg(test)]
 mod history_tests;
 mod lane;
 mod order;
 #[cfg(test)]
 mod order_tests;
+mod plan;
 mod position;
+mod raw;
+mod report;
+mod rows;
+mod session;
+mod shadow_table;
+mod statement;
+mod trace;
 mod units;
 
 pub use applier::{Applier, Handle, Status};

@@ -2,8 +2,8 @@ use crate::entry::{Entry, Payload};
 use crate::{Fence, OrderBook, Snapshot};
 use bytes::Bytes;
 use pgshadow_model::{
-    Change, Column, ColumnType, Epoch, Lsn, Operation, Order, QualifiedName, Relation, RelationKind, RowImage, Sequence,
-    Shape, Xid,
+    Change, Column, ColumnType, Epoch, Lsn, Operation, Order, QualifiedName, Relation, RelationKind, RowImage,
+    Sequence, Shape, Xid,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;

@@ -1,0 +1,246 @@
+//! The careful path: one entry in one transaction, each change behind a savepoint, so that one that the shadow refuses
+//! doesn't take the others with it.
+
+use crate::batch::{BEGIN, role};
+use crate::failure::{Class, classify, is_stale, shadow_error};
+use crate::heal::Target;
+use crate::lane::{Lane, Loaded};
+use crate::report::{Evidence, Reports};
+use crate::rows::{Planned, row_report, run};
+use crate::session::Session;
+use crate::{Error, plan};
+use futures::TryStreamExt;
+use pgshadow_compare::ShadowError;
+use pgshadow_model::{Change, QualifiedName, RowImage};
+use std::time::Duration;
+
+/// Attempts at an entry whose statement can't get its locks, before it is a finding: the lane must go on.
+const ATTEMPTS_MAX: u32 = 30;
+
+/// What a deferred check refused at the end of an entry.
+struct Refused {
+    error: ShadowError,
+    table: Option<QualifiedName>,
+}
+
+impl Refused {
+    fn leaves_out(&self, change: &Change) -> bool {
+        match (&self.table, change) {
+            (None, _) => true,
+            (Some(table), Change::Row(image)) => image.relation.name == *table,
+            (Some(_), _) => false,
+        }
+    }
+}
+
+impl Lane {
+    /// Applies one entry, whatever it takes.
+    pub(crate) async fn apply_carefully(&mut self, session: &mut Session, entry: &Loaded) -> Result<(), Error> {
+        let (mut attempts, mut refused) = (0, Vec::new());
+        loop {
+            let error = match self.attempt(session, entry, &refused, attempts >= ATTEMPTS_MAX).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(again)) => {
+                    session.client().batch_execute("ROLLBACK").await?;
+                    refused.push(again);
+                    continue;
+                }
+                Err(e) => e,
+            };
+            if classify(&error) == Class::Row {
+                tracing::error!(error = %error, sequence = entry.sequence, "an entry failed where no change did");
+            }
+            self.after(session, error).await?;
+            attempts += 1;
+            let pause = Duration::from_millis(200) * attempts.min(10);
+            tokio::time::sleep(pause.min(self.config.backoff_max)).await;
+        }
+    }
+
+    /// One attempt. What a deferred check refuses comes back: the next attempt leaves those tables out.
+    async fn attempt(
+        &mut self,
+        session: &mut Session,
+        entry: &Loaded,
+        refused: &[Refused],
+        last: bool,
+    ) -> Result<Option<Refused>, Error> {
+        let mut reports = Reports::default();
+        self.run_outside(session, entry, &mut reports).await?;
+        session.client().batch_execute(BEGIN).await?;
+        for (n, change) in (0..).zip(entry.changes.iter()) {
+            let leave_out = refused.iter().find(|r| r.leaves_out(change));
+            match change {
+                Change::Ddl(ddl) if !ddl.in_transaction => {}
+                Change::Row(image) => match leave_out {
+                    Some(why) => self.leave_out(session, (entry, n), image, why, &mut reports).await?,
+                    None => self.careful_row(session, (entry, n), image, &mut reports).await?,
+                },
+                other => match leave_out {
+                    Some(why) => self.report_statement(session, (entry, n), other, &why.error, &mut reports).await?,
+                    None => self.careful_statement(session, (entry, n), other, last, &mut reports).await?,
+                },
+            }
+        }
+        if let Some(refusal) = check_deferred(session).await? {
+            // A table that was left out already, or that the entry has no rows of: then all of the entry is left out.
+            let known = |t: &QualifiedName| refused.iter().any(|r| r.table.as_ref() == Some(t));
+            let table = refusal.table.filter(|t| !known(t) && names(entry, t));
+            return Ok(Some(Refused { table, ..refusal }));
+        }
+        self.finish(session, std::slice::from_ref(entry), reports).await?;
+        Ok(None)
+    }
+
+    /// The first row of a refused table gives the finding, all of them are read again.
+    async fn leave_out(
+        &mut self,
+        session: &mut Session,
+        place: (&Loaded, u32),
+        image: &RowImage,
+        why: &Refused,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        if self.is_known(image, reports) {
+            self.tolerated += 1;
+        } else if let Some(report) = self.report_error(session, place, image, why.error.clone()).await? {
+            reports.add(report);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more is to be said of this row.
+    fn is_known(&self, image: &RowImage, reports: &Reports) -> bool {
+        self.suspects.is_suspect(&image.relation.name).is_some()
+            || self.healing.waits_for(image)
+            || reports.speak_of(image)
+    }
+
+    async fn careful_row(
+        &mut self,
+        session: &mut Session,
+        place: (&Loaded, u32),
+        image: &RowImage,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        session.client().batch_execute("SAVEPOINT change").await?;
+        let mut outcome = self.try_row(session, place, image, reports).await;
+        if outcome.as_ref().is_err_and(is_stale) {
+            session.client().batch_execute("ROLLBACK TO SAVEPOINT change").await?;
+            session.forget_tables();
+            outcome = self.try_row(session, place, image, reports).await;
+        }
+        match outcome {
+            Ok(()) => {
+                session.client().batch_execute("RELEASE SAVEPOINT change").await?;
+                return Ok(());
+            }
+            Err(e) if classify(&e) != Class::Row => return Err(e),
+            Err(e) => {
+                session.client().batch_execute("ROLLBACK TO SAVEPOINT change; RELEASE SAVEPOINT change").await?;
+                if self.is_known(image, reports) {
+                    self.tolerated += 1;
+                    return Ok(());
+                }
+                let report = self.report_error(session, place, image, shadow_error(&e)).await?;
+                if let Some(mut report) = report {
+                    report.heal.extend(self.in_the_way(session, image, &e).await?);
+                    reports.add(report);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_row(
+        &mut self,
+        session: &mut Session,
+        place: (&Loaded, u32),
+        image: &RowImage,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        let row = match self.plan_row(session, image, reports).await? {
+            Planned::Run(row) => row,
+            Planned::Skip => {
+                self.tolerated += 1;
+                return Ok(());
+            }
+            Planned::Unplaceable => {
+                let reason = "an UPDATE of a table without a key doesn't say which row it means".to_owned();
+                self.suspect(Some(&image.relation.name), reason).await?;
+                return Ok(());
+            }
+            Planned::Schema(verdict) => {
+                reports.add(row_report(place, image, &verdict, Evidence::default()));
+                let reason = verdict.message.clone();
+                self.suspect(Some(&image.relation.name), reason).await?;
+                return Box::pin(self.try_row(session, place, image, reports)).await;
+            }
+        };
+        if session.may_replica {
+            session.client().batch_execute(role(row.replica)).await?;
+        }
+        let hit = run(session.client(), &row).await?;
+        if hit.fits() {
+            return Ok(());
+        }
+        if row.tolerant {
+            self.tolerated += 1;
+            return Ok(());
+        }
+        if let Some(report) = self.report_hit(session, place, image, &row, &hit).await? {
+            reports.add(report);
+        }
+        Ok(())
+    }
+
+    /// Rows of the shadow that take the image's unique values under another key: they are read again too.
+    async fn in_the_way(
+        &mut self,
+        session: &mut Session,
+        image: &RowImage,
+        error: &Error,
+    ) -> Result<Vec<Target>, Error> {
+        let relation = &image.relation;
+        let (Some(table), true) = (session.table(&relation.name).await?, shadow_error(error).sqlstate == "23505")
+        else {
+            return Ok(Vec::new());
+        };
+        let mut targets = Vec::new();
+        for unique in &relation.unique_keys {
+            let values: Option<Vec<_>> = unique
+                .iter()
+                .map(|p| image.values.get(usize::from(*p))?.clone().map(|v| crate::raw::Raw(Some(v))))
+                .collect();
+            let Some(values) = values.filter(|_| !relation.key.is_empty()) else { continue };
+            let sql = plan::read_by(relation, Some(&table), &relation.key, unique);
+            let statement = session.client().prepare(&sql).await?;
+            let rows: Vec<_> = session.client().query_raw(&statement, values).await?.try_collect().await?;
+            for row in rows {
+                let key = crate::fence::values_of(&row)?;
+                targets.push(Target { relation: relation.clone(), key });
+            }
+        }
+        Ok(targets)
+    }
+}
+
+/// Whether the entry has rows of this table.
+fn names(entry: &Loaded, table: &QualifiedName) -> bool {
+    entry.changes.iter().any(|c| matches!(c, Change::Row(image) if image.relation.name == *table))
+}
+
+/// Runs the deferred checks now, where their error can still be told apart from the connection's.
+async fn check_deferred(session: &Session) -> Result<Option<Refused>, Error> {
+    let client = session.client();
+    let Err(e) = client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await else {
+        return Ok(None);
+    };
+    let db = e.as_db_error();
+    let table = db.and_then(|d| Some(QualifiedName::new(d.schema()?, d.table()?)));
+    let error = Error::Postgres(e);
+    if classify(&error) != Class::Row {
+        return Err(error);
+    }
+    Ok(Some(Refused { error: shadow_error(&error), table }))
+}

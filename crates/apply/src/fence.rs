@@ -1,0 +1,137 @@
+//! The fence: a snapshot of the primary, the rows that it holds, and the shadow brought to exactly it.
+
+use crate::dial::{Connected, connect};
+use crate::heal::Target;
+use crate::lane::Lane;
+use crate::position::{Fence, Snapshot};
+use crate::raw::{Raw, RawOwned};
+use crate::session::Session;
+use crate::{Error, plan};
+use futures::TryStreamExt;
+use pgshadow_model::Values;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_postgres::Row;
+
+/// How long the primary may take for one fence.
+const READ_MAX: Duration = Duration::from_secs(20);
+
+/// On the primary nothing is written, no lock is waited for, and no policy may hide a row.
+const SETTINGS: &str = "
+SET application_name = 'pgshadow heal'; SET client_encoding = 'UTF8'; SET search_path = pg_catalog;
+SET row_security = off; SET statement_timeout = '10s'; SET lock_timeout = '2s'; SET extra_float_digits = 1;
+SET default_transaction_read_only = on";
+
+/// The control connection to the primary, made when it is needed.
+#[derive(Default)]
+pub(crate) struct Primary {
+    connected: Option<Connected>,
+}
+
+/// A target with what the primary's snapshot holds of it: its row, none, or why it can't be read.
+pub(crate) type Held = (Target, Result<Option<Values>, String>);
+
+impl Lane {
+    /// Takes a snapshot of the primary and reads the targets' rows in it.
+    pub(crate) async fn read_behind_fence(
+        &mut self,
+        session: &mut Session,
+        targets: Vec<Target>,
+    ) -> Result<(Fence, Vec<Held>), Error> {
+        let connected = match self.primary.connected.take().filter(|c| !c.client.is_closed()) {
+            Some(connected) => connected,
+            None => {
+                let made = connect(&*self.dial, &self.config.primary, self.config.connect_timeout, "primary").await?;
+                made.client.batch_execute(SETTINGS).await?;
+                made
+            }
+        };
+        let mut questions = Vec::with_capacity(targets.len());
+        for target in targets {
+            let table = session.table(&target.relation.name).await?;
+            let relation = &target.relation;
+            let all: Vec<u16> = (0..u16::try_from(relation.columns.len()).unwrap_or(u16::MAX)).collect();
+            questions.push((plan::read_by(relation, table.as_deref(), &all, &relation.key), target));
+        }
+        let read = tokio::time::timeout(READ_MAX, self.read_snapshot(&connected, questions)).await;
+        let answer = read.map_err(|_| Error::Timeout("primary"))??;
+        // Kept only after a success: after anything else its state isn't known.
+        self.primary.connected = Some(connected);
+        Ok(answer)
+    }
+
+    async fn read_snapshot(
+        &self,
+        connected: &Connected,
+        questions: Vec<(String, Target)>,
+    ) -> Result<(Fence, Vec<Held>), Error> {
+        let client = &connected.client;
+        let epoch = self.book.epoch();
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let text: String = client.query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[]).await?.try_get(0)?;
+        // After the snapshot: whatever it sees had begun before it could commit.
+        let mark = self.book.barrier();
+        let mut held = Vec::with_capacity(questions.len());
+        for (sql, target) in questions {
+            client.batch_execute("SAVEPOINT one").await?;
+            let row = match read_row(client, &sql, &target).await {
+                Ok(row) => {
+                    client.batch_execute("RELEASE SAVEPOINT one").await?;
+                    Ok(row)
+                }
+                Err(Error::Postgres(e)) if is_refusal(&e) => {
+                    client.batch_execute("ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
+                    Err(Error::Postgres(e).to_string())
+                }
+                Err(e) => return Err(e),
+            };
+            held.push((target, row));
+        }
+        client.batch_execute("COMMIT").await?;
+        if self.book.epoch() != epoch {
+            return Err(Error::EpochChanged);
+        }
+        Ok((Fence { snapshot: Snapshot::parse(epoch, &text)?, mark }, held))
+    }
+
+    /// Applies all that the fence contains and nothing else. False if something in flight took too long; then the lane
+    /// had better go on, and another fence be taken later.
+    pub(crate) async fn bring_to(&mut self, session: &mut Session, fence: &Fence) -> Result<bool, Error> {
+        let mut deadline = Instant::now() + self.config.fence_wait_max;
+        loop {
+            if self.book.reached(fence) {
+                return Ok(true);
+            }
+            let (entries, rows) = (self.config.batch_entries_max, self.config.batch_rows_max);
+            let batch = self.book.take_batch(entries, rows, Some(fence));
+            if !batch.is_empty() {
+                self.load(batch).await?;
+                self.apply_in_hand(session).await?;
+                deadline = Instant::now() + self.config.fence_wait_max;
+                continue;
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(20), self.book.wait_for_work()).await;
+        }
+    }
+}
+
+async fn read_row(client: &tokio_postgres::Client, sql: &str, target: &Target) -> Result<Option<Values>, Error> {
+    let statement = client.prepare(sql).await?;
+    let key: Vec<Raw> = target.key.iter().cloned().map(Raw).collect();
+    let rows: Vec<Row> = client.query_raw(&statement, key).await?.try_collect().await?;
+    rows.first().map(values_of).transpose()
+}
+
+/// Whether the primary will never give this row: no such table or column, no right to it.
+fn is_refusal(e: &tokio_postgres::Error) -> bool {
+    e.code().is_some_and(|c| c.code().starts_with("42") || c.code().starts_with("3F") || c.code().starts_with("22"))
+}
+
+/// A row's values as they came.
+pub(crate) fn values_of(row: &Row) -> Result<Values, Error> {
+    let value = |i| Ok(row.try_get::<_, Option<RawOwned>>(i)?.map(|raw| raw.0));
+    (0..row.len()).map(value).collect()
+}

@@ -1,0 +1,103 @@
+//! What is said of a change that did not do on the shadow what it did on the primary, and what is done about it.
+
+use crate::heal::Target;
+use crate::lane::Loaded;
+use pgshadow_compare::{Seen, ShadowError, Texts, Verdict, describe_key, describe_row, fingerprint};
+use pgshadow_divergence::Origin;
+use pgshadow_model::{Finding, QualifiedName, RowImage};
+use std::collections::HashSet;
+
+/// A finding with its origin and its remedy.
+pub(crate) struct Report {
+    pub(crate) origin: Origin,
+    pub(crate) finding: Finding,
+    /// Rows to be read again on the primary.
+    pub(crate) heal: Vec<Target>,
+    /// Tables that can't be healed, and why.
+    pub(crate) suspect: Vec<(Option<QualifiedName>, String)>,
+}
+
+/// The reports of one transaction on the shadow: one fault is one finding.
+#[derive(Default)]
+pub(crate) struct Reports {
+    pub(crate) list: Vec<Report>,
+    targets: HashSet<Target>,
+    tables: HashSet<QualifiedName>,
+}
+
+impl Reports {
+    /// Whether this row is spoken of already, or its whole table.
+    pub(crate) fn speak_of(&self, image: &RowImage) -> bool {
+        self.tables.contains(&image.relation.name) || Target::of(image).iter().any(|t| self.targets.contains(t))
+    }
+
+    pub(crate) fn add(&mut self, report: Report) {
+        self.targets.extend(report.heal.iter().cloned());
+        self.tables.extend(report.suspect.iter().filter_map(|(t, _)| t.clone()));
+        self.list.push(report);
+    }
+}
+
+/// The texts that go with a verdict.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) primary: Option<&'a Texts>,
+    pub(crate) shadow: Option<&'a Texts>,
+    pub(crate) error: Option<&'a ShadowError>,
+}
+
+impl<'a> Evidence<'a> {
+    pub(crate) fn of(seen: &Seen<'a>) -> Self {
+        Self { primary: seen.primary, shadow: seen.shadow, error: seen.error }
+    }
+}
+
+/// A finding about a row. `keyed`: it is about this very row, not about its table.
+pub(crate) fn row_finding(
+    image: &RowImage,
+    entry: &Loaded,
+    verdict: &Verdict,
+    by: Evidence<'_>,
+    keyed: bool,
+) -> Finding {
+    let relation = &*image.relation;
+    let sqlstate = by.error.map(|e| e.sqlstate.clone());
+    let show = |texts: &Texts| describe_row(relation, &verdict.columns, texts);
+    let mut finding = finding(entry, Some(&relation.name), verdict, sqlstate);
+    finding.key = by.primary.filter(|_| keyed).map(|texts| describe_key(relation, texts));
+    (finding.primary, finding.shadow) = (by.primary.map(show), by.shadow.map(show));
+    finding
+}
+
+/// A finding about a table, or a statement.
+pub(crate) fn finding(
+    entry: &Loaded,
+    table: Option<&QualifiedName>,
+    verdict: &Verdict,
+    sqlstate: Option<String>,
+) -> Finding {
+    Finding {
+        id: 0,
+        kind: verdict.kind,
+        cause: verdict.cause,
+        severity: verdict.severity,
+        table: table.cloned(),
+        key: None,
+        column: (!verdict.columns.is_empty()).then(|| verdict.columns.join(", ")),
+        primary: None,
+        shadow: None,
+        fingerprint: fingerprint(verdict.kind, table, &verdict.columns, sqlstate.as_deref()),
+        sqlstate,
+        message: Some(verdict.message.clone()),
+        sql: None,
+        xid: Some(entry.order.xid),
+        lsn: Some(entry.order.token),
+        user: None,
+        application: None,
+        healed: false,
+        count: 1,
+        first_seen: String::new(),
+        last_seen: String::new(),
+        acknowledged: false,
+    }
+}

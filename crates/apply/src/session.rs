@@ -1,0 +1,185 @@
+//! One connection to the shadow, prepared for applying: its settings, its lock, pgshadow's own tables, and what is
+//! known of the shadow's tables.
+
+use crate::dial::{Connected, connect};
+use crate::plan::{self, Form, Param};
+use crate::raw::Raw;
+use crate::shadow_table::ShadowTable;
+use crate::{AppliedPosition, Config, Dial, Error};
+use pgshadow_model::{QualifiedName, Relation, RowImage};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_postgres::{Client, Statement};
+
+/// Statements cached; above it the cache starts again.
+const PLANS_MAX: usize = 2000;
+
+pub(crate) struct Session {
+    connected: Connected,
+    tables: HashMap<QualifiedName, Option<Arc<ShadowTable>>>,
+    plans: HashMap<(Arc<Relation>, Form), Option<Arc<Plan>>>,
+    write_position: Statement,
+    /// The role may set `session_replication_role`.
+    pub(crate) may_replica: bool,
+    /// The server's process.
+    pub(crate) pid: i32,
+}
+
+/// A prepared statement for rows of one shape.
+pub(crate) struct Plan {
+    pub(crate) statement: Statement,
+    params: Vec<Param>,
+}
+
+impl Plan {
+    /// The parameters' values; `None` if the image doesn't have them all.
+    pub(crate) fn values(&self, image: &RowImage) -> Option<Vec<Raw>> {
+        let value = |param: &Param| match param {
+            Param::New(i) => image.values.get(*i),
+            Param::Old(i) => image.old_key.as_ref().and_then(|k| k.get(*i)),
+        };
+        self.params.iter().map(|p| value(p).cloned().map(Raw)).collect()
+    }
+}
+
+/// Settings that the texts of values, the meaning of names and the safety of the data depend on.
+const SETTINGS: &str = "
+SET application_name = 'pgshadow apply'; SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC';
+SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET search_path = pg_catalog;
+SET standard_conforming_strings = on; SET xmloption = 'content'; SET row_security = off;
+SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
+SET synchronous_commit = on; SET statement_timeout = 0; SET plan_cache_mode = force_generic_plan; SET jit = off;
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+WHERE name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
+
+const SCHEMA: &str = "
+CREATE SCHEMA IF NOT EXISTS pgshadow;
+CREATE TABLE IF NOT EXISTS pgshadow.applied (stream text PRIMARY KEY, below int8 NOT NULL, above int8[] NOT NULL);
+CREATE TABLE IF NOT EXISTS pgshadow.heal (stream text, sequence int8, change int4, part int4, target bytea NOT NULL,
+    PRIMARY KEY (stream, sequence, change, part));
+CREATE TABLE IF NOT EXISTS pgshadow.started (stream text, sequence int8, change int4,
+    PRIMARY KEY (stream, sequence, change))";
+
+const WRITE_POSITION: &str = "INSERT INTO pgshadow.applied (stream, below, above) VALUES ($1, $2, $3)
+ON CONFLICT (stream) DO UPDATE SET below = excluded.below, above = excluded.above";
+
+impl Session {
+    /// Connects and takes the stream's lock, so that no older connection still writes. `own_pids`: servers' processes of
+    /// this process's earlier connections, which may be ended if they hang on.
+    pub(crate) async fn open(dial: &dyn Dial, config: &Config, own_pids: &[i32]) -> Result<Self, Error> {
+        let connected = connect(dial, &config.shadow, config.connect_timeout, "shadow").await?;
+        let client = &connected.client;
+        let prepare = async {
+            settle_settings(client, config).await?;
+            take_lock(client, &config.stream, own_pids).await?;
+            let there = client.query_one("SELECT pg_catalog.to_regclass('pgshadow.started') IS NOT NULL", &[]).await?;
+            if !there.try_get::<_, bool>(0)? {
+                client.batch_execute(SCHEMA).await?;
+            }
+            let pid: i32 = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
+            Ok::<_, Error>(pid)
+        };
+        let longest = config.connect_timeout + config.lock_timeout;
+        let pid = tokio::time::timeout(longest, prepare).await.map_err(|_| Error::Timeout("shadow"))??;
+        let attempt = "BEGIN; SET LOCAL session_replication_role = replica";
+        let may_replica = client.batch_execute(attempt).await.is_ok();
+        client.batch_execute("ROLLBACK").await?;
+        let write_position = client.prepare(WRITE_POSITION).await?;
+        Ok(Self { connected, write_position, tables: HashMap::new(), plans: HashMap::new(), may_replica, pid })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.connected.client
+    }
+
+    pub(crate) async fn settle_settings(&self, config: &Config) -> Result<(), Error> {
+        settle_settings(self.client(), config).await
+    }
+
+    /// After DDL, or an error that may come from it.
+    pub(crate) fn forget_tables(&mut self) {
+        self.tables.clear();
+        self.plans.clear();
+        self.connected.client.clear_type_cache();
+    }
+
+    /// The shadow's table of that name, if it has one.
+    pub(crate) async fn table(&mut self, name: &QualifiedName) -> Result<Option<Arc<ShadowTable>>, Error> {
+        if let Some(known) = self.tables.get(name) {
+            return Ok(known.clone());
+        }
+        let table = ShadowTable::read(&self.connected.client, name).await?.map(Arc::new);
+        self.tables.insert(name.clone(), table.clone());
+        Ok(table)
+    }
+
+    /// The statement for rows of this shape; `None` if such a row can't be found on the shadow by what its image says.
+    pub(crate) async fn plan(
+        &mut self,
+        relation: &Arc<Relation>,
+        table: &ShadowTable,
+        form: Form,
+    ) -> Result<Option<Arc<Plan>>, Error> {
+        let key = (Arc::clone(relation), form);
+        if let Some(known) = self.plans.get(&key) {
+            return Ok(known.clone());
+        }
+        let plan = match plan::text(relation, table, form) {
+            None => None,
+            Some(text) => {
+                let statement = self.connected.client.prepare(&text.sql).await?;
+                Some(Arc::new(Plan { statement, params: text.params }))
+            }
+        };
+        if self.plans.len() >= PLANS_MAX {
+            self.plans.clear();
+        }
+        self.plans.insert(key, plan.clone());
+        Ok(plan)
+    }
+
+    /// What the shadow says that it holds.
+    pub(crate) async fn position(&self, stream: &str) -> Result<AppliedPosition, Error> {
+        let sql = "SELECT below, above FROM pgshadow.applied WHERE stream = $1";
+        let Some(row) = self.client().query_opt(sql, &[&stream]).await? else {
+            return Ok(AppliedPosition::default());
+        };
+        let (below, above): (i64, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let mut above: Vec<u64> = above.into_iter().map(i64::cast_unsigned).collect();
+        above.sort_unstable();
+        Ok(AppliedPosition { below: below.cast_unsigned(), above })
+    }
+
+    /// Drops the marks of statements whose entries are applied.
+    pub(crate) async fn forget_started(&self, stream: &str, below: u64) -> Result<(), Error> {
+        let sql = "DELETE FROM pgshadow.started WHERE stream = $1 AND sequence < $2";
+        self.client().execute(sql, &[&stream, &below.cast_signed()]).await?;
+        Ok(())
+    }
+
+    /// Writes the position, in the transaction that is open.
+    pub(crate) async fn write_position(&self, stream: &str, position: &AppliedPosition) -> Result<(), Error> {
+        let above: Vec<i64> = position.above.iter().map(|s| s.cast_signed()).collect();
+        self.client().execute(&self.write_position, &[&stream, &position.below.cast_signed(), &above]).await?;
+        Ok(())
+    }
+}
+
+async fn settle_settings(client: &Client, config: &Config) -> Result<(), Error> {
+    client.batch_execute(SETTINGS).await?;
+    client.batch_execute(&format!("SET lock_timeout = {}", config.lock_timeout.as_millis())).await?;
+    Ok(())
+}
+
+async fn take_lock(client: &Client, stream: &str, own_pids: &[i32]) -> Result<(), Error> {
+    let key = pgshadow_compare::fingerprint(pgshadow_model::Kind::Schema, None, &[stream.to_owned()], Some("lock"));
+    let key = u64::from_str_radix(&key, 16).unwrap_or_default().cast_signed();
+    if !own_pids.is_empty() {
+        client.execute("SELECT pg_catalog.pg_terminate_backend(p) FROM unnest($1::int4[]) p", &[&own_pids]).await?;
+    }
+    match client.execute("SELECT pg_catalog.pg_advisory_lock($1)", &[&key]).await {
+        Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => Err(Error::Busy),
+        done => done.map(|_| ()).map_err(Into::into),
+    }
+}

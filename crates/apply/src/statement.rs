@@ -1,0 +1,259 @@
+//! Changes that are statements: COPY, TRUNCATE and DDL, run as the client wrote them under its session's settings.
+
+use crate::failure::{Class, classify, shadow_error};
+use crate::lane::{Lane, Loaded};
+use crate::plan::quote;
+use crate::report::{Report, Reports, finding};
+use crate::session::Session;
+use crate::{Error, batch};
+use futures::SinkExt;
+use pgshadow_compare::{ShadowError, judge_error};
+use pgshadow_model::{Change, CopyData, DdlStatement, Finding, Kind, QualifiedName, SessionSettings};
+use tokio_postgres::Client;
+
+/// Errors that say that a statement's work is there already.
+const DONE_ALREADY: [&str; 6] = ["42P07", "42710", "42701", "42P01", "42704", "42703"];
+
+impl Lane {
+    /// A statement behind a savepoint. `last`: a lock that can't be had counts as a refusal now.
+    pub(crate) async fn careful_statement(
+        &mut self,
+        session: &mut Session,
+        place: (&Loaded, u32),
+        change: &Change,
+        last: bool,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        session.client().batch_execute("SAVEPOINT change").await?;
+        let outcome = self.run_statement(session, change).await;
+        if matches!(change, Change::Ddl(_)) {
+            session.forget_tables();
+        }
+        let error = match outcome {
+            Ok(None) => {
+                session.client().batch_execute("RELEASE SAVEPOINT change").await?;
+                return Ok(());
+            }
+            Ok(Some(error)) => error,
+            Err(e) => match classify(&e) {
+                Class::Row => shadow_error(&e),
+                Class::Again if last => shadow_error(&e),
+                Class::Again | Class::Lost => return Err(e),
+            },
+        };
+        session.client().batch_execute("ROLLBACK TO SAVEPOINT change; RELEASE SAVEPOINT change").await?;
+        self.report_statement(session, place, change, &error, reports).await
+    }
+
+    /// Runs it; an error of its own if the shadow did something else than the primary without refusing.
+    async fn run_statement(&mut self, session: &mut Session, change: &Change) -> Result<Option<ShadowError>, Error> {
+        let client = session.client();
+        match change {
+            Change::Ddl(ddl) => {
+                let saved = enter(client, &ddl.settings, false).await?;
+                client.batch_execute(&ddl.sql).await?;
+                leave(client, saved).await?;
+            }
+            Change::Truncate(truncate) => {
+                let saved = enter(client, &truncate.settings, false).await?;
+                client.batch_execute(&truncate.sql).await?;
+                leave(client, saved).await?;
+            }
+            Change::Copy(copy) => return self.run_copy(session, copy).await,
+            Change::Row(_) => {}
+        }
+        Ok(None)
+    }
+
+    async fn run_copy(&mut self, session: &mut Session, copy: &CopyData) -> Result<Option<ShadowError>, Error> {
+        let table = session.table(&copy.relation.name).await?;
+        let replica = session.may_replica && table.is_some_and(|t| t.origin_triggers);
+        let client = session.client();
+        if replica {
+            client.batch_execute(batch::role(true)).await?;
+        }
+        let saved = enter(client, &copy.settings, true).await?;
+        let rows = copy_in(client, copy).await?;
+        leave(client, saved).await?;
+        if replica {
+            client.batch_execute(batch::role(false)).await?;
+        }
+        let message = format!("COPY stored {rows} rows on the shadow, {} on the primary", copy.rows);
+        Ok((rows != copy.rows).then(|| ShadowError { sqlstate: "PGS01".to_owned(), message, own_key_taken: false }))
+    }
+
+    /// A statement that the shadow refused: a finding, and the tables that it would have changed are suspect.
+    pub(crate) async fn report_statement(
+        &mut self,
+        session: &mut Session,
+        place: (&Loaded, u32),
+        change: &Change,
+        error: &ShadowError,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        let (tables, sql) = match change {
+            Change::Copy(copy) => (vec![copy.relation.name.clone()], &copy.sql),
+            Change::Truncate(truncate) => (truncate.tables.clone(), &truncate.sql),
+            Change::Ddl(ddl) => (named_tables(session.client(), &ddl.sql).await?, &ddl.sql),
+            Change::Row(_) => return Ok(()),
+        };
+        if tables.iter().any(|t| self.suspects.is_suspect(t).is_some()) {
+            self.tolerated += 1;
+            return Ok(());
+        }
+        reports.add(Report {
+            origin: (place.0.sequence, place.1),
+            finding: statement_finding(place.0, change, tables.first(), error, sql),
+            heal: Vec::new(),
+            suspect: tables
+                .into_iter()
+                .map(|t| (Some(t), format!("the shadow refused a statement that changes it: {}", error.message)))
+                .collect(),
+        });
+        Ok(())
+    }
+
+    /// Statements that refuse a transaction block, run before the entry's own transaction. That they were started is
+    /// on the shadow first: after a crash, what they did is not an error.
+    pub(crate) async fn run_outside(
+        &mut self,
+        session: &mut Session,
+        entry: &Loaded,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        for (n, change) in (0_u32..).zip(entry.changes.iter()) {
+            let Change::Ddl(ddl) = change else { continue };
+            if ddl.in_transaction {
+                continue;
+            }
+            let sql =
+                "INSERT INTO pgshadow.started (stream, sequence, change) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+            let (sequence, position) = (entry.sequence.cast_signed(), n.cast_signed());
+            let started = session.client().execute(sql, &[&self.config.stream, &sequence, &position]).await? == 0;
+            let outcome = run_alone(session.client(), ddl).await;
+            session.settle_settings(&self.config).await?;
+            session.forget_tables();
+            match outcome {
+                Ok(()) => {}
+                Err(e) if classify(&e) != Class::Row => return Err(e),
+                Err(e) => {
+                    let error = shadow_error(&e);
+                    if !(started && DONE_ALREADY.contains(&error.sqlstate.as_str())) {
+                        self.report_statement(session, (entry, n), change, &error, reports).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn statement_finding(
+    entry: &Loaded,
+    change: &Change,
+    table: Option<&QualifiedName>,
+    error: &ShadowError,
+    sql: &str,
+) -> Finding {
+    let mut verdict = judge_error(error);
+    let own = error.sqlstate == "PGS01";
+    if matches!(change, Change::Ddl(_)) {
+        verdict.kind = Kind::Schema;
+    } else if own {
+        verdict.kind = Kind::RowCount;
+    }
+    let mut finding = finding(entry, table, &verdict, (!own).then(|| error.sqlstate.clone()));
+    finding.sql = Some(sql.to_owned());
+    finding
+}
+
+async fn copy_in(client: &Client, copy: &CopyData) -> Result<u64, Error> {
+    let sink = client.copy_in(copy.sql.as_str()).await?;
+    futures::pin_mut!(sink);
+    for data in &copy.data {
+        sink.send(data.clone()).await?;
+    }
+    Ok(sink.finish().await?)
+}
+
+/// Tables of the shadow whose names stand in the statement: rather too many than too few.
+async fn named_tables(client: &Client, sql: &str) -> Result<Vec<QualifiedName>, Error> {
+    let query = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgshadow') \
+                 AND n.nspname NOT LIKE 'pg\\_%' AND position(lower(c.relname::text) IN lower($1)) > 0";
+    let rows = client.query(query, &[&sql]).await?;
+    rows.iter().map(|r| Ok(QualifiedName::new(r.try_get::<_, String>(0)?, r.try_get::<_, String>(1)?))).collect()
+}
+
+/// Settings as they were, by name.
+type Saved = Vec<(String, String)>;
+
+/// Takes on a session's settings and role for a while, within the open transaction. What the shadow doesn't know or
+/// doesn't allow is left as it is, and said.
+async fn enter(client: &Client, settings: &SessionSettings, with_encoding: bool) -> Result<Saved, Error> {
+    let mut saved = Vec::new();
+    for (name, value) in wanted(settings, with_encoding) {
+        let before = client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await?;
+        let Some(before) = before.try_get::<_, Option<String>>(0)? else { continue };
+        let set = "SELECT pg_catalog.set_config($1, $2, true)";
+        if before != value && attempt(client, client.execute(set, &[&name, &value])).await? {
+            saved.push((name.to_owned(), before));
+        }
+    }
+    if !settings.role.is_empty() {
+        let set = format!("SET LOCAL ROLE {}", quote(&settings.role));
+        attempt(client, client.execute(&set, &[])).await?;
+    }
+    Ok(saved)
+}
+
+fn wanted(settings: &SessionSettings, with_encoding: bool) -> Vec<(&str, &str)> {
+    // The statement's text is UTF-8 here, whatever the client's encoding was; a COPY's data are not.
+    let kept = |name: &str| with_encoding || !name.eq_ignore_ascii_case("client_encoding");
+    let others = settings.others.iter().filter(|(n, _)| kept(n)).map(|(n, v)| (n.as_str(), v.as_str()));
+    let path = (!settings.search_path.is_empty()).then_some(("search_path", settings.search_path.as_str()));
+    others.chain(path).collect()
+}
+
+/// Behind a savepoint of its own; false if the shadow refuses.
+async fn attempt(
+    client: &Client,
+    work: impl Future<Output = Result<u64, tokio_postgres::Error>>,
+) -> Result<bool, Error> {
+    client.batch_execute("SAVEPOINT setting").await?;
+    match work.await {
+        Ok(_) => {
+            client.batch_execute("RELEASE SAVEPOINT setting").await?;
+            Ok(true)
+        }
+        Err(e) if e.code().is_some() => {
+            tracing::warn!(error = %Error::Postgres(e), "a session's setting can't be taken on for its statement");
+            client.batch_execute("ROLLBACK TO SAVEPOINT setting; RELEASE SAVEPOINT setting").await?;
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+async fn leave(client: &Client, saved: Saved) -> Result<(), Error> {
+    client.batch_execute("SET LOCAL ROLE NONE").await?;
+    for (name, value) in saved {
+        client.execute("SELECT pg_catalog.set_config($1, $2, true)", &[&name, &value]).await?;
+    }
+    Ok(())
+}
+
+/// Outside a transaction: settings hold until they are set back.
+async fn run_alone(client: &Client, ddl: &DdlStatement) -> Result<(), Error> {
+    for (name, value) in wanted(&ddl.settings, false) {
+        let set = "SELECT pg_catalog.set_config($1, $2, false)";
+        let _ = client.execute(set, &[&name, &value]).await;
+    }
+    if !ddl.settings.role.is_empty() {
+        let _ = client.batch_execute(&format!("SET ROLE {}", quote(&ddl.settings.role))).await;
+    }
+    let outcome = client.batch_execute(&ddl.sql).await;
+    client.batch_execute("RESET ROLE").await?;
+    Ok(outcome?)
+}

@@ -1,0 +1,56 @@
+//! For tests: one line per applied row, so that the order can be judged from outside.
+
+use crate::Error;
+use crate::lane::Loaded;
+use pgshadow_model::{Change, RowImage};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+pub(crate) struct Trace {
+    file: File,
+    applied: u64,
+}
+
+impl Trace {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::options().create(true).append(true).open(path).map_err(Error::Trace)?;
+        Ok(Self { file, applied: 0 })
+    }
+
+    pub(crate) fn write(&mut self, entries: &[Loaded]) -> Result<(), Error> {
+        let mut lines = String::new();
+        for entry in entries {
+            self.applied += 1;
+            for change in entry.changes.iter() {
+                let Change::Row(image) = change else { continue };
+                let order = entry.order;
+                let _ = writeln!(
+                    lines,
+                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
+                    image.relation.name,
+                    key_hex(image),
+                    order.epoch.0,
+                    order.token.0,
+                    order.xid,
+                    entry.sequence,
+                    entry.reply_number,
+                    self.applied
+                );
+            }
+        }
+        self.file.write_all(lines.as_bytes()).map_err(Error::Trace)
+    }
+}
+
+fn key_hex(image: &RowImage) -> String {
+    let mut hex = String::new();
+    for position in &image.relation.key {
+        for byte in image.values.get(usize::from(*position)).and_then(Option::as_deref).unwrap_or_default() {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        hex.push('.');
+    }
+    hex
+}
