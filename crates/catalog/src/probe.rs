@@ -110,7 +110,7 @@ SELECT ~convert_to(~json_build_object(
     'children', (SELECT ~count(*) FROM ~pg_inherits i WHERE i.inhparent = c.oid),
     'tree', (WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION SELECT i.inhrelid FROM ~pg_inherits i, tree WHERE i.inhparent = tree.oid)
       SELECT ~json_build_object(
-       'names', ~json_agg(~json_build_array(tn.nspname, t.relname)),
+       'names', ~json_agg(~json_build_array(tn.nspname, t.relname)), 'oids', ~json_agg(t.oid::~int8),
        'rules', ~bool_or(t.relhasrules), 'triggers', ~bool_or(t.relhastriggers),
        'foreign', ~bool_or(t.relkind = 'f'::~char),
        'before_triggers', ~bool_or(EXISTS (SELECT FROM ~pg_trigger g WHERE g.tgrelid = t.oid AND NOT g.tgisinternal

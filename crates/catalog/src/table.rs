@@ -29,6 +29,8 @@ pub struct Table {
     pub has_inheritance_children: bool,
     /// Names of the table and of all its partitions and children.
     pub tree: Vec<QualifiedName>,
+    /// OIDs of the same: a row's `tableoid` must be one of them.
+    pub tree_oids: Vec<u32>,
     /// A rule on the table or below it.
     pub rules: bool,
     /// `relhastriggers` on the table or below it: user triggers, foreign keys on either side, deferrable keys.
@@ -75,6 +77,7 @@ pub(crate) struct RawTable {
 #[derive(Deserialize)]
 struct RawTree {
     names: Vec<(String, String)>,
+    oids: Vec<u32>,
     rules: bool,
     triggers: bool,
     foreign: bool,
@@ -229,6 +232,7 @@ impl From<RawTable> for Table {
             selectable: raw.selectable,
             has_inheritance_children: kind == RelationKind::Table && raw.children > 0,
             tree: raw.tree.names.into_iter().map(|(s, n)| QualifiedName::new(s, n)).collect(),
+            tree_oids: raw.tree.oids,
             rules: raw.tree.rules,
             triggers: raw.tree.triggers,
             foreign: raw.tree.foreign,

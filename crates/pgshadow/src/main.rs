@@ -2,7 +2,6 @@
 mod arguments;
 mod assembly;
 mod commands;
-#[allow(dead_code, reason = "what it holds is read by the assembly")]
 mod config;
 mod failure;
 mod logging;

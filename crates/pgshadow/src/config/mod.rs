@@ -11,8 +11,7 @@ mod passfile;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports, reason = "named by the assembly")]
-pub use connection::{Database, Server, TlsMode};
+pub use connection::{Database, Server};
 pub use error::ConfigError;
 
 use bytesize::ByteSize;

@@ -1,0 +1,74 @@
+use pgshadow_model::{Backend, Change, Epoch, Intent, Order, QualifiedName, Sequence, Suspect};
+
+/// Mirroring has stopped (log full or poisoned): nothing can be promised before a write any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
+/// A transaction whose outcome the client's session has seen.
+#[derive(Debug)]
+pub struct Settled {
+    /// Its intent.
+    pub sequence: Sequence,
+    /// Everything below that was in flight when its last token arrived must be settled before it is applied.
+    pub barrier: Sequence,
+    /// The server's reply implies that the commit is flushed (`synchronous_commit` isn't off).
+    pub flushed: bool,
+    /// Whether it committed.
+    pub committed: bool,
+    /// Its place, where anything of it is to be applied.
+    pub order: Option<Order>,
+    /// The changes that its intent holds.
+    pub intent_changes: Vec<Change>,
+    /// Changes that became known after the intent.
+    pub changes: Vec<Change>,
+    /// What became suspect by its commit, the intent's included.
+    pub suspects: Vec<Suspect>,
+}
+
+/// A transaction whose session was lost after it may have committed.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// Its intent as logged.
+    pub sequence: Sequence,
+    /// Its place as far as known.
+    pub order: Option<Order>,
+    /// As in [`Settled::barrier`].
+    pub barrier: Sequence,
+    /// Whose backend may still run it.
+    pub backend: Backend,
+    /// The changes that its intent holds.
+    pub intent_changes: Vec<Change>,
+    /// Changes that became known after the intent.
+    pub changes: Vec<Change>,
+    /// False: images that it may have written are missing, so its tables become suspect if it committed.
+    pub complete: bool,
+    /// Tables that it may have written.
+    pub may_write: Vec<QualifiedName>,
+    /// It may have written tables that can't be named.
+    pub may_write_any: bool,
+    /// What becomes suspect by its commit.
+    pub suspects: Vec<Suspect>,
+}
+
+/// Where a session writes down what it does: the mirror log and the book of what is in flight behind it.
+pub trait Journal: Send + Sync + 'static {
+    /// Whether writes are mirrored at present.
+    fn mirroring(&self) -> bool;
+    /// Life of the primary that new transactions belong to.
+    fn epoch(&self) -> Epoch;
+    /// Appends an intent; from here it counts as in flight. Its changes are given back in any case.
+    ///
+    /// # Errors
+    /// [`Stopped`]: the write goes on, unmirrored.
+    fn intent(&self, intent: Intent) -> (Vec<Change>, Result<Sequence, Stopped>);
+    /// A number above every intent that was in flight up to now.
+    fn barrier(&self) -> Sequence;
+    /// The outcome of an intent.
+    fn settle(&self, settled: Settled);
+    /// The session ended before the outcome was seen.
+    fn lost(&self, unsettled: Unsettled);
+    /// Tables became suspect outside any intent.
+    fn suspect(&self, suspects: Vec<Suspect>);
+    /// A statement that isn't repeated on the shadow, for the DBA to run there.
+    fn not_repeated(&self, sql: &str, reason: &str);
+}

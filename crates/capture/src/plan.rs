@@ -1,0 +1,187 @@
+//! What is to be done about each statement of a text.
+use bytes::Bytes;
+use pgshadow_catalog::Table;
+use pgshadow_model::{Operation, QualifiedName, Suspect};
+use pgshadow_sql::Rewrites;
+use std::sync::Arc;
+
+/// What is to be done about one query string.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The text to send, where it differs from the client's.
+    pub text: Option<Bytes>,
+    /// What was inserted, for error positions.
+    pub rewrites: Rewrites,
+    /// One for each statement.
+    pub steps: Vec<Arc<Step>>,
+    /// Where the last statement ends in the text that is sent.
+    pub end: usize,
+    /// Catalog epoch at which the tables were looked up.
+    pub epoch: u64,
+    /// The text, as far as needed again for pieces and DDL.
+    pub ranges: Vec<std::ops::Range<usize>>,
+}
+
+/// What is to be done about one statement.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub effect: Effect,
+    /// Class for the counters.
+    pub class: pgshadow_telemetry::StatementClass,
+    /// The session's names or settings may mean something else afterwards.
+    pub changes_session: bool,
+    /// It calls functions, or fires triggers, that may write tables which can't be named beforehand: they are looked for in
+    /// the locks of the transaction.
+    pub hidden_writes: bool,
+    /// The server refuses it in a transaction block (or it ends one): nothing can be appended to it.
+    pub alone: bool,
+}
+
+impl Step {
+    /// A statement that writes nothing.
+    pub fn none(class: pgshadow_telemetry::StatementClass) -> Self {
+        Self { effect: Effect::None, class, changes_session: false, hidden_writes: false, alone: false }
+    }
+
+    /// Whether its answers hold a column that the client must not see.
+    pub fn strip(&self) -> Strip {
+        match &self.effect {
+            Effect::Write(write) => write.strip,
+            _ => Strip::Nothing,
+        }
+    }
+
+}
+
+/// How a statement's writes are captured.
+#[derive(Debug, Clone)]
+pub(crate) enum Effect {
+    /// Nothing that is mirrored.
+    None,
+    /// Row images through RETURNING.
+    Write(Arc<WriteEffect>),
+    /// COPY FROM STDIN, its stream recorded.
+    Copy { table: Arc<Table>, sql: String },
+    /// TRUNCATE, as a statement.
+    Truncate { tables: Vec<QualifiedName>, sql: String },
+    /// DDL, as a statement; `suspects` where it computes values.
+    Ddl { sql: String, suspects: Vec<Suspect> },
+    /// Not captured: these become suspect.
+    Opaque(Vec<Suspect>),
+    /// Reported to the DBA, changes no table's rows.
+    NotRepeated { sql: String, reason: &'static str },
+    /// Transaction control.
+    Control(Control),
+    /// SQL-level PREPARE: what EXECUTE will do.
+    Prepare { name: String, step: Arc<Step> },
+    /// SQL-level EXECUTE.
+    Execute { name: String },
+}
+
+/// Transaction control.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Control {
+    Begin,
+    Commit { chain: bool },
+    Rollback { chain: bool },
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
+    Prepare,
+    /// COMMIT PREPARED or ROLLBACK PREPARED: outside any block, changes nothing of this session's own.
+    FinishPrepared,
+}
+
+/// What of a statement's answer the client must not see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strip {
+    Nothing,
+    /// The last column; the others are the client's own RETURNING list.
+    LastColumn,
+    /// All rows: the client asked for none.
+    Rows,
+}
+
+/// A write whose rows come back as images.
+#[derive(Debug)]
+pub(crate) struct WriteEffect {
+    pub table: Arc<Table>,
+    pub operation: Operation,
+    /// ON CONFLICT DO UPDATE: an image tells by its flag whether it was inserted.
+    pub flag: bool,
+    /// Columns were converted to UTF8 text where their binary form would be in the client's encoding.
+    pub converted: bool,
+    pub strip: Strip,
+    /// What becomes suspect by it (rows that may be changed after their image was taken).
+    pub suspects: Vec<Suspect>,
+}
+
+impl Step {
+    /// What becomes suspect by it.
+    pub fn suspects(&self) -> &[Suspect] {
+        match &self.effect {
+            Effect::Opaque(suspects) | Effect::Ddl { suspects, .. } => suspects,
+            Effect::Write(write) => &write.suspects,
+            _ => &[],
+        }
+    }
+
+    /// Whether it may write a mirrored table.
+    pub fn writes(&self) -> bool {
+        self.hidden_writes
+            || matches!(
+                self.effect,
+                Effect::Write(_) | Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. } | Effect::Opaque(_)
+            )
+    }
+
+    /// Tables that it names to write.
+    pub fn tables(&self) -> Vec<QualifiedName> {
+        match &self.effect {
+            Effect::Write(write) => write.table.tree.clone(),
+            Effect::Copy { table, .. } => table.tree.clone(),
+            Effect::Truncate { tables, .. } => tables.clone(),
+            _ => self.suspects().iter().filter_map(|s| s.table.clone()).collect(),
+        }
+    }
+
+    /// The same answer for the client, but its rows are declared, not captured.
+    pub fn declared(&self, suspects: Vec<Suspect>) -> Self {
+        let mut step = self.clone();
+        match &self.effect {
+            Effect::Write(write) => {
+                let all = write.suspects.iter().cloned().chain(suspects).collect();
+                step.effect = Effect::Write(Arc::new(WriteEffect {
+                    table: Arc::clone(&write.table),
+                    operation: write.operation,
+                    flag: write.flag,
+                    converted: write.converted,
+                    strip: write.strip,
+                    suspects: all,
+                }));
+            }
+            _ => step.effect = Effect::Opaque(suspects),
+        }
+        step.hidden_writes = true;
+        step
+    }
+}
+
+impl Plan {
+    /// Nothing to be done.
+    pub fn empty() -> Self {
+        Self { text: None, rewrites: Rewrites::default(), steps: Vec::new(), end: 0, epoch: 0, ranges: Vec::new() }
+    }
+
+    /// The same plan, its parts shared.
+    pub fn shallow(&self) -> Self {
+        Self {
+            text: self.text.clone(),
+            rewrites: self.rewrites.clone(),
+            steps: self.steps.clone(),
+            end: self.end,
+            epoch: self.epoch,
+            ranges: self.ranges.clone(),
+        }
+    }
+}

@@ -1,0 +1,427 @@
+use crate::journal::{Journal, Unsettled};
+use crate::own::NAME;
+use crate::plan::{Effect, Plan, Step, Strip};
+use crate::unit::Unit;
+use bytes::Bytes;
+use pgshadow_catalog::{Catalog, Identity, Probed, Table, probe};
+use pgshadow_model::{Backend, Order, QualifiedName, RowImage, Sequence, SessionSettings, Suspect};
+use pgshadow_wire::{Frame, backend, frontend};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+/// What goes to the server next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToServer {
+    /// These bytes.
+    Bytes(Bytes),
+    /// Nothing more until this record of the log is durable.
+    Durable(Sequence),
+}
+
+/// Where a session's frames go: filled by [`Session`], emptied by the relay.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// For the primary.
+    pub to_server: VecDeque<ToServer>,
+    /// For the client.
+    pub to_client: Vec<Bytes>,
+}
+
+impl Output {
+    pub(crate) fn server(&mut self, bytes: Bytes) {
+        self.to_server.push_back(ToServer::Bytes(bytes));
+    }
+
+    pub(crate) fn client(&mut self, bytes: Bytes) {
+        self.to_client.push(bytes);
+    }
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared<J> {
+    /// Where transactions are written down.
+    pub journal: Arc<J>,
+    /// What sessions have found in the catalog.
+    pub catalog: Arc<Catalog>,
+    /// Tables that aren't mirrored.
+    pub excluded: HashSet<QualifiedName>,
+}
+
+/// A reply that is awaited, in the order of sending.
+#[derive(Debug)]
+pub(crate) enum Expected {
+    /// A Query's results, up to ReadyForQuery.
+    Query(Box<QueryRun>),
+    /// ParseComplete, BindComplete or CloseComplete; error positions go through the plan.
+    Reply(Option<Arc<Plan>>),
+    /// The answer to Describe.
+    Describe(Strip),
+    /// An Execute's results.
+    Execute(Box<ExecuteRun>),
+    /// ReadyForQuery after Sync.
+    Sync { ends_unit: bool, purpose: SyncPurpose },
+    /// FunctionCallResponse and ReadyForQuery.
+    FunctionCall { suspects: Vec<Suspect> },
+    /// A statement of ours.
+    Own(OwnRun),
+}
+
+/// Whose Sync it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SyncPurpose {
+    /// The client's.
+    Client,
+    /// The client's, sent before the data of a COPY: the server ignores it if the COPY begins.
+    AheadOfCopy,
+    /// Ours, after a probe outside any batch of the client's.
+    Probe,
+    /// Ours, before the client's COMMIT in a Query.
+    BeforeCommit,
+}
+
+/// Images of a statement that hasn't finished yet.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    pub images: Vec<RowImage>,
+    pub bytes: usize,
+    pub rows: u64,
+    /// Why the images can't be used.
+    pub broken: Option<&'static str>,
+    /// A DDL or COPY statement's settings.
+    pub copy: Vec<Bytes>,
+    pub copy_bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct QueryRun {
+    pub plan: Arc<Plan>,
+    /// Statement that answers at present.
+    pub at: usize,
+    pub stage: Stage,
+    /// Statements of ours after the client's.
+    pub suffix: Vec<Purpose>,
+    /// The last value that a statement of ours returned.
+    pub own_value: Option<Bytes>,
+    /// The client's last CommandComplete, held until ours are done.
+    pub held: Option<Bytes>,
+    pub ends_unit: bool,
+    pub failed: bool,
+    /// Characters of the client's text in front of this piece of it.
+    pub offset: usize,
+    /// False: more pieces of the same text follow, so the client doesn't see ReadyForQuery yet.
+    pub last_piece: bool,
+    /// An error of ours that takes the place of the answer to COMMIT.
+    pub instead: Option<Bytes>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ExecuteRun {
+    pub step: Arc<Step>,
+    pub plan: Option<Arc<Plan>>,
+    pub stage: Stage,
+    /// The added column comes in binary format.
+    pub binary: bool,
+    pub ends_unit: bool,
+}
+
+/// Why a statement of ours runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Probe { names: Vec<String>, epoch: u64 },
+    Constraints,
+    End { locks: bool },
+}
+
+#[derive(Debug)]
+pub(crate) struct OwnRun {
+    pub purpose: Purpose,
+    pub left: usize,
+    pub value: Option<Bytes>,
+}
+
+/// A prepared statement of the protocol.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub text: Bytes,
+    pub plan: Arc<Plan>,
+    pub step: Arc<Step>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Portal {
+    pub plan: Option<Arc<Plan>>,
+    pub step: Arc<Step>,
+    pub binary: bool,
+    /// Images of earlier Executes of the same portal, which stopped at a row limit.
+    pub suspended: bool,
+}
+
+/// Why the client's frames aren't taken at present.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    /// They are.
+    Free,
+    /// Until a probe has answered; then this frame is taken again.
+    Probe(Frame),
+    /// Until the server is ready: what was sent may have changed the transaction's state.
+    Ready,
+}
+
+/// The capture of one session: frames in, frames out.
+#[derive(Debug)]
+pub struct Session<J: Journal> {
+    pub(crate) shared: Arc<Shared<J>>,
+    pub(crate) backend: Backend,
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) tables: HashMap<String, Option<Arc<Table>>>,
+    pub(crate) tables_epoch: u64,
+    pub(crate) plans: HashMap<Bytes, Arc<Plan>>,
+    pub(crate) statements: HashMap<Bytes, Prepared>,
+    pub(crate) portals: HashMap<Bytes, Portal>,
+    pub(crate) sql_prepared: HashMap<String, Arc<Step>>,
+    pub(crate) units: VecDeque<Unit>,
+    pub(crate) pending: VecDeque<Expected>,
+    pub(crate) hold: Hold,
+    /// Pieces of a Query that are sent one after the other: text and characters in front.
+    pub(crate) pieces: VecDeque<(Bytes, usize)>,
+    /// In a transaction block, as far as was sent.
+    pub(crate) block: bool,
+    /// Frames were sent since the last Sync.
+    pub(crate) batch: bool,
+    /// One of them controls the transaction.
+    pub(crate) batch_control: bool,
+    /// The client's frames are dropped up to its Sync, as the server would.
+    pub(crate) skip_to_sync: bool,
+    /// COPY FROM STDIN runs.
+    pub(crate) copying: bool,
+    /// A COPY was sent in the open batch.
+    pub(crate) copy_in_batch: bool,
+    /// The client has ended the data of the last COPY that it sent.
+    pub(crate) copy_done: bool,
+    /// Frames can't be cut or made sense of any more: everything is forwarded as it is.
+    pub(crate) lost_track: bool,
+    /// A failed COMMIT of a pipelined batch left the block open: end it before the client sees ReadyForQuery.
+    pub(crate) roll_back_at_ready: bool,
+    /// Transaction status of the last ReadyForQuery.
+    pub(crate) status: u8,
+    pub(crate) probe_failed: bool,
+}
+
+const PLANS_MAX: usize = 1_000;
+
+impl<J: Journal> Session<J> {
+    /// A session whose login has just succeeded (the first ReadyForQuery has been forwarded).
+    pub fn new(shared: Arc<Shared<J>>, backend: Backend) -> Self {
+        Self {
+            shared,
+            backend,
+            identity: None,
+            tables: HashMap::new(),
+            tables_epoch: 0,
+            plans: HashMap::new(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            sql_prepared: HashMap::new(),
+            units: VecDeque::new(),
+            pending: VecDeque::new(),
+            hold: Hold::Free,
+            pieces: VecDeque::new(),
+            block: false,
+            batch: false,
+            batch_control: false,
+            skip_to_sync: false,
+            copying: false,
+            copy_done: false,
+            copy_in_batch: false,
+            lost_track: false,
+            roll_back_at_ready: false,
+            status: b'I',
+            probe_failed: false,
+        }
+    }
+
+    /// Whether the client's next frame may be taken.
+    #[must_use]
+    pub fn takes_client_frames(&self) -> bool {
+        matches!(self.hold, Hold::Free)
+    }
+
+    /// Whether a client's frame of this type is looked into; others may be forwarded in parts as they come.
+    #[must_use]
+    pub fn reads_client(&self, tag: u8) -> bool {
+        !self.lost_track && (tag != frontend::COPY_DATA || self.copy_sent())
+    }
+
+    /// Whether a server's frame of this type is looked into; others may be forwarded in parts as they come.
+    #[must_use]
+    pub fn reads_server(&self, tag: u8) -> bool {
+        if self.lost_track {
+            return false;
+        }
+        match tag {
+            frontend::COPY_DATA => false,
+            backend::DATA_ROW => match self.pending.front() {
+                Some(Expected::Query(run)) => {
+                    run.plan.steps.get(run.at).is_none_or(|s| s.strip() != Strip::Nothing) || !run.suffix.is_empty()
+                }
+                Some(Expected::Execute(run)) => run.step.strip() != Strip::Nothing,
+                _ => true,
+            },
+            _ => true,
+        }
+    }
+
+    /// Whether nothing is under way: no answer is awaited and no transaction is open.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.pending.is_empty() && self.units.is_empty() && !self.block && self.pieces.is_empty()
+    }
+
+    /// Frames can't be cut any more: what follows is forwarded as it is, and whatever the session has open is declared.
+    pub fn lose_track(&mut self, reason: &'static str) {
+        if !self.lost_track {
+            self.lost_track = true;
+            self.hold = Hold::Free;
+            tracing::warn!(pid = self.backend.pid, reason, "a session can't be followed any more; every table is suspect");
+            self.shared.journal.suspect(vec![Suspect { table: None, reason: reason.to_owned() }]);
+        }
+    }
+
+    /// The session is over: whatever may have committed unseen is handed over to be looked up.
+    pub fn closed(&mut self) {
+        for mut unit in std::mem::take(&mut self.units) {
+            let Some(sequence) = unit.intent else { continue };
+            let mut intent_changes = std::mem::take(&mut unit.changes);
+            let changes = intent_changes.split_off(unit.intent_changes.min(intent_changes.len()));
+            self.shared.journal.lost(Unsettled {
+                sequence,
+                order: self.order(&unit),
+                barrier: unit.barrier,
+                backend: self.backend.clone(),
+                intent_changes,
+                changes,
+                complete: unit.outstanding == 0 && !unit.needs_end(),
+                may_write: unit.may_write.into_iter().collect(),
+                may_write_any: unit.hidden_writes,
+                suspects: unit.suspects,
+            });
+        }
+    }
+
+    pub(crate) fn order(&self, unit: &Unit) -> Option<Order> {
+        Some(Order { epoch: self.shared.journal.epoch(), token: unit.token?, xid: unit.xid? })
+    }
+
+    /// The unit that what is sent now belongs to.
+    pub(crate) fn open_unit(&mut self) -> &mut Unit {
+        if self.units.back().is_none_or(|u| u.closed) {
+            self.units.push_back(Unit { explicit: self.block, ..Unit::default() });
+        }
+        let last = self.units.len() - 1;
+        &mut self.units[last]
+    }
+
+    /// Names or settings may mean something else from now on.
+    pub(crate) fn forget_identity(&mut self) {
+        self.identity = None;
+        self.tables.clear();
+        self.plans.clear();
+    }
+
+    pub(crate) fn settings(&self) -> SessionSettings {
+        let Some(identity) = &self.identity else { return SessionSettings::default() };
+        SessionSettings {
+            role: identity.role.clone(),
+            search_path: identity.search_path.clone(),
+            others: vec![
+                ("DateStyle".into(), identity.date_style.clone()),
+                ("TimeZone".into(), identity.time_zone.clone()),
+                ("IntervalStyle".into(), identity.interval_style.clone()),
+                ("client_encoding".into(), identity.client_encoding.clone()),
+            ],
+        }
+    }
+
+    /// A COPY FROM STDIN was sent whose stream is to be recorded, and hasn't been answered.
+    pub(crate) fn copy_sent(&self) -> bool {
+        self.pending.iter().any(|e| match e {
+            Expected::Query(run) => run.plan.steps.iter().any(|s| matches!(s.effect, Effect::Copy { .. })),
+            Expected::Execute(run) => matches!(run.step.effect, Effect::Copy { .. }),
+            _ => false,
+        })
+    }
+
+    pub(crate) fn flushes(&self) -> bool {
+        self.identity.as_ref().is_some_and(|i| i.synchronous_commit != "off")
+    }
+
+    /// Whether what this session finds in the catalog is what every other session would find.
+    fn shares_catalog(&self, identity: &Identity) -> bool {
+        !identity.has_temporary_objects() && !self.units.iter().any(|u| u.catalog)
+    }
+
+    /// Drops what was found before the catalog last changed.
+    pub(crate) fn refresh(&mut self) {
+        let epoch = self.shared.catalog.epoch();
+        if self.tables_epoch != epoch {
+            self.tables.clear();
+            self.plans.clear();
+            self.tables_epoch = epoch;
+        }
+        if self.plans.len() > PLANS_MAX {
+            self.plans.clear();
+        }
+    }
+
+    /// Looks up what isn't known of these names, here and among what other sessions have found; what has to be asked.
+    pub(crate) fn unknown_names(&mut self, names: &[String]) -> Vec<String> {
+        let Some(identity) = self.identity.clone() else { return names.to_vec() };
+        let key = identity.key();
+        let shares = self.shares_catalog(&identity);
+        let mut unknown = Vec::new();
+        for name in names {
+            if self.tables.contains_key(name) {
+                continue;
+            }
+            match self.shared.catalog.table(&key, name).filter(|_| shares) {
+                Some(found) => {
+                    self.tables.insert(name.clone(), found);
+                }
+                None => unknown.push(name.clone()),
+            }
+        }
+        unknown
+    }
+
+    /// A probe has answered.
+    pub(crate) fn learn(&mut self, probed: Probed, names: &[String], epoch: u64) {
+        let identity = Arc::new(probed.identity);
+        if self.identity.as_ref().is_some_and(|known| known != &identity) {
+            self.forget_identity();
+        }
+        let shares = self.shares_catalog(&identity);
+        let key = identity.key();
+        for (name, table) in names.iter().zip(probed.tables) {
+            if shares {
+                self.shared.catalog.keep(epoch, &key, name, table.clone());
+            }
+            self.tables.insert(name.clone(), table);
+        }
+        self.identity = Some(identity);
+    }
+
+    /// Asks in the session what these names are; `frame` is taken again when the answer is there.
+    pub(crate) fn ask(&mut self, names: Vec<String>, frame: Frame, out: &mut Output) {
+        out.server(frontend::own_statement(NAME, probe::sql().as_bytes(), Some(&probe::parameter(&names))));
+        let purpose = Purpose::Probe { names, epoch: self.shared.catalog.epoch() };
+        self.pending.push_back(Expected::Own(OwnRun { purpose, left: frontend::OWN_STATEMENT_REPLIES, value: None }));
+        if self.batch {
+            out.server(frontend::flush());
+        } else {
+            out.server(frontend::sync());
+            self.pending.push_back(Expected::Sync { ends_unit: false, purpose: SyncPurpose::Probe });
+        }
+        self.hold = Hold::Probe(frame);
+    }
+}

@@ -1,0 +1,216 @@
+//! One transaction of a session, from its first statement to its outcome.
+use crate::own::End;
+use crate::plan::{Control, Effect, Step};
+use pgshadow_model::{Change, Lsn, QualifiedName, Sequence, Suspect, Xid};
+use pgshadow_telemetry::StatementClass;
+use std::collections::BTreeSet;
+
+/// Bytes of images and COPY data that one transaction may hold in memory; beyond, its tables become suspect.
+const HELD_BYTES_MAX: usize = 256 << 20;
+
+/// One transaction: a block from BEGIN to COMMIT, or what runs between two Syncs, or one Query outside a block.
+#[derive(Debug, Default)]
+pub(crate) struct Unit {
+    /// It is a block: only COMMIT ends it.
+    pub explicit: bool,
+    /// Something was sent that may write a mirrored table.
+    pub writes: bool,
+    /// Tables that statements sent so far may write.
+    pub may_write: BTreeSet<QualifiedName>,
+    /// Statements were sent whose hidden writes must be looked for at the end.
+    pub hidden_writes: bool,
+    /// A statement's own token isn't enough: draw one at the end.
+    pub end_token: bool,
+    /// A deferrable constraint may be checked at commit.
+    pub deferrable: bool,
+    /// DDL was sent that others will see.
+    pub ddl: bool,
+    /// Any DDL was sent: the catalog's own tables are locked by right.
+    pub catalog: bool,
+    /// Its end was sent: what is sent now belongs to the next unit.
+    pub closed: bool,
+    /// Names or settings may have changed; they change again if it rolls back.
+    pub session_changed: bool,
+    /// The intent's number, once it is written.
+    pub intent: Option<Sequence>,
+    /// How many of `changes` the intent holds.
+    pub intent_changes: usize,
+    /// Mirroring had stopped when the intent was due.
+    pub unmirrored: bool,
+    /// Writes whose answers haven't come yet.
+    pub outstanding: usize,
+
+    /// Captured so far, in order.
+    pub changes: Vec<Change>,
+    /// What becomes suspect by its commit.
+    pub suspects: Vec<Suspect>,
+    pub token: Option<Lsn>,
+    pub xid: Option<Xid>,
+    pub barrier: Sequence,
+    /// The end token was drawn.
+    pub ended: bool,
+    /// A statement of the unit failed (outside a block: the unit rolls back).
+    pub failed: bool,
+    pub savepoints: Vec<(String, usize, usize)>,
+    pub held_bytes: usize,
+}
+
+impl Unit {
+    /// Notes what a statement that is about to be sent may do.
+    pub fn sent(&mut self, step: &Step) {
+        self.session_changed |= step.changes_session;
+        self.hidden_writes |= step.hidden_writes;
+        self.writes |= step.hidden_writes;
+        self.catalog |= step.class == StatementClass::Ddl;
+        match &step.effect {
+            Effect::Write(write) => {
+                self.writes = true;
+                self.outstanding += 1;
+                self.may_write.extend(write.table.tree.iter().cloned());
+                self.end_token |= write.table.triggers;
+                self.deferrable |= write.table.deferrable;
+            }
+            Effect::Copy { table, .. } => {
+                self.writes = true;
+                self.outstanding += 1;
+                self.may_write.extend(table.tree.iter().cloned());
+                self.end_token = true;
+                self.deferrable |= table.deferrable;
+            }
+            Effect::Truncate { tables, .. } => {
+                self.writes = true;
+                self.outstanding += 1;
+                self.may_write.extend(tables.iter().cloned());
+                self.end_token = true;
+            }
+            Effect::Ddl { suspects, .. } => {
+                self.writes = true;
+                self.ddl = true;
+                self.end_token = true;
+                self.may_write.extend(suspects.iter().filter_map(|s| s.table.clone()));
+            }
+            Effect::Opaque(suspects) => {
+                self.writes = true;
+                self.may_write.extend(suspects.iter().filter_map(|s| s.table.clone()));
+            }
+            Effect::Control(Control::Begin) => self.explicit = true,
+            Effect::NotRepeated { .. } => self.ddl = true,
+            _ => {}
+        }
+    }
+
+    /// Whether something must be asked before it commits.
+    pub fn needs_end(&self) -> bool {
+        self.writes && !self.ended && (self.end_token || self.hidden_writes)
+    }
+
+    /// Takes up what a finished statement did.
+    pub fn done(&mut self, changes: Vec<Change>, suspects: &[Suspect], bytes: usize) {
+        self.held_bytes += bytes;
+        if self.held_bytes > HELD_BYTES_MAX {
+            self.give_up("the transaction was larger than pgshadow may hold in memory");
+            return;
+        }
+        self.changes.extend(changes);
+        self.suspects.extend_from_slice(suspects);
+    }
+
+    /// Its images are let go; every table that it may have written becomes suspect.
+    pub fn give_up(&mut self, reason: &str) {
+        self.changes.truncate(self.intent_changes);
+        for table in &self.may_write {
+            let suspect = Suspect { table: Some(table.clone()), reason: reason.to_owned() };
+            if !self.suspects.contains(&suspect) {
+                self.suspects.push(suspect);
+            }
+        }
+    }
+
+    /// The token and xid of a written row.
+    pub fn drew(&mut self, xid: Xid, token: Lsn) {
+        self.xid = Some(xid);
+        self.token = self.token.max(Some(token));
+    }
+
+    /// The end token, and what the locks tell.
+    pub fn end(&mut self, end: End) {
+        self.ended = true;
+        self.xid = self.xid.or(end.xid);
+        self.token = self.token.max(Some(end.token));
+        let wrote = end.xid.is_some();
+        let Some(locks) = end.locks.filter(|_| wrote) else { return };
+        let catalog_changed = locks.iter().any(|t| t.schema == "pg_catalog" && t.name == "pg_class");
+        if catalog_changed && !self.catalog {
+            let reason = "a function or block changed the catalog: what it made or changed isn't known".to_owned();
+            self.suspects.push(Suspect { table: None, reason });
+            self.ddl = true;
+        }
+        for table in locks {
+            let system = table.schema == "pg_catalog" && table.name != "pg_largeobject" || table.schema == "pg_toast";
+            if !system && !self.may_write.contains(&table) {
+                let reason = "it was written by a trigger, a function or a block, where pgshadow can't see the rows".to_owned();
+                self.suspects.push(Suspect { table: Some(table), reason });
+            }
+        }
+    }
+
+    /// SAVEPOINT, RELEASE and ROLLBACK TO went through.
+    pub fn savepoint(&mut self, control: &Control) {
+        match control {
+            Control::Savepoint(name) => self.savepoints.push((name.clone(), self.changes.len(), self.suspects.len())),
+            Control::Release(name) => {
+                if let Some(at) = self.savepoints.iter().rposition(|(n, _, _)| n == name) {
+                    self.savepoints.truncate(at);
+                }
+            }
+            Control::RollbackTo(name) => {
+                if let Some(at) = self.savepoints.iter().rposition(|(n, _, _)| n == name) {
+                    self.failed = false;
+                    self.savepoints.truncate(at + 1);
+                    if let Some((_, changes, suspects)) = self.savepoints.last() {
+                        self.changes.truncate(*changes);
+                        self.suspects.truncate(*suspects);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgshadow_model::{DdlStatement, SessionSettings};
+
+    fn change(n: usize) -> Change {
+        let settings = SessionSettings::default();
+        Change::Ddl(DdlStatement { sql: n.to_string(), settings, in_transaction: true })
+    }
+
+    #[test]
+    fn savepoints_take_changes_back() {
+        let mut unit = Unit::default();
+        unit.done(vec![change(1)], &[], 0);
+        unit.savepoint(&Control::Savepoint("a".into()));
+        unit.done(vec![change(2)], &[], 0);
+        unit.savepoint(&Control::Savepoint("a".into()));
+        unit.done(vec![change(3)], &[], 0);
+        unit.savepoint(&Control::RollbackTo("a".into()));
+        assert_eq!(unit.changes, vec![change(1), change(2)]);
+        unit.savepoint(&Control::RollbackTo("a".into()));
+        unit.savepoint(&Control::Release("a".into()));
+        unit.savepoint(&Control::RollbackTo("a".into()));
+        assert_eq!(unit.changes, vec![change(1)]);
+    }
+
+    #[test]
+    fn locks_name_what_was_written_unseen() {
+        let mut unit = Unit { writes: true, hidden_writes: true, ..Unit::default() };
+        unit.may_write.insert(QualifiedName::new("public", "seen"));
+        let locks = Some(vec![QualifiedName::new("public", "seen"), QualifiedName::new("public", "audit")]);
+        unit.end(End { xid: Some(Xid(5)), token: Lsn(9), locks });
+        assert_eq!(unit.suspects.len(), 1);
+        assert_eq!(unit.suspects[0].table, Some(QualifiedName::new("public", "audit")));
+    }
+}

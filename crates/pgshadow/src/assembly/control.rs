@@ -1,0 +1,155 @@
+//! The primary, watched on a connection of pgshadow's own: its life (epoch), its functions, its flush position.
+use super::error::AssemblyError;
+use super::mirror::Mirror;
+use crate::config::Database;
+use pgshadow_capture::Journal;
+use pgshadow_catalog::Functions;
+use pgshadow_model::{Epoch, Lsn};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+/// Pause between two looks.
+const BEAT: Duration = Duration::from_millis(100);
+/// Pause between two attempts to connect.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What tells one life of a primary from another. System identifier and timeline are left out where the role may not ask.
+const FINGERPRINT: &str = "
+SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catalog.text,
+  (SELECT pg_catalog.string_agg(a.pid::pg_catalog.text, ',' ORDER BY a.pid) FROM pg_catalog.pg_stat_activity a
+    WHERE a.datid IS NULL AND a.usesysid IS NULL AND NOT coalesce(a.backend_type, '') ~ 'worker')),
+  pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version')";
+
+/// Connects, sees whether the server can be a primary, and settles the epoch and the functions before anyone writes.
+///
+/// Waits for a server that isn't there yet; a server that refuses pgshadow's role is an error.
+pub(super) async fn first_contact(
+    source: &Database,
+    mirror: &Mirror,
+    shutdown: &CancellationToken,
+) -> Result<Client, AssemblyError> {
+    let mut told = false;
+    loop {
+        match contact(&source.postgres, mirror).await {
+            Ok(client) => return Ok(client),
+            Err(Refusal::ForGood(reason)) => return Err(AssemblyError::Primary(reason)),
+            Err(Refusal::ForNow(reason)) if !told => {
+                told = true;
+                tracing::warn!(server = %source.server, reason, "the primary can't be reached; waiting for it");
+            }
+            Err(Refusal::ForNow(_)) => {}
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(AssemblyError::Primary("it was not reached before the shutdown".to_owned())),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+enum Refusal {
+    ForNow(String),
+    ForGood(String),
+}
+
+impl From<tokio_postgres::Error> for Refusal {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            // invalid authorisation, unknown database, no right: nothing that waiting mends
+            Some(db) if ["28", "3D", "42"].iter().any(|class| db.code().code().starts_with(class)) => {
+                Self::ForGood(format!("{} (SQLSTATE {}); check [source] url", db.message(), db.code().code()))
+            }
+            Some(db) => Self::ForNow(db.message().to_owned()),
+            None => Self::ForNow(error.to_string()),
+        }
+    }
+}
+
+async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Client, Refusal> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    let row = client.query_one(FINGERPRINT, &[]).await?;
+    if row.get::<_, bool>(1) {
+        return Err(Refusal::ForGood("it is a standby: point [source] url at the primary server".to_owned()));
+    }
+    settle_epoch(mirror, row.get(0));
+    load_functions(&client, mirror).await?;
+    Ok(client)
+}
+
+fn settle_epoch(mirror: &Mirror, fingerprint: String) {
+    let meta = |name| mirror.store.meta_get(name).ok().flatten();
+    let known: u32 = meta("epoch").and_then(|e| e.parse().ok()).unwrap_or(0);
+    let epoch = if meta("epoch_fingerprint").as_deref() == Some(&fingerprint) { known } else { known + 1 };
+    if epoch != known {
+        tracing::info!(epoch, fingerprint, "a new life of the primary");
+        let kept = mirror
+            .store
+            .meta_set("epoch", &epoch.to_string())
+            .and_then(|()| mirror.store.meta_set("epoch_fingerprint", &fingerprint));
+        if let Err(error) = kept {
+            tracing::error!(%error, "the epoch could not be written down");
+        }
+    }
+    mirror.set_epoch(Epoch(epoch));
+}
+
+async fn load_functions(client: &Client, mirror: &Mirror) -> Result<u64, tokio_postgres::Error> {
+    let epoch = mirror.catalog.epoch();
+    mirror.catalog.set_functions(Functions::load(client, epoch).await?);
+    Ok(epoch)
+}
+
+/// Starts the watch, on the connection of the first contact.
+pub(super) fn start(
+    config: tokio_postgres::Config,
+    client: Client,
+    mirror: Arc<Mirror>,
+    shutdown: CancellationToken,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut client = Some(client);
+        let mut functions_at = mirror.catalog.epoch();
+        while !shutdown.is_cancelled() {
+            client = match client.filter(|c| !c.is_closed()) {
+                None => contact(&config, &mirror).await.ok(),
+                Some(client) => match beat(&client, &mirror, &mut functions_at).await {
+                    Ok(()) => Some(client),
+                    Err(error) => {
+                        tracing::warn!(%error, "the watch on the primary was interrupted");
+                        None
+                    }
+                },
+            };
+            let pause = if client.is_some() { BEAT } else { RETRY };
+            tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(pause) => {} }
+        }
+    })
+}
+
+async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Result<(), tokio_postgres::Error> {
+    if *functions_at != mirror.catalog.epoch() {
+        *functions_at = load_functions(client, mirror).await?;
+    }
+    let waiting = !mirror.unflushed.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+    if waiting || mirror.book.lag().entries > 0 {
+        let positions = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text, pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text";
+        if waiting {
+            // the insert position after their replies: beyond it lies none of their commit records
+            let row = client.query_one(positions, &[]).await?;
+            if let Ok(lsn) = row.get::<_, String>(0).parse::<Lsn>() {
+                mirror.gate_unflushed(lsn);
+            }
+        }
+        let row = client.query_one(positions, &[]).await?;
+        if let Ok(lsn) = row.get::<_, String>(1).parse::<Lsn>() {
+            mirror.book.flushed(lsn);
+        }
+    }
+    debug_assert!(mirror.epoch().0 > 0);
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! Where sessions write down what they do: the log, and the applier's book behind it.
+use dashmap::DashMap;
+use pgshadow_apply::{Entry, LogError, OrderBook, Payload};
+use pgshadow_capture::{Journal, Settled, Stopped, Unsettled};
+use pgshadow_catalog::Catalog;
+use pgshadow_divergence::Store;
+use pgshadow_mirror_log::{AppendError, Log, Record};
+use pgshadow_model::{
+    Cause, Change, Epoch, Finding, Intent, Kind, Lsn, Order, Outcome, QualifiedName, Sequence, Severity, Suspect,
+};
+use pgshadow_proxy::Gate;
+use pgshadow_telemetry::{Counter, Gauge};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Transactions that may wait to be looked up.
+const LOST_MAX: usize = 10_000;
+
+/// A committed entry whose flush on the primary isn't known yet (`synchronous_commit = off`).
+#[derive(Debug)]
+pub(super) struct Unflushed {
+    pub sequence: Sequence,
+    pub barrier: Sequence,
+    pub entry: Entry,
+}
+
+pub(super) struct Mirror {
+    pub log: Log,
+    pub book: Arc<OrderBook>,
+    pub store: Arc<Store>,
+    pub catalog: Arc<Catalog>,
+    pub lost: mpsc::Sender<Unsettled>,
+    lost_receiver: Mutex<Option<mpsc::Receiver<Unsettled>>>,
+    /// Held while a number is drawn and entered in the book, so that the book sees them in order.
+    numbering: Mutex<()>,
+    /// Where the outcome of a committed, unapplied intent stands.
+    outcomes: DashMap<Sequence, Sequence>,
+    pub unflushed: Mutex<Vec<Unflushed>>,
+    epoch: AtomicU32,
+    replies: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Mirror {
+    pub fn new(log: Log, book: Arc<OrderBook>, store: Arc<Store>, catalog: Arc<Catalog>) -> Self {
+        let (lost, receiver) = mpsc::channel(LOST_MAX);
+        Self {
+            log,
+            book,
+            store,
+            catalog,
+            lost,
+            lost_receiver: Mutex::new(Some(receiver)),
+            numbering: Mutex::new(()),
+            outcomes: DashMap::new(),
+            unflushed: Mutex::new(Vec::new()),
+            epoch: AtomicU32::new(0),
+            replies: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    pub fn take_lost(&self) -> Option<mpsc::Receiver<Unsettled>> {
+        self.lost_receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::Release);
+        self.book.set_epoch(epoch);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Mirroring ends: the application goes on, and what it writes from now on is suspect.
+    pub fn stop(&self, reason: &str) {
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        Gauge::Mirroring.set(0);
+        tracing::error!(reason, "mirroring has stopped; tables written from now on are suspect");
+        if let Err(error) = self.log.mark_stopped(reason) {
+            tracing::error!(%error, "the stop could not be marked in the log's directory");
+        }
+    }
+
+    /// Appends where waiting is allowed for (the buffer's limit, or a full log that blocks writes).
+    fn append(&self, record: &Record) -> Result<Sequence, AppendError> {
+        match self.log.append(record) {
+            Err(AppendError::Busy | AppendError::Full) => {
+                // the thread's other tasks move to another one meanwhile
+                tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(self.log.append_wait(record))
+                })
+            }
+            result => result,
+        }
+    }
+
+    /// Appends an outcome and enters it in the book.
+    fn conclude(&self, settled: Settled) {
+        let Settled { sequence, barrier, flushed, committed, order, intent_changes, changes, suspects } = settled;
+        let outcome = if committed { Outcome::Committed { order, changes, suspects } } else { Outcome::Aborted };
+        let record = Record::Outcome { of: sequence, outcome };
+        let written = self.append(&record);
+        let Record::Outcome { outcome: Outcome::Committed { order, changes, suspects }, .. } = record else {
+            return self.book.settle(sequence, barrier, None);
+        };
+        Counter::TransactionsMirrored.add(1);
+        let order = order.filter(|_| !(intent_changes.is_empty() && changes.is_empty()));
+        self.keep_suspects(&suspects);
+        match written {
+            Ok(at) => {
+                if order.is_some() {
+                    self.outcomes.insert(sequence, at);
+                }
+            }
+            Err(error) => self.stop(&error.to_string()),
+        }
+        let Some(order) = order else { return self.book.settle(sequence, barrier, None) };
+        let mut all = intent_changes;
+        all.extend(changes);
+        let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { sequence, order, changes: Payload::memory(all), flush_gate: None, reply_number };
+        if flushed {
+            self.book.settle(sequence, barrier, Some(entry));
+        } else {
+            self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).push(Unflushed { sequence, barrier, entry });
+        }
+    }
+
+    /// Entries that waited for a position to wait for: they may be applied once the primary has flushed up to `lsn`.
+    pub fn gate_unflushed(&self, lsn: Lsn) {
+        let waiting = std::mem::take(&mut *self.unflushed.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut unflushed in waiting {
+            unflushed.entry.flush_gate = Some(lsn);
+            self.book.settle(unflushed.sequence, unflushed.barrier, Some(unflushed.entry));
+        }
+    }
+
+    pub fn keep_suspects(&self, suspects: &[Suspect]) {
+        for suspect in suspects {
+            let known = suspect.table.as_ref().and_then(|t| self.store.is_suspect(t));
+            if known.as_ref() == Some(&suspect.reason) {
+                continue;
+            }
+            match self.store.suspect(suspect.table.as_ref(), &suspect.reason, None) {
+                Ok(true) => Counter::Suspects.add(1),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, reason = suspect.reason, "a suspect table could not be written down"),
+            }
+        }
+    }
+
+    /// Enters what the log held at the start.
+    pub fn reenter(&self, sequence: Sequence, outcome_at: Sequence, order: Order, changes: Vec<Change>) {
+        self.outcomes.insert(sequence, outcome_at);
+        let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { sequence, order, changes: Payload::memory(changes), flush_gate: None, reply_number };
+        self.book.settle(sequence, 0, Some(entry));
+    }
+
+    /// A transaction whose outcome is now known, or never will be (`committed` is then assumed, its tables suspect).
+    pub fn found_out(&self, lost: Unsettled, committed: bool, unknown: Option<&str>) {
+        let mut suspects = lost.suspects;
+        let mut order = lost.order;
+        let (mut intent_changes, mut changes) = (lost.intent_changes, lost.changes);
+        let reason = match unknown {
+            Some(reason) => Some(reason),
+            None if committed && (!lost.complete || order.is_none()) => {
+                Some("its transaction committed while its session was lost, and its rows were not all seen")
+            }
+            None => None,
+        };
+        if let Some(reason) = reason {
+            let written = intent_changes.iter().chain(&changes).flat_map(tables_of);
+            let mut tables: Vec<QualifiedName> = written.chain(lost.may_write).collect();
+            tables.sort();
+            tables.dedup();
+            suspects.extend(tables.into_iter().map(|t| Suspect { table: Some(t), reason: reason.to_owned() }));
+            if lost.may_write_any {
+                suspects.push(Suspect { table: None, reason: reason.to_owned() });
+            }
+            order = None;
+            intent_changes.clear();
+            changes.clear();
+        }
+        Counter::TransactionsInDoubt.add(1);
+        self.conclude(Settled {
+            sequence: lost.sequence,
+            barrier: lost.barrier.max(self.book.barrier()),
+            flushed: false,
+            committed: committed || unknown.is_some(),
+            order,
+            intent_changes,
+            changes,
+            suspects,
+        });
+    }
+}
+
+fn tables_of(change: &Change) -> Vec<QualifiedName> {
+    match change {
+        Change::Row(row) => vec![row.relation.name.clone()],
+        Change::Copy(copy) => vec![copy.relation.name.clone()],
+        Change::Truncate(truncate) => truncate.tables.clone(),
+        Change::Ddl(_) => Vec::new(),
+    }
+}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mirror").field("stopped", &self.is_stopped()).finish_non_exhaustive()
+    }
+}
+
+impl Journal for Mirror {
+    fn mirroring(&self) -> bool {
+        !self.is_stopped()
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    fn intent(&self, intent: Intent) -> (Vec<Change>, Result<Sequence, Stopped>) {
+        if self.is_stopped() {
+            return (intent.changes, Err(Stopped));
+        }
+        let record = Record::Intent(intent);
+        let result = loop {
+            let numbering = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
+            let drawn = self.log.append(&record);
+            let drawn = match drawn {
+                Ok(sequence) => self.book.begin(sequence).map(|()| sequence).map_err(|late| {
+                    // never sent under this number
+                    let _ = self.log.append(Record::Outcome { of: late.0, outcome: Outcome::Aborted });
+                    None
+                }),
+                Err(error) => Err(Some(error)),
+            };
+            drop(numbering);
+            match drawn {
+                Ok(sequence) => break Ok(sequence),
+                Err(None) => {}
+                Err(Some(AppendError::Busy)) => {
+                    tokio::task::block_in_place(|| std::thread::sleep(std::time::Duration::from_millis(1)));
+                }
+                Err(Some(AppendError::TooLarge { .. } | AppendError::Encode(_))) => break Err(Stopped),
+                Err(Some(error)) => {
+                    self.stop(&error.to_string());
+                    break Err(Stopped);
+                }
+            }
+        };
+        match record {
+            Record::Intent(intent) => (intent.changes, result),
+            _ => (Vec::new(), result),
+        }
+    }
+
+    fn barrier(&self) -> Sequence {
+        self.book.barrier()
+    }
+
+    fn settle(&self, settled: Settled) {
+        self.conclude(settled);
+    }
+
+    fn lost(&self, unsettled: Unsettled) {
+        let sequence = unsettled.sequence;
+        if let Err(error) = self.lost.try_send(unsettled) {
+            // the log still has its intent without an outcome: a restart looks it up
+            tracing::error!(sequence, %error, "a lost transaction can't be looked up now; it waits for the next start");
+        }
+    }
+
+    fn suspect(&self, suspects: Vec<Suspect>) {
+        self.keep_suspects(&suspects);
+    }
+
+    fn not_repeated(&self, sql: &str, reason: &str) {
+        let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+        let statement = (!sql.is_empty()).then(|| sql.to_owned());
+        let finding = Finding {
+            id: 0,
+            kind: Kind::Schema,
+            cause: Cause::Unknown,
+            severity: Severity::Warning,
+            table: None,
+            key: statement.clone(),
+            column: None,
+            primary: None,
+            shadow: None,
+            sqlstate: None,
+            message: Some(format!("a statement was not repeated on the shadow, since {reason}; run it there yourself")),
+            sql: statement,
+            fingerprint: "schema-not-repeated".to_owned(),
+            xid: None,
+            lsn: None,
+            user: None,
+            application: None,
+            healed: false,
+            count: 1,
+            first_seen: now.clone(),
+            last_seen: now,
+            acknowledged: false,
+        };
+        if let Err(error) = self.store.record(finding) {
+            tracing::error!(%error, "a finding could not be written down");
+        }
+    }
+}
+
+impl Gate for Mirror {
+    async fn durable(&self, sequence: Sequence) {
+        if let Err(error) = self.log.durable(sequence).await {
+            self.stop(&error.to_string());
+        }
+    }
+}
+
+impl pgshadow_apply::Log for Mirror {
+    fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
+        let failed = |error: String| LogError::from(error);
+        let read = |at| self.log.read(at).map_err(LogError::from);
+        let Record::Intent(intent) = read(sequence)? else { return Err(failed("not an intent".to_owned())) };
+        let mut changes = intent.changes;
+        let at = self.outcomes.get(&sequence).map(|o| *o);
+        let at = at.ok_or_else(|| failed("its outcome isn't known".to_owned()))?;
+        match read(at)? {
+            Record::Outcome { of, outcome: Outcome::Committed { changes: more, .. } } if of == sequence => changes.extend(more),
+            _ => return Err(failed("its outcome can't be read".to_owned())),
+        }
+        Ok(changes)
+    }
+
+    fn applied(&self, below: Sequence) {
+        self.outcomes.retain(|sequence, _| *sequence >= below);
+        self.log.trim(below);
+    }
+}

@@ -1,0 +1,158 @@
+//! Joins the rooms: log, book, catalog, relay, applier, windows.
+//!
+//! A session writes intents and outcomes through [`mirror::Mirror`]; the mirror keeps them in the log and in the
+//! applier's book. [`control`] watches the primary on a connection of its own, [`settle`] looks up transactions whose
+//! outcome no session saw, and [`windows`] shows it all.
+mod control;
+mod error;
+mod mirror;
+mod recovery;
+mod settle;
+mod windows;
+
+pub use error::AssemblyError;
+
+use crate::config::{self, Config, Server};
+use mirror::Mirror;
+use pgshadow_admin::Phase;
+use pgshadow_apply::{Applier, OrderBook, Plain};
+use pgshadow_capture::Shared;
+use pgshadow_catalog::Catalog;
+use pgshadow_divergence::Store;
+use pgshadow_mirror_log::{Durability, Log, OnFull, Options, RealDisk};
+use pgshadow_model::Place;
+use pgshadow_proxy::{OtherDatabases, Proxy, Upstream};
+use pgshadow_telemetry::Gauge;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use windows::Windows;
+
+/// Bytes of changes that may wait for the shadow in memory; beyond, they are read again from the log.
+const BOOK_BYTES_MAX: usize = 64 << 20;
+/// Clients at once.
+const CLIENTS_MAX: usize = 10_000;
+/// How long sessions have to end their transactions at shutdown.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs the proxy until `shutdown`.
+///
+/// # Errors
+/// When it can't start, or can't go on.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AssemblyError> {
+    let metrics = pgshadow_telemetry::install().map_err(|e| AssemblyError::Start(e.to_string()))?;
+    let admin = bind(&config.admin.address, "[admin] address").await?;
+    let (mirror, recovered) = if config.mirror.enabled {
+        let (mirror, recovered) = open_mirror(&config)?;
+        (Some(mirror), Some(recovered))
+    } else {
+        (None, None)
+    };
+    let shared = mirror.as_ref().map(|mirror| {
+        Arc::new(Shared {
+            journal: Arc::clone(mirror),
+            catalog: Arc::clone(&mirror.catalog),
+            excluded: config.mirror.exclude.iter().cloned().collect(),
+        })
+    });
+    let proxy = Proxy::bind(relay_config(&config).await?, shared).await?;
+    let windows = Arc::new(Windows::new(Place::Source, mirror.clone(), proxy.clients()));
+    let serving = tokio::spawn(pgshadow_admin::serve(admin, Arc::clone(&windows), metrics, shutdown.clone()));
+    Gauge::Mirroring.set(u64::from(mirror.is_some()));
+
+    let mut background = Vec::new();
+    if let (Some(mirror), Some(recovered)) = (&mirror, recovered) {
+        // the primary is asked before any session may write: what a crash left open belongs to its present life or not
+        let primary = control::first_contact(&config.source, mirror, &shutdown).await?;
+        let lost = recovery::restore(mirror, recovered)?;
+        let settler = settle::start(config.source.postgres.clone(), Arc::clone(mirror), lost, shutdown.clone());
+        background.push(settler);
+        background.push(control::start(config.source.postgres.clone(), primary, Arc::clone(mirror), shutdown.clone()));
+        let mut apply = pgshadow_apply::Config::new(
+            config.target.postgres.clone(),
+            config.source.postgres.clone(),
+            format!("{}-{}", Place::Source, Place::Target),
+        );
+        apply.trace.clone_from(&config.test.trace);
+        let handle = Applier::spawn(
+            apply,
+            Arc::new(Plain),
+            Arc::clone(&mirror.book),
+            Arc::clone(mirror) as Arc<dyn pgshadow_apply::Log>,
+            Arc::clone(&mirror.store),
+            Arc::clone(&mirror.store) as Arc<dyn pgshadow_apply::Suspects>,
+        );
+        windows.applier_started(handle);
+        windows.set_phase(Phase::Mirroring);
+    } else {
+        windows.set_phase(Phase::Forwarding);
+    }
+    tracing::info!(listen = %config.listen.address, admin = %config.admin.address, mirroring = mirror.is_some(), "pgshadow is ready");
+
+    proxy.run(shutdown.clone(), GRACE).await;
+    windows.set_phase(Phase::Stopping);
+    for task in background {
+        let _ = task.await;
+    }
+    windows.stop_applier().await;
+    if let Some(mirror) = &mirror {
+        mirror.log.close();
+    }
+    let _ = serving.await;
+    Ok(())
+}
+
+async fn bind(address: &str, key: &'static str) -> Result<TcpListener, AssemblyError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| AssemblyError::Listen { key, address: address.to_owned(), source })
+}
+
+async fn relay_config(config: &Config) -> Result<pgshadow_proxy::Config, AssemblyError> {
+    let upstream = match &config.source.server {
+        Server::Tcp { host, port } => Upstream::Tcp { host: host.clone(), port: *port },
+        Server::Unix { directory, port } => Upstream::Unix(directory.join(format!(".s.PGSQL.{port}"))),
+    };
+    Ok(pgshadow_proxy::Config {
+        listen: resolve(&config.listen.address).await?,
+        upstream,
+        database: config.source.name.clone(),
+        other_databases: match config.listen.other_databases {
+            config::OtherDatabases::Refuse => OtherDatabases::Refuse,
+            config::OtherDatabases::Pass => OtherDatabases::Pass,
+        },
+        connect_timeout: Duration::from_secs(10),
+        startup_timeout: Duration::from_secs(60),
+        clients_max: CLIENTS_MAX,
+    })
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, AssemblyError> {
+    let wrong = |source| AssemblyError::Listen { key: "[listen] address", address: address.to_owned(), source };
+    let mut found = tokio::net::lookup_host(address).await.map_err(wrong)?;
+    found.next().ok_or_else(|| wrong(std::io::ErrorKind::NotFound.into()))
+}
+
+fn open_mirror(config: &Config) -> Result<(Arc<Mirror>, pgshadow_mirror_log::Recovery), AssemblyError> {
+    let directory = &config.mirror_log.directory;
+    std::fs::create_dir_all(directory)
+        .map_err(|source| AssemblyError::Directory { directory: directory.clone(), source })?;
+    let mut options = Options::new(directory.join("log"));
+    options.durability = match config.mirror_log.durability {
+        config::Durability::Fsync => Durability::Fsync,
+        config::Durability::Os => Durability::Os,
+    };
+    options.size_max = config.mirror_log.size_max_bytes;
+    options.on_full = match config.mirror_log.on_full {
+        config::OnFull::StopMirroring => OnFull::StopMirroring,
+        config::OnFull::BlockWrites => OnFull::BlockWrites,
+    };
+    // the log's lock keeps a second process out, so it is opened before the store
+    let (log, recovery) = Log::open(options, Arc::new(RealDisk))?;
+    let store = Arc::new(Store::open(directory.join("findings.redb"))?);
+    let book = Arc::new(OrderBook::new(BOOK_BYTES_MAX));
+    let mirror = Mirror::new(log, book, store, Arc::new(Catalog::default()));
+    Ok((Arc::new(mirror), recovery))
+}

@@ -1,0 +1,142 @@
+//! What the admin room shows.
+use super::mirror::Mirror;
+use pgshadow_admin::{Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Source, Status, SuspectTable, VERSION};
+use pgshadow_model::{Finding, Place};
+use pgshadow_telemetry::Gauge;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub(super) struct Windows {
+    primary: Place,
+    mirror: Option<Arc<Mirror>>,
+    clients: Arc<AtomicUsize>,
+    phase: Mutex<Phase>,
+    applier: Mutex<Option<pgshadow_apply::Handle>>,
+}
+
+impl Windows {
+    pub fn new(primary: Place, mirror: Option<Arc<Mirror>>, clients: Arc<AtomicUsize>) -> Self {
+        Self { primary, mirror, clients, phase: Mutex::new(Phase::Starting), applier: Mutex::new(None) }
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    pub fn applier_started(&self, handle: pgshadow_apply::Handle) {
+        *self.applier.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    }
+
+    pub async fn stop_applier(&self) {
+        let handle = self.applier.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle {
+            handle.stop().await;
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn applier(&self) -> pgshadow_admin::Applier {
+        let held = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(pgshadow_apply::Handle::status).map_or_else(Default::default, |status| pgshadow_admin::Applier {
+            connected: status.connected,
+            last_error: status.last_error,
+            rows_applied: status.rows_applied,
+        })
+    }
+
+    fn suspect_tables(&self) -> Vec<SuspectTable> {
+        let Some(mirror) = &self.mirror else { return Vec::new() };
+        let suspects = mirror.store.suspects().unwrap_or_default();
+        suspects
+            .into_iter()
+            .map(|s| SuspectTable {
+                table: s.table.map_or_else(|| "every table".to_owned(), |t| t.to_string()),
+                reason: s.reason,
+                since: s.since,
+            })
+            .collect()
+    }
+
+    fn next_step(&self, status: &Status) -> String {
+        if self.mirror.is_none() {
+            return "set [mirror] enabled = true and restart to begin mirroring".to_owned();
+        }
+        if !status.mirroring {
+            return "find out why mirroring stopped (see the log), make room, restart; then reload the suspect tables".to_owned();
+        }
+        if !status.applier.connected {
+            return "bring the target back: writes wait for it in the mirror log".to_owned();
+        }
+        if !status.suspect_tables.is_empty() {
+            return "reload the suspect tables on the target".to_owned();
+        }
+        if status.findings_open > 0 {
+            return "look at the findings: pgshadow report".to_owned();
+        }
+        "let it run; all that was committed is mirrored".to_owned()
+    }
+}
+
+impl Source for Windows {
+    fn status(&self) -> Status {
+        let mirror = self.mirror.as_deref();
+        let lag = mirror.map(|m| m.book.lag());
+        let log = mirror.map(|m| m.log.status());
+        let findings_open = mirror.and_then(|m| m.store.open_count().ok()).unwrap_or(0);
+        let mut status = Status {
+            version: VERSION.to_owned(),
+            primary: self.primary,
+            phase: self.phase(),
+            mirroring: mirror.is_some_and(|m| !m.is_stopped()),
+            paused: false,
+            lag: lag.map_or_else(Lag::default, |l| Lag { entries: l.entries, bytes: l.bytes, ms: l.ms }),
+            log: log.as_ref().map_or_else(LogState::default, |l| LogState {
+                bytes: l.bytes,
+                bytes_max: l.bytes_max,
+                poisoned: l.poisoned.is_some(),
+            }),
+            suspect_tables: self.suspect_tables(),
+            findings_open,
+            healed_rows: mirror.and_then(|m| m.store.healed_rows().ok()).unwrap_or(0),
+            certificate: Certificate::none("no verify has been run: that isn't built yet"),
+            clients: self.clients.load(Ordering::Relaxed) as u64,
+            next_step: String::new(),
+            note: EQUAL_AT_START_NOTE.to_owned(),
+            applier: self.applier(),
+            counters: Counters::now(),
+        };
+        status.next_step = self.next_step(&status);
+        Gauge::LagEntries.set(status.lag.entries);
+        Gauge::LagBytes.set(status.lag.bytes);
+        Gauge::LagMs.set(status.lag.ms);
+        Gauge::LogBytes.set(status.log.bytes);
+        Gauge::LogBytesMax.set(status.log.bytes_max);
+        Gauge::LogPoisoned.set(u64::from(status.log.poisoned));
+        Gauge::FindingsOpen.set(status.findings_open);
+        Gauge::SuspectTables.set(status.suspect_tables.len() as u64);
+        Gauge::ApplierConnected.set(u64::from(status.applier.connected));
+        status
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        self.mirror.as_ref().and_then(|m| m.store.list().ok()).unwrap_or_default()
+    }
+
+    async fn drained(&self, timeout: Duration) -> bool {
+        let Some(mirror) = &self.mirror else { return true };
+        let mark = mirror.book.barrier();
+        tokio::time::timeout(timeout, mirror.book.wait_applied(mark)).await.is_ok()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match self.phase() {
+            Phase::Starting => Err("starting".to_owned()),
+            Phase::Stopping => Err("stopping".to_owned()),
+            Phase::Forwarding | Phase::Mirroring => Ok(()),
+        }
+    }
+}
