@@ -326,3 +326,7 @@ impl Source<'_> {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -85,8 +85,10 @@ impl Keeper<'_> {
         if state.segments.len() < 2 || self.trim_retry.is_some_and(|at| Instant::now() < at) {
             return None;
         }
-        let (below, synced) = (state.trim_below, state.synced);
-        let segment = state.segments.pop_front_if(|s| s.next <= below && s.next <= synced + 1)?;
+        // It is not enough that the next one was begun in memory: its name must be on disk, else a crash would leave
+        // nothing to go on from. With its first record written, it is.
+        let (below, written) = (state.trim_below, state.written);
+        let segment = state.segments.pop_front_if(|s| s.next <= below && s.next <= written)?;
         state.pending += segment.length;
         // Under the mutex nobody new can pin it.
         let unpinned = Arc::strong_count(&segment.pin) == 1;
@@ -144,8 +146,10 @@ impl Keeper<'_> {
         match spare {
             Ok(spare) => {
                 state.spares.push(spare);
-                state.no_space = None;
-                state.full = false;
+                // Where only the log's size was reached, a spare alone makes no room.
+                if state.no_space.take().is_some() {
+                    state.full = false;
+                }
             }
             Err(error) => {
                 let reason = format!("can't make a segment of {length} bytes in {}: {error}", self.directory.display());

@@ -134,6 +134,12 @@ impl Log {
         }
     }
 
+    /// While the guard is held nothing is written.
+    #[cfg(test)]
+    pub(crate) fn state_for_tests(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state()
+    }
+
     fn blocks_writes(&self) -> bool {
         self.shared.state().options.on_full == OnFull::BlockWrites
     }
@@ -146,9 +152,9 @@ impl Log {
 
     fn push(&self, encoded: &Encoded) -> Result<Sequence, AppendError> {
         let result = self.shared.state().push(encoded);
-        match &result {
-            Ok(_) => self.shared.work.notify_one(),
-            Err(_) => self.shared.chores.notify_one(),
+        self.shared.work.notify_one();
+        if result.is_err() {
+            self.shared.chores.notify_one();
         }
         result
     }

@@ -146,6 +146,7 @@ impl State {
                 definitions
             }
         };
+        self.full &= record.kind != INTENT;
         Ok(self.place(record, &definitions))
     }
 

@@ -99,7 +99,9 @@ async fn trimmed_segments_are_used_again_and_what_is_left_can_be_read() {
 
     let (log, recovery) = open(&disk);
     let read = records(&recovery);
-    assert_eq!((read.first().unwrap().0, read.last().unwrap()), (status.first_sequence, &(last, wanted)));
+    // More may have been trimmed since.
+    assert!(read.first().unwrap().0 >= status.first_sequence);
+    assert_eq!(read.last().unwrap(), &(last, wanted));
     log.trim(last + 1);
     assert_eq!(log.append(Record::Applied { below: 1 }), Ok(last + 1));
 }

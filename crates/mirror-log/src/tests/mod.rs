@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod fixtures;
 mod limits;
 mod model;
 mod real_disk;
@@ -102,7 +103,7 @@ async fn eventually(what: impl Fn() -> bool) {
 
 /// Appends intents until one begins a new segment; returns the last number.
 async fn fill_segment(log: &Log) -> Sequence {
-    let begun = log.status().segments;
+    let begun = log.status().segments.max(1);
     loop {
         let last = log.append_wait(intent(vec![row(&relation("t"), 500)])).await.unwrap();
         log.durable(last).await.unwrap();

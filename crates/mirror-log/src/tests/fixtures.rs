@@ -1,0 +1,73 @@
+//! Files of format 1, as written when it was fixed: every later version must read them, or raise the version.
+
+use super::*;
+use pgshadow_model::{CopyData, DdlStatement, SessionSettings, Suspect, Truncate};
+
+const SEGMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/version-1.segment");
+
+/// One of everything.
+fn everything() -> Vec<Record> {
+    let settings = SessionSettings {
+        role: "app".to_owned(),
+        search_path: "\"$user\", public".to_owned(),
+        others: vec![("DateStyle".to_owned(), "ISO, DMY".to_owned())],
+    };
+    let sql = |text: &str| text.to_owned();
+    let Change::Row(mut moved) = row(&relation("t"), 4) else { panic!("not a row") };
+    moved.old_key = Some(vec![Some(Bytes::from_static(b"old"))]);
+    let copy = CopyData {
+        relation: relation("u"),
+        sql: sql("COPY u FROM STDIN"),
+        settings: settings.clone(),
+        data: vec![Bytes::from_static(b"1\tx\n"), Bytes::from_static(b"2\t\\N\n")],
+        rows: 2,
+    };
+    let tables = vec![QualifiedName::new("public", "u")];
+    let truncate = Truncate { tables: tables.clone(), sql: sql("TRUNCATE u"), settings: settings.clone() };
+    let ddl = DdlStatement { sql: sql("ALTER TABLE t ADD c int"), settings, in_transaction: true };
+    let suspects = vec![
+        Suspect { table: None, reason: "a DO block".to_owned() },
+        Suspect { table: Some(QualifiedName::new("public", "t")), reason: "no images".to_owned() },
+    ];
+    let changes = vec![Change::Row(moved), Change::Copy(copy), Change::Truncate(truncate), Change::Ddl(ddl)];
+    let Record::Intent(mut prepared) = intent(changes.clone()) else { panic!("not an intent") };
+    prepared.suspects = suspects.clone();
+    prepared.may_write_any = true;
+    prepared.prepared = Some("gid".to_owned());
+    vec![
+        Record::Epoch { epoch: Epoch(1), fingerprint: "6871 1 2026-01-01 100,101".to_owned() },
+        Record::Intent(prepared),
+        committed(2, changes),
+        Record::Outcome { of: 1, outcome: Outcome::Aborted },
+        Record::Suspects(suspects),
+        Record::SuspectsCleared(tables),
+        Record::Applied { below: 3 },
+    ]
+}
+
+#[test]
+fn version_1_is_read() {
+    let bytes = std::fs::read(SEGMENT).unwrap();
+    let disk = FaultyDisk::default();
+    disk.set_content(&Path::new(DIRECTORY).join(crate::format::segment_name(1)), &bytes);
+    let (_log, recovery) = open(&disk);
+    assert_eq!(recovery.torn_tail, None);
+    let read: Vec<_> = records(&recovery).into_iter().map(|(_, record)| record).collect();
+    assert_eq!(read, everything());
+}
+
+/// Run it once, by name, when the version is raised.
+#[test]
+#[ignore = "writes the fixture"]
+fn write_the_fixture() {
+    let disk = FaultyDisk::default();
+    let (log, _) = open(&disk);
+    for record in everything() {
+        log.append(record).unwrap();
+    }
+    drop(log);
+    // Opening it again cuts the zeros.
+    drop(open(&disk));
+    std::fs::create_dir_all(Path::new(SEGMENT).parent().unwrap()).unwrap();
+    std::fs::write(SEGMENT, disk.content(&segments(&disk)[0]).unwrap()).unwrap();
+}
