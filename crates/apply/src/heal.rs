@@ -203,10 +203,21 @@ impl Lane {
         broken: &mut HashMap<Target, String>,
     ) -> Result<(), Error> {
         session.client().batch_execute(BEGIN).await?;
-        for (target, image) in images {
-            if let Some(reason) = self.write_one(session, image).await? {
-                broken.insert(target.clone(), reason);
+        // Rows that go first make room for unique values; what is refused is tried again once others are in place.
+        let (gone, there): (Vec<_>, Vec<_>) = images.iter().partition(|(_, i)| i.operation == Operation::Delete);
+        let mut left: Vec<&(Target, RowImage)> = gone.into_iter().chain(there).collect();
+        loop {
+            let mut refused = Vec::new();
+            for pair in left.iter().copied() {
+                if let Some(reason) = self.write_one(session, &pair.1).await? {
+                    refused.push((pair, reason));
+                }
             }
+            if refused.is_empty() || refused.len() == left.len() {
+                broken.extend(refused.into_iter().map(|(pair, reason)| (pair.0.clone(), reason)));
+                break;
+            }
+            left = refused.into_iter().map(|(pair, _)| pair).collect();
         }
         session.client().batch_execute("COMMIT").await?;
         Ok(())

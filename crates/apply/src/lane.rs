@@ -256,12 +256,13 @@ impl Lane {
         written?;
         committed?;
         self.healing.add(&reports);
+        // Before the book's waiters wake: who sees the entries applied also sees what waits to be healed.
+        self.count(entries);
         self.book.applied(&sequences);
         self.log.applied(position.below);
         if let Some(trace) = &mut self.trace {
             trace.write(entries)?;
         }
-        self.count(entries);
         Ok(())
     }
 

@@ -1,0 +1,333 @@
+//! A primary, a shadow, a book, an applier between them, and sessions that do what the proxy does.
+
+use crate::cluster::{self, Cluster};
+use bytes::Bytes;
+use pgshadow_apply::{Applier, Config, Entry, Handle, Log, LogError, OrderBook, Payload, Plain};
+use pgshadow_divergence::Store;
+use pgshadow_model::*;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_postgres::{Client, types::FromSql, types::Type};
+
+pub struct Raw(pub Bytes);
+
+impl FromSql<'_> for Raw {
+    fn from_sql(_: &Type, raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(Bytes::copy_from_slice(raw)))
+    }
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// The mirror log, in memory: what was begun, and what it came to.
+#[derive(Default)]
+pub struct MemoryLog {
+    next: Mutex<Sequence>,
+    committed: Mutex<BTreeMap<Sequence, (Order, Vec<Change>)>>,
+    begun: Mutex<Vec<Sequence>>,
+    pub below: Mutex<Sequence>,
+    pub reads: Mutex<u64>,
+}
+
+impl Log for MemoryLog {
+    fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
+        *self.reads.lock().unwrap() += 1;
+        let committed = self.committed.lock().unwrap();
+        committed.get(&sequence).map(|(_, c)| c.clone()).ok_or_else(|| "not in the log".into())
+    }
+    fn applied(&self, below: Sequence) {
+        let mut old = self.below.lock().unwrap();
+        assert!(*old <= below, "the position went back");
+        *old = below;
+    }
+}
+
+impl MemoryLog {
+    /// A number, begun in the book before the next one is given.
+    fn begin(&self, book: &OrderBook) -> Sequence {
+        let mut next = self.next.lock().unwrap();
+        *next += 1;
+        book.begin(*next).unwrap();
+        self.begun.lock().unwrap().push(*next);
+        *next
+    }
+
+    /// The book as it is after a restart: everything again from the log.
+    pub fn replay(&self, memory: usize) -> Arc<OrderBook> {
+        let book = OrderBook::new(memory);
+        book.set_epoch(Epoch(1));
+        for sequence in self.begun.lock().unwrap().iter().copied() {
+            book.begin(sequence).unwrap();
+            let entry = self.committed.lock().unwrap().get(&sequence).map(|(order, changes)| Entry {
+                sequence,
+                order: *order,
+                changes: Payload::memory(changes.clone()),
+                flush_gate: None,
+                reply_number: sequence,
+            });
+            book.settle(sequence, book.barrier(), entry);
+        }
+        Arc::new(book)
+    }
+}
+
+pub struct Rig {
+    pub primary: Cluster,
+    pub shadow: Cluster,
+    pub on_primary: Client,
+    pub book: Arc<OrderBook>,
+    pub log: Arc<MemoryLog>,
+    pub store: Arc<Store>,
+    pub handle: Option<Handle>,
+    pub dir: tempfile::TempDir,
+    pub memory: usize,
+    pub user: &'static str,
+}
+
+impl Rig {
+    /// Both databases with this schema; no applier yet.
+    pub async fn new(schema: &str) -> Option<Self> {
+        let Some((primary, shadow)) = tokio::task::spawn_blocking(cluster::pair).await.unwrap() else {
+            eprintln!("PGSHADOW_TEST_NEW_BINDIR is not set: not run");
+            return None;
+        };
+        let on_primary = primary.client().await;
+        on_primary.batch_execute(schema).await.unwrap();
+        // Another OID for every type of the user's.
+        let on_shadow = shadow.client().await;
+        on_shadow.batch_execute("CREATE TYPE pad1 AS ENUM ('a'); CREATE TABLE pad2 (); DROP TABLE pad2").await.unwrap();
+        on_shadow.batch_execute(schema).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path().join("findings.redb")).unwrap());
+        let log = Arc::new(MemoryLog::default());
+        let memory = 64 << 20;
+        let book = log.replay(memory);
+        Some(Self { primary, shadow, on_primary, book, log, store, handle: None, dir, memory, user: "postgres" })
+    }
+
+    pub fn trace_path(&self) -> std::path::PathBuf {
+        self.dir.path().join("trace")
+    }
+
+    pub fn start(&mut self) {
+        let mut shadow = self.shadow.config();
+        shadow.user(self.user);
+        let mut config = Config::new(shadow, self.primary.config(), "source-target");
+        config.trace = Some(self.trace_path());
+        config.heal_retry = Duration::from_millis(200);
+        config.fence_wait_max = Duration::from_secs(3);
+        config.connect_timeout = Duration::from_secs(2);
+        config.lock_timeout = Duration::from_secs(2);
+        config.backoff_max = Duration::from_millis(500);
+        let (book, log, store) = (Arc::clone(&self.book), Arc::clone(&self.log), Arc::clone(&self.store));
+        let suspects = Arc::clone(&self.store);
+        self.handle = Some(Applier::spawn(config, Arc::new(Plain), book, log, store, suspects));
+    }
+
+    /// Ends the applier and starts it again with a book from the log, as after a crash of the process.
+    pub async fn restart(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.stop().await;
+        }
+        self.book = self.log.replay(self.memory);
+        self.start();
+    }
+
+    pub async fn drained(&self) {
+        let done = async {
+            self.book.wait_applied(self.book.barrier()).await;
+            while self.handle.as_ref().unwrap().status().to_heal > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(60), done).await;
+        assert!(waited.is_ok(), "not drained: {:?} {:?}", self.book.lag(), self.handle.as_ref().unwrap().status());
+    }
+
+    pub async fn session(&self) -> Session {
+        Session { client: self.primary.client().await, book: Arc::clone(&self.book), log: Arc::clone(&self.log) }
+    }
+
+    /// Both sides' rows of a table as text, sorted.
+    pub async fn rows(&self, table: &str) -> (Vec<String>, Vec<String>) {
+        (rows(&self.on_primary, table).await, rows(&self.shadow.client().await, table).await)
+    }
+
+    pub async fn assert_equal(&self, tables: &[&str]) {
+        for table in tables {
+            let (primary, shadow) = self.rows(table).await;
+            assert!(primary == shadow, "{table}\n primary {primary:#?}\n shadow {shadow:#?}");
+        }
+    }
+
+    pub fn findings(&self) -> Vec<Finding> {
+        self.store.list().unwrap()
+    }
+
+    pub fn suspects(&self) -> Vec<String> {
+        let all = self.store.suspects().unwrap();
+        all.into_iter().map(|s| format!("{}: {}", s.table.map_or("*".into(), |t| t.to_string()), s.reason)).collect()
+    }
+}
+
+async fn rows(client: &Client, table: &str) -> Vec<String> {
+    let sql = format!("SELECT whole::text FROM {table} whole ORDER BY whole::text COLLATE \"C\"");
+    client.batch_execute("SET TimeZone = 'UTC'; SET extra_float_digits = 1").await.unwrap();
+    client.query(&sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
+}
+
+/// A client's session, seen through a proxy.
+pub struct Session {
+    pub client: Client,
+    pub book: Arc<OrderBook>,
+    pub log: Arc<MemoryLog>,
+}
+
+/// A statement with what it does: `old`: the key before, if the statement changes it.
+pub struct Write<'a> {
+    pub relation: &'a Arc<Relation>,
+    pub operation: Operation,
+    pub sql: String,
+    pub old_key: Option<Values>,
+}
+
+pub fn write<'a>(relation: &'a Arc<Relation>, operation: Operation, sql: impl Into<String>) -> Write<'a> {
+    Write { relation, operation, sql: sql.into(), old_key: None }
+}
+
+type Failed = tokio_postgres::Error;
+
+impl Session {
+    async fn returning(&self, w: &Write<'_>) -> Result<(Vec<Change>, Option<Order>), Failed> {
+        let columns: Vec<_> = w.relation.columns.iter().map(|c| format!("\"{}\"", c.name)).collect();
+        let sql = format!(
+            "{} RETURNING {}, pg_catalog.pg_current_xact_id()::text, pg_catalog.pg_current_wal_insert_lsn()::text",
+            w.sql,
+            columns.join(", ")
+        );
+        let (mut changes, mut last) = (Vec::new(), None);
+        for row in self.client.query(&sql, &[]).await? {
+            let n = columns.len();
+            let values = (0..n).map(|i| row.get::<_, Option<Raw>>(i).map(|r| r.0)).collect();
+            let (relation, operation) = (Arc::clone(w.relation), w.operation);
+            changes.push(Change::Row(RowImage { relation, operation, values, old_key: w.old_key.clone() }));
+            let order = order(row.get(n), row.get(n + 1));
+            last = last.max(Some(order));
+        }
+        Ok((changes, last))
+    }
+
+    /// One statement by itself: its RETURNING token, its barrier at its reply.
+    pub async fn autocommit(&self, w: &Write<'_>) -> Result<(), Failed> {
+        let sequence = self.log.begin(&self.book);
+        let outcome = self.returning(w).await;
+        let barrier = self.book.barrier();
+        self.settle(sequence, barrier, outcome)
+    }
+
+    /// A transaction with an end token.
+    pub async fn transaction(&self, writes: &[Write<'_>]) -> Result<(), Failed> {
+        let statements = async {
+            let mut all = Vec::new();
+            for w in writes {
+                all.extend(self.returning(w).await?.0);
+            }
+            Ok(all)
+        };
+        self.commit(statements).await
+    }
+
+    /// A statement that is mirrored as it is: DDL, TRUNCATE, COPY.
+    pub async fn statement(&self, sql: &str, change: Change) -> Result<(), Failed> {
+        self.commit(async { self.client.batch_execute(sql).await.map(|()| vec![change]) }).await
+    }
+
+    async fn commit(&self, work: impl Future<Output = Result<Vec<Change>, Failed>>) -> Result<(), Failed> {
+        self.client.batch_execute("BEGIN").await?;
+        let end =
+            "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, pg_catalog.pg_current_wal_insert_lsn()::text";
+        let changes = match work.await {
+            Ok(changes) => changes,
+            Err(e) => {
+                self.client.batch_execute("ROLLBACK").await?;
+                return Err(e);
+            }
+        };
+        self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
+        let row = self.client.query_one(end, &[]).await?;
+        let barrier = self.book.barrier();
+        let order = row.get::<_, Option<String>>(0).map(|xid| order(xid, row.get(1)));
+        let sequence = self.log.begin(&self.book);
+        let outcome = self.client.batch_execute("COMMIT").await.map(|()| (changes, order));
+        self.settle(sequence, barrier, outcome)
+    }
+
+    fn settle(
+        &self,
+        sequence: Sequence,
+        barrier: Sequence,
+        outcome: Result<(Vec<Change>, Option<Order>), Failed>,
+    ) -> Result<(), Failed> {
+        let entry = match &outcome {
+            Ok((changes, Some(order))) => {
+                self.log.committed.lock().unwrap().insert(sequence, (*order, changes.clone()));
+                let changes = Payload::memory(changes.clone());
+                Some(Entry { sequence, order: *order, changes, flush_gate: None, reply_number: sequence })
+            }
+            _ => None,
+        };
+        self.book.settle(sequence, barrier, entry);
+        outcome.map(|_| ())
+    }
+}
+
+fn order(xid: String, token: String) -> Order {
+    Order { epoch: Epoch(1), token: token.parse().unwrap(), xid: Xid(xid.parse().unwrap()) }
+}
+
+/// What the catalog says of a table.
+pub async fn relation(client: &Client, table: &str) -> Arc<Relation> {
+    let sql = "SELECT c.oid::int8, c.relkind::text, a.attnum, a.attname::text, t.oid::int8, tn.nspname::text, t.typname::text,
+        a.attgenerated <> '', a.attidentity = 'a', e.oid::int8, en.nspname::text, e.typname::text,
+        exists (select 1 from pg_constraint k where k.contype = 'f' and (k.conrelid = c.oid or k.confrelid = c.oid))
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
+        JOIN pg_namespace tn ON tn.oid = t.typnamespace
+        LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typlen = -1 AND t.typname LIKE '\\_%'
+        LEFT JOIN pg_namespace en ON en.oid = e.typnamespace
+        WHERE c.oid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+    let rows = client.query(sql, &[&table]).await.unwrap();
+    let oid = |v: i64| u32::try_from(v).unwrap();
+    let mut positions = BTreeMap::new();
+    let mut columns = Vec::new();
+    for row in &rows {
+        positions.insert(row.get::<_, i16>(2), u16::try_from(columns.len()).unwrap());
+        let name = |i| QualifiedName::new(row.get::<_, String>(i), row.get::<_, String>(i + 1));
+        let shape = match row.get::<_, Option<i64>>(9) {
+            Some(e) => Shape::Array(Box::new(ColumnType { oid: oid(e), name: name(10), shape: Shape::Plain })),
+            None => Shape::Plain,
+        };
+        let column_type = ColumnType { oid: oid(row.get(4)), name: name(5), shape };
+        let (generated, identity_always) = (row.get(7), row.get(8));
+        columns.push(Column { name: row.get(3), column_type, not_null: false, generated, identity_always });
+    }
+    let keys = "SELECT conkey, contype::text FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype IN ('p', 'u') ORDER BY contype";
+    let (mut key, mut unique_keys) = (Vec::new(), Vec::new());
+    for row in client.query(keys, &[&table]).await.unwrap() {
+        let columns: Vec<u16> = row.get::<_, Vec<i16>>(0).iter().map(|n| positions[n]).collect();
+        if row.get::<_, String>(1) == "p" { key = columns } else { unique_keys.push(columns) }
+    }
+    let first = &rows[0];
+    let kind = if first.get::<_, String>(1) == "p" { RelationKind::Partitioned } else { RelationKind::Table };
+    let (name, coarse) = (QualifiedName::new("public", table), first.get(12));
+    Arc::new(Relation { oid: oid(first.get(0)), name, kind, columns, key, unique_keys, foreign_keys: vec![], coarse })
+}
+
+pub fn settings() -> SessionSettings {
+    SessionSettings {
+        role: "postgres".into(),
+        search_path: "\"$user\", public".into(),
+        others: vec![("DateStyle".into(), "German, DMY".into()), ("client_encoding".into(), "LATIN1".into())],
+    }
+}
