@@ -5,8 +5,8 @@ use bytes::Bytes;
 use pgshadow_catalog::{Default, FunctionNature, Functions, Identity, Table};
 use pgshadow_model::{Operation, QualifiedName, RelationKind, Suspect};
 use pgshadow_sql::{
-    CopyCommand, Ddl, Dialect, Discard, Image, OnConflict, Parsed, RelationName, ReturningForm, Rewrite, Rewrites, SetKind, Statement,
-    StatementKind, Write, with_returning,
+    CopyCommand, Ddl, Dialect, Discard, Image, OnConflict, Parsed, RelationName, ReturningForm, Rewrite, Rewrites,
+    SetKind, Statement, StatementKind, Write, with_returning,
 };
 use pgshadow_telemetry::StatementClass as Class;
 use std::collections::HashMap;
@@ -91,7 +91,12 @@ impl Context<'_> {
     }
 
     fn step(&self, statement: &Statement, rewrites: &mut Vec<Rewrite>) -> Step {
-        let mut step = self.by_kind(statement, rewrites);
+        let step = self.by_kind(statement, rewrites);
+        self.with_functions(statement, step)
+    }
+
+    /// The step, with what the functions that its statement calls may do.
+    fn with_functions(&self, statement: &Statement, mut step: Step) -> Step {
         let nature = statement
             .functions
             .iter()
@@ -103,7 +108,10 @@ impl Context<'_> {
             step.hidden_writes |= nature >= FunctionNature::MayWriteOthers;
             if let (FunctionNature::MayWrite, Effect::Write(write)) = (nature, &step.effect) {
                 let mut suspects = write.suspects.clone();
-                suspects.push(suspect(&write.table, "its statement calls a volatile function, which may write the same table"));
+                suspects.push(suspect(
+                    &write.table,
+                    "its statement calls a volatile function, which may write the same table",
+                ));
                 step.effect = Effect::Write(Arc::new(WriteEffect {
                     table: Arc::clone(&write.table),
                     operation: write.operation,
@@ -118,13 +126,16 @@ impl Context<'_> {
     }
 
     fn by_kind(&self, statement: &Statement, rewrites: &mut Vec<Rewrite>) -> Step {
-        let control = |control, alone| Step { effect: Effect::Control(control), alone, ..Step::none(Class::Transaction) };
+        let control =
+            |control, alone| Step { effect: Effect::Control(control), alone, ..Step::none(Class::Transaction) };
         match &statement.kind {
             StatementKind::Insert(write) => self.write(statement, write, Operation::Insert, rewrites),
             StatementKind::Update(write) => self.write(statement, write, Operation::Update, rewrites),
             StatementKind::Delete(write) => self.write(statement, write, Operation::Delete, rewrites),
             StatementKind::Merge { .. } => self.opaque(statement, Class::Merge, "MERGE isn't captured yet"),
-            StatementKind::Select { into: Some(name), .. } => self.created(name, Class::Ddl, "SELECT INTO computes its rows"),
+            StatementKind::Select { into: Some(name), .. } => {
+                self.created(name, Class::Ddl, "SELECT INTO computes its rows")
+            }
             StatementKind::Select { writes_in_with, .. } | StatementKind::DeclareCursor { writes_in_with, .. } => {
                 let mut step = if writes_in_with.is_empty() {
                     Step::none(Class::Read)
@@ -143,7 +154,9 @@ impl Context<'_> {
             StatementKind::Release { name } => control(Control::Release(name.clone()), false),
             StatementKind::RollbackTo { name } => control(Control::RollbackTo(name.clone()), false),
             StatementKind::PrepareTransaction { .. } => control(Control::Prepare, true),
-            StatementKind::CommitPrepared { .. } | StatementKind::RollbackPrepared { .. } => control(Control::FinishPrepared, true),
+            StatementKind::CommitPrepared { .. } | StatementKind::RollbackPrepared { .. } => {
+                control(Control::FinishPrepared, true)
+            }
             StatementKind::Copy(copy) => self.copy(statement, copy),
             StatementKind::Truncate { tables, .. } => self.truncate(statement, tables),
             StatementKind::Set { name, kind, .. } => {
@@ -155,11 +168,18 @@ impl Context<'_> {
                 ..Step::none(Class::Session)
             },
             StatementKind::Prepare { name, statement: inner } => {
-                let step = match inner.written().as_slice() {
-                    [] => self.step(inner, &mut Vec::new()),
+                let step = match &inner.kind {
+                    StatementKind::Insert(write) => self.write(statement, write, Operation::Insert, rewrites),
+                    StatementKind::Update(write) => self.write(statement, write, Operation::Update, rewrites),
+                    StatementKind::Delete(write) => self.write(statement, write, Operation::Delete, rewrites),
+                    _ if inner.written().is_empty() => self.step(inner, &mut Vec::new()),
                     _ => self.opaque(inner, Class::Other, "it was written by EXECUTE"),
                 };
-                Step { effect: Effect::Prepare { name: name.clone(), step: Arc::new(step) }, ..Step::none(Class::Session) }
+                let step = self.with_functions(statement, step);
+                Step {
+                    effect: Effect::Prepare { name: name.clone(), step: Arc::new(step) },
+                    ..Step::none(Class::Session)
+                }
             }
             StatementKind::Execute { name } => {
                 Step { effect: Effect::Execute { name: name.clone() }, ..Step::none(Class::Other) }
@@ -197,9 +217,12 @@ impl Context<'_> {
     }
 
     fn opaque(&self, statement: &Statement, class: Class, reason: &str) -> Step {
-        let suspects = statement
-            .written()
-            .into_iter()
+        self.opaque_tables(&statement.written(), class, reason)
+    }
+
+    fn opaque_tables(&self, names: &[&RelationName], class: Class, reason: &str) -> Step {
+        let suspects = names
+            .iter()
             .filter_map(|name| self.table(name))
             .filter(|t| !self.not_mirrored(t))
             .flat_map(|t| t.tree.iter())
@@ -222,6 +245,7 @@ impl Context<'_> {
         Some(QualifiedName::new(schema, name.name.clone()))
     }
 
+    /// INSERT, UPDATE or DELETE, by itself or as what `statement` prepares.
     fn write(&self, statement: &Statement, write: &Write, operation: Operation, rewrites: &mut Vec<Rewrite>) -> Step {
         let class = match operation {
             Operation::Insert | Operation::Upsert => Class::Insert,
@@ -233,14 +257,16 @@ impl Context<'_> {
         if self.not_mirrored(table) {
             return Step::none(class);
         }
+        let names: Vec<&RelationName> = std::iter::once(&write.target).chain(&write.writes_in_with).collect();
+        let opaque = |reason: &str| self.opaque_tables(&names, class, reason);
         if let Some(reason) = self.refusal(table, write, operation) {
-            return self.opaque(statement, class, reason);
+            return opaque(reason);
         }
         let converted = self.identity.client_encoding != "UTF8";
         let image = if converted {
             match columns_in_utf8(&table.relation) {
                 Some(columns) => Image::Columns(columns),
-                None => return self.opaque(statement, class, "the client's encoding isn't UTF8, and a column's type depends on it"),
+                None => return opaque("the client's encoding isn't UTF8, and a column's type depends on it"),
             }
         } else {
             Image::Star
@@ -249,12 +275,13 @@ impl Context<'_> {
         let flag = write.on_conflict == OnConflict::Update && table.relation.kind == RelationKind::Table;
         let form = ReturningForm { image, inserted_flag: flag, dialect: Dialect::CURRENT };
         let Some(rewrite) = with_returning(self.text, statement, &form) else {
-            return self.opaque(statement, class, "its statement could not be extended");
+            return opaque("its statement could not be extended");
         };
         rewrites.push(rewrite);
         let mut suspects = Vec::new();
         if table.after_triggers {
-            suspects.push(suspect(table, "it has AFTER triggers, which may change its rows after their image was taken"));
+            suspects
+                .push(suspect(table, "it has AFTER triggers, which may change its rows after their image was taken"));
         }
         if operation == Operation::Delete && table.cascade_triggers {
             suspects.push(suspect(table, "its foreign keys' cascade reaches a table with triggers"));
@@ -279,7 +306,8 @@ impl Context<'_> {
     fn refusal(&self, table: &Table, write: &Write, operation: Operation) -> Option<&'static str> {
         let relation = &table.relation;
         let writes = |column: &str| write.assigned.iter().any(|a| a == column);
-        let key_assigned = relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p))).any(|c| writes(&c.name));
+        let key_assigned =
+            relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p))).any(|c| writes(&c.name));
         let changes_old_rows = operation == Operation::Update || write.on_conflict == OnConflict::Update;
         Some(match relation.kind {
             RelationKind::Foreign => "it is a foreign table: its rows live elsewhere",
@@ -293,9 +321,15 @@ impl Context<'_> {
                 "it has inheritance children"
             }
             _ if !write.writes_in_with.is_empty() => "it was written inside WITH",
-            _ if relation.key.is_empty() && changes_old_rows => "it has no key, and an UPDATE's old rows can't be told before PostgreSQL 18",
-            _ if key_assigned && changes_old_rows => "its key was assigned, and the old key can't be told before PostgreSQL 18",
-            _ if self.identity.session_replication_role != "origin" => "it was written with session_replication_role set",
+            _ if relation.key.is_empty() && changes_old_rows => {
+                "it has no key, and an UPDATE's old rows can't be told before PostgreSQL 18"
+            }
+            _ if key_assigned && changes_old_rows => {
+                "its key was assigned, and the old key can't be told before PostgreSQL 18"
+            }
+            _ if self.identity.session_replication_role != "origin" => {
+                "it was written with session_replication_role set"
+            }
             _ => return None,
         })
     }
@@ -303,7 +337,11 @@ impl Context<'_> {
     fn copy(&self, statement: &Statement, copy: &CopyCommand) -> Step {
         if !copy.from {
             let writes = !copy.query_writes.is_empty();
-            return if writes { self.opaque(statement, Class::Copy, "it was written by COPY TO") } else { Step::none(Class::Copy) };
+            return if writes {
+                self.opaque(statement, Class::Copy, "it was written by COPY TO")
+            } else {
+                Step::none(Class::Copy)
+            };
         }
         let Some(table) = copy.relation.as_ref().and_then(|name| self.table(name)).map(Arc::clone) else {
             return Step { hidden_writes: true, ..Step::none(Class::Copy) };
@@ -351,12 +389,22 @@ impl Context<'_> {
         if mirrored.is_empty() {
             return Step::none(Class::Truncate);
         }
-        if mirrored.len() < names.len() || mirrored.iter().any(|t| t.foreign || t.relation.kind == RelationKind::Foreign) {
-            return self.opaque(statement, Class::Truncate, "it was truncated together with a table that isn't mirrored");
+        if mirrored.len() < names.len()
+            || mirrored.iter().any(|t| t.foreign || t.relation.kind == RelationKind::Foreign)
+        {
+            return self.opaque(
+                statement,
+                Class::Truncate,
+                "it was truncated together with a table that isn't mirrored",
+            );
         }
         let tables = mirrored.iter().flat_map(|t| t.tree.iter().cloned()).collect();
         let sql = self.text.get(statement.range.clone()).unwrap_or_default().to_owned();
-        Step { effect: Effect::Truncate { tables, sql }, hidden_writes: mirrored.iter().any(|t| t.after_triggers || t.before_triggers), ..Step::none(Class::Truncate) }
+        Step {
+            effect: Effect::Truncate { tables, sql },
+            hidden_writes: mirrored.iter().any(|t| t.after_triggers || t.before_triggers),
+            ..Step::none(Class::Truncate)
+        }
     }
 
     fn ddl(&self, statement: &Statement, ddl: &Ddl) -> Step {
@@ -395,10 +443,28 @@ fn suspect(table: &Table, reason: &str) -> Suspect {
 /// Whether SET or RESET of this setting changes what names mean or how values are read.
 fn changes_identity(name: Option<&str>, kind: &SetKind) -> bool {
     const HARMLESS: &[&str] = &[
-        "application_name", "extra_float_digits", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
-        "client_min_messages", "work_mem", "maintenance_work_mem", "transaction", "session characteristics", "log_statement",
-        "enable_seqscan", "enable_indexscan", "enable_hashjoin", "enable_nestloop", "enable_mergejoin", "random_page_cost", "jit",
-        "default_transaction_isolation", "default_transaction_read_only", "bytea_output", "log_min_duration_statement",
+        "application_name",
+        "extra_float_digits",
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "client_min_messages",
+        "work_mem",
+        "maintenance_work_mem",
+        "transaction",
+        "session characteristics",
+        "log_statement",
+        "enable_seqscan",
+        "enable_indexscan",
+        "enable_hashjoin",
+        "enable_nestloop",
+        "enable_mergejoin",
+        "random_page_cost",
+        "jit",
+        "default_transaction_isolation",
+        "default_transaction_read_only",
+        "bytea_output",
+        "log_min_duration_statement",
     ];
     !matches!(kind, SetKind::Transaction) && name.is_none_or(|n| !HARMLESS.contains(&n))
 }

@@ -53,8 +53,9 @@ pub(crate) fn columns_in_utf8(relation: &Relation) -> Option<Vec<String>> {
     // bool bytea int8 int2 int4 oid point float4 float8 money macaddr inet cidr macaddr8 bpchar-free date time timestamp
     // timestamptz interval timetz bit varbit numeric uuid pg_lsn xid8 and arrays of the common ones
     const FREE: &[u32] = &[
-        16, 17, 20, 21, 23, 26, 600, 700, 701, 790, 829, 869, 650, 774, 1082, 1083, 1114, 1184, 1186, 1266, 1560, 1562, 1700, 2950,
-        3220, 5069, 1000, 1001, 1005, 1007, 1016, 1021, 1022, 1115, 1182, 1185, 1231, 2951, 3904, 3906, 3908, 3910, 3912, 3926,
+        16, 17, 20, 21, 23, 26, 600, 700, 701, 790, 829, 869, 650, 774, 1082, 1083, 1114, 1184, 1186, 1266, 1560, 1562,
+        1700, 2950, 3220, 5069, 1000, 1001, 1005, 1007, 1016, 1021, 1022, 1115, 1182, 1185, 1231, 2951, 3904, 3906,
+        3908, 3910, 3912, 3926,
     ];
     relation
         .columns

@@ -23,6 +23,7 @@ mod plan;
 mod replies;
 mod send;
 mod session;
+mod shape;
 mod unit;
 
 pub use journal::{Journal, Settled, Stopped, Unsettled};

@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn reads_the_end_token() {
         let json = br#"{"xid" : "731", "lsn" : "0/1F", "locks" : ["public\u0001t"]}"#;
-        let expected = End { xid: Some(Xid(731)), token: Lsn(31), locks: Some(vec![QualifiedName::new("public", "t")]) };
+        let expected =
+            End { xid: Some(Xid(731)), token: Lsn(31), locks: Some(vec![QualifiedName::new("public", "t")]) };
         assert_eq!(end(json, true), Some(expected));
         assert_eq!(end(br#"{"xid":null,"lsn":"0/1F","locks":null}"#, true).unwrap().locks, Some(vec![]));
         assert_eq!(end(br#"{"xid":null,"lsn":"0/1F"}"#, false).unwrap().locks, None);

@@ -50,7 +50,6 @@ impl Step {
             _ => Strip::Nothing,
         }
     }
-
 }
 
 /// How a statement's writes are captured.
@@ -82,8 +81,12 @@ pub(crate) enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Control {
     Begin,
-    Commit { chain: bool },
-    Rollback { chain: bool },
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
     Savepoint(String),
     Release(String),
     RollbackTo(String),
@@ -131,7 +134,11 @@ impl Step {
         self.hidden_writes
             || matches!(
                 self.effect,
-                Effect::Write(_) | Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. } | Effect::Opaque(_)
+                Effect::Write(_)
+                    | Effect::Copy { .. }
+                    | Effect::Truncate { .. }
+                    | Effect::Ddl { .. }
+                    | Effect::Opaque(_)
             )
     }
 

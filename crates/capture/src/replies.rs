@@ -3,7 +3,7 @@ use crate::image;
 use crate::journal::{Journal, Settled};
 use crate::own;
 use crate::plan::{Control, Effect, Plan, Step, Strip, WriteEffect};
-use crate::session::{Expected, ExecuteRun, Hold, Output, OwnRun, Purpose, QueryRun, Session, Stage, SyncPurpose};
+use crate::session::{ExecuteRun, Expected, Hold, Output, OwnRun, Purpose, QueryRun, Session, Stage, SyncPurpose};
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_catalog::probe;
@@ -55,9 +55,13 @@ impl<J: Journal> Session<J> {
                     out.client(frame.bytes);
                 } else {
                     out.client(description(strip, &frame));
+                    self.turn_pages(out);
                 }
             }
-            Some(Expected::Reply(_)) => out.client(frame.bytes),
+            Some(Expected::Reply(_)) => {
+                out.client(frame.bytes);
+                self.turn_pages(out);
+            }
             Some(other) => {
                 self.pending.push_front(other);
                 out.client(frame.bytes);
@@ -72,7 +76,8 @@ impl<J: Journal> Session<J> {
         if matches!(self.hold, Hold::Ready) {
             self.hold = Hold::Free;
         }
-        let early = self.pending.iter().position(|e| matches!(e, Expected::Sync { purpose: SyncPurpose::AheadOfCopy, .. }));
+        let early =
+            self.pending.iter().position(|e| matches!(e, Expected::Sync { purpose: SyncPurpose::AheadOfCopy, .. }));
         if let Some(at) = early {
             self.pending.remove(at);
             self.batch = true;
@@ -121,7 +126,8 @@ impl<J: Journal> Session<J> {
     fn suffix_reply(&mut self, run: &mut QueryRun, frame: &Frame, out: &mut Output) {
         match frame.tag {
             backend::DATA_ROW => {
-                let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten().and_then(backend::bytea_text));
+                let value = backend::fields(frame.body())
+                    .and_then(|f| f.first().copied().flatten().and_then(backend::bytea_text));
                 run.own_value = value.map(Bytes::from);
             }
             backend::COMMAND_COMPLETE => {
@@ -145,21 +151,37 @@ impl<J: Journal> Session<J> {
             backend::DATA_ROW => {
                 let step = Arc::clone(&run.step);
                 if let Some(bytes) = self.row(Some(&step), &mut run.stage, frame, run.binary) {
-                    out.client(bytes);
+                    match &mut run.page {
+                        Some(page) if page.left == 0 => page.rows.push_back(bytes),
+                        page => {
+                            if let Some(page) = page {
+                                page.left -= 1;
+                            }
+                            out.client(bytes);
+                        }
+                    }
                 }
                 self.pending.push_front(Expected::Execute(run));
             }
             backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED => {
                 let stage = std::mem::take(&mut run.stage);
-                if frame.tag == backend::PORTAL_SUSPENDED {
-                    self.suspended(&run.step, stage);
-                } else if let Some(tag) = backend::command_tag(frame.body()) {
+                if let Some(tag) = backend::command_tag(frame.body()).filter(|_| frame.tag != backend::PORTAL_SUSPENDED)
+                {
                     self.complete(&run.step, stage, tag);
                 }
-                out.client(frame.bytes);
+                match run.page.take() {
+                    Some(mut page) => {
+                        // "portal suspended" also where the limit was met exactly
+                        out.client(if page.left == 0 { edit::portal_suspended() } else { frame.bytes.clone() });
+                        page.complete = frame.bytes;
+                        self.pages.insert(page.portal.clone(), page);
+                    }
+                    None => out.client(frame.bytes),
+                }
                 if run.ends_unit {
                     self.finish_front();
                 }
+                self.turn_pages(out);
             }
             _ => {
                 out.client(frame.bytes);
@@ -168,11 +190,25 @@ impl<J: Journal> Session<J> {
         }
     }
 
+    /// Answers Executes of portals whose rows are here already, as soon as it is their turn.
+    pub(crate) fn turn_pages(&mut self, out: &mut Output) {
+        while let Some(Expected::Page { portal, limit }) = self.pending.front() {
+            let most = usize::try_from(*limit).ok().filter(|l| *l > 0).unwrap_or(usize::MAX);
+            let page = self.pages.get_mut(portal);
+            self.pending.pop_front();
+            let Some(page) = page else { continue };
+            let rows = page.rows.len().min(most);
+            page.rows.drain(..rows).for_each(|row| out.client(row));
+            out.client(if rows == most { edit::portal_suspended() } else { page.complete.clone() });
+        }
+    }
+
     fn own_reply(&mut self, mut run: OwnRun, frame: Frame, out: &mut Output) {
         match frame.tag {
             backend::DATA_ROW => {
                 let body = frame.body_bytes();
-                let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten().map(|v| body.slice_ref(v)));
+                let value =
+                    backend::fields(frame.body()).and_then(|f| f.first().copied().flatten().map(|v| body.slice_ref(v)));
                 run.value = value;
                 self.pending.push_front(Expected::Own(run));
             }
@@ -226,7 +262,9 @@ impl<J: Journal> Session<J> {
                     stage.images.push(image);
                 }
             }
-            None => stage.broken = Some("a written row could not be read, or was of another table than the statement names"),
+            None => {
+                stage.broken = Some("a written row could not be read, or was of another table than the statement names")
+            }
         }
         match write.strip {
             Strip::Rows => None,
@@ -238,7 +276,8 @@ impl<J: Journal> Session<J> {
     /// A statement has finished.
     fn complete(&mut self, step: &Step, stage: Stage, tag: &[u8]) {
         let barrier = self.shared.journal.barrier();
-        let settings = matches!(step.effect, Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. }).then(|| self.settings());
+        let settings = matches!(step.effect, Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. })
+            .then(|| self.settings());
         let settings = settings.unwrap_or_default();
         self.copying = false;
         if step.changes_session {
@@ -256,7 +295,8 @@ impl<J: Journal> Session<J> {
             Effect::Write(write) => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
                 let counted = backend::tag_rows(tag);
-                let broken = stage.broken.or((counted != Some(stage.rows)).then_some("not every written row came back"));
+                let broken =
+                    stage.broken.or((counted != Some(stage.rows)).then_some("not every written row came back"));
                 match broken {
                     None => {
                         Counter::RowsCaptured.add(stage.rows);
@@ -285,7 +325,11 @@ impl<J: Journal> Session<J> {
             }
             Effect::Truncate { tables, sql } => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
-                unit.done(vec![Change::Truncate(Truncate { tables: tables.clone(), sql: sql.clone(), settings })], &[], sql.len());
+                unit.done(
+                    vec![Change::Truncate(Truncate { tables: tables.clone(), sql: sql.clone(), settings })],
+                    &[],
+                    sql.len(),
+                );
             }
             Effect::Ddl { sql, suspects } => {
                 unit.ddl = true;
@@ -304,16 +348,7 @@ impl<J: Journal> Session<J> {
         }
         if step.class == StatementClass::Ddl {
             self.tables.clear();
-            self.plans.clear();
-        }
-    }
-
-    /// A portal stopped at its row limit: all its rows are written, but only some have come back.
-    fn suspended(&mut self, step: &Step, stage: Stage) {
-        if let (Effect::Write(write), Some(unit)) = (&step.effect, self.units.front_mut()) {
-            unit.outstanding = unit.outstanding.saturating_sub(1);
-            drop(stage);
-            unit.done(Vec::new(), &declare(write, "its written rows were fetched in parts"), 0);
+            self.drop_plans();
         }
     }
 
@@ -366,7 +401,10 @@ impl<J: Journal> Session<J> {
             if let Expected::Execute(run) = &expected {
                 skipped_end |= run.ends_unit;
             }
-            if matches!(self.pending.front(), None | Some(Expected::Sync { .. } | Expected::Query(_) | Expected::FunctionCall { .. })) {
+            if matches!(
+                self.pending.front(),
+                None | Some(Expected::Sync { .. } | Expected::Query(_) | Expected::FunctionCall { .. })
+            ) {
                 break;
             }
             skipped = self.pending.pop_front();
@@ -409,7 +447,9 @@ impl<J: Journal> Session<J> {
 
     /// A deferred check, made ahead of the client's COMMIT, failed: its error is the answer to that COMMIT.
     fn error_before_commit(&mut self, frame: &Frame) -> bool {
-        let Some(Expected::Sync { purpose: SyncPurpose::BeforeCommit, .. }) = self.pending.front() else { return false };
+        let Some(Expected::Sync { purpose: SyncPurpose::BeforeCommit, .. }) = self.pending.front() else {
+            return false;
+        };
         if let Some(Expected::Query(run)) = self.pending.get_mut(1) {
             run.instead = Some(frame.bytes.clone());
         }
@@ -476,6 +516,10 @@ impl<J: Journal> Session<J> {
         self.roll_back_at_ready = false;
         if self.pending.is_empty() {
             self.settle_state();
+            if !self.block {
+                self.portals.clear();
+                self.pages.clear();
+            }
         }
         if !self.pieces.is_empty() {
             return self.next_piece(out);
@@ -548,10 +592,14 @@ impl<J: Journal> Session<J> {
         if committed && unit.needs_end() {
             unit.give_up("the end of its transaction was not drawn");
             if unit.hidden_writes {
-                unit.suspects.push(Suspect { table: None, reason: "what a function or block wrote was not looked for".to_owned() });
+                unit.suspects.push(Suspect {
+                    table: None,
+                    reason: "what a function or block wrote was not looked for".to_owned(),
+                });
             }
         }
-        if committed && unit.changes.len() > unit.intent_changes.min(unit.changes.len()) && self.order(&unit).is_none() {
+        if committed && unit.changes.len() > unit.intent_changes.min(unit.changes.len()) && self.order(&unit).is_none()
+        {
             unit.give_up("its place in the order of transactions isn't known");
         }
         let Some(sequence) = unit.intent else { return self.finish_unlogged(unit, committed) };
@@ -616,7 +664,9 @@ fn declare(write: &WriteEffect, reason: &str) -> Vec<Suspect> {
 fn description(strip: Strip, frame: &Frame) -> Bytes {
     match (strip, frame.tag) {
         (Strip::Rows, backend::ROW_DESCRIPTION) => edit::no_data(),
-        (Strip::LastColumn, backend::ROW_DESCRIPTION) => edit::without_last_column(frame).unwrap_or_else(|| frame.bytes.clone()),
+        (Strip::LastColumn, backend::ROW_DESCRIPTION) => {
+            edit::without_last_column(frame).unwrap_or_else(|| frame.bytes.clone())
+        }
         _ => frame.bytes.clone(),
     }
 }

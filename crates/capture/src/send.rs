@@ -4,15 +4,17 @@ use crate::journal::Journal;
 use crate::own;
 use crate::plan::{Control, Effect, Plan, Step, Strip};
 use crate::session::{
-    Expected, ExecuteRun, Hold, Output, OwnRun, Portal, Prepared, Purpose, QueryRun, Session, Stage, SyncPurpose, ToServer,
+    ExecuteRun, Expected, Hold, Output, OwnRun, Page, Portal, Prepared, Purpose, QueryRun, Session, Stage, SyncPurpose,
+    ToServer,
 };
+use crate::shape::{Shaped, shape};
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_model::{Intent, QualifiedName, Suspect};
 use pgshadow_sql::{Parsed, parse};
 use pgshadow_telemetry::{Counter, StatementClass};
-use pgshadow_wire::frontend::{self, Bind, Parse};
 use pgshadow_wire::Frame;
+use pgshadow_wire::frontend::{self, Bind, Parse};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -61,7 +63,9 @@ impl<J: Journal> Session<J> {
 
     fn copy_stage(&mut self) -> Option<&mut Stage> {
         self.pending.iter_mut().find_map(|e| match e {
-            Expected::Query(run) if run.plan.steps.iter().any(|s| matches!(s.effect, Effect::Copy { .. })) => Some(&mut run.stage),
+            Expected::Query(run) if run.plan.steps.iter().any(|s| matches!(s.effect, Effect::Copy { .. })) => {
+                Some(&mut run.stage)
+            }
             Expected::Execute(run) if matches!(run.step.effect, Effect::Copy { .. }) => Some(&mut run.stage),
             _ => None,
         })
@@ -74,13 +78,21 @@ impl<J: Journal> Session<J> {
             return Known::Plan(Arc::clone(plan));
         }
         let readable = readable(text);
+        let shape = if self.identity.is_some() { shape(&readable) } else { None };
+        if let Some(plan) = shape.as_ref().and_then(|s| self.shapes.get(s)).and_then(|s| s.plan(&readable)) {
+            return Known::Plan(Arc::new(plan));
+        }
         let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
         let parsed = match parse(&readable) {
             Ok(parsed) if !unsafe_encoding(encoding) => parsed,
             _ => return Known::Plan(Arc::new(unreadable(text))),
         };
         if self.identity.is_none() && needs_identity(&parsed) {
-            return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(names_needed(&parsed)) };
+            return if self.probe_failed {
+                Known::Plan(Arc::new(unprobed(&parsed)))
+            } else {
+                Known::Ask(names_needed(&parsed))
+            };
         }
         if let Some(identity) = &self.identity
             && identity.standard_conforming_strings != "on"
@@ -93,6 +105,10 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
         let plan = Arc::new(self.plan(&readable, &parsed));
+        if let Some((shape, shaped)) = shape.zip(Shaped::of(&readable, &plan)) {
+            self.shapes.insert(shape, Arc::new(shaped));
+            return Known::Plan(plan);
+        }
         self.plans.insert(Bytes::copy_from_slice(text), Arc::clone(&plan));
         Known::Plan(plan)
     }
@@ -115,7 +131,11 @@ impl<J: Journal> Session<J> {
         let text = frontend::query_text(frame.body()).map(|text| frame.bytes.slice_ref(text));
         let Some(text) = text else {
             // the server will say what is wrong with it
-            self.pending.push_back(Expected::Query(Box::new(QueryRun::new(Arc::new(unreadable(&Bytes::new())), 0, true))));
+            self.pending.push_back(Expected::Query(Box::new(QueryRun::new(
+                Arc::new(unreadable(&Bytes::new())),
+                0,
+                true,
+            ))));
             return out.server(frame.bytes);
         };
         match self.known(&text) {
@@ -190,7 +210,12 @@ impl<J: Journal> Session<J> {
         if unit.hidden_writes {
             suspects.push(Suspect { table: None, reason: reason.to_owned() });
         }
-        let step = Step { effect: Effect::Opaque(suspects), changes_session: true, alone: true, ..Step::none(StatementClass::Other) };
+        let step = Step {
+            effect: Effect::Opaque(suspects),
+            changes_session: true,
+            alone: true,
+            ..Step::none(StatementClass::Other)
+        };
         let declared = Plan { steps: vec![Arc::new(step)], ..unreadable(text) };
         let mut run = QueryRun::new(Arc::new(declared), 0, true);
         let unit = self.open_unit();
@@ -213,7 +238,9 @@ impl<J: Journal> Session<J> {
             Effect::Control(control) if ends_or_begins(s) => Some(control.clone()),
             _ => None,
         });
-        if plan.steps.iter().any(|s| s.changes_session || matches!(s.effect, Effect::Execute { .. })) || control.is_some() {
+        if plan.steps.iter().any(|s| s.changes_session || matches!(s.effect, Effect::Execute { .. }))
+            || control.is_some()
+        {
             self.hold = Hold::Ready;
         }
         let steps: Vec<Arc<Step>> = plan.steps.iter().map(|s| self.resolved(s)).collect();
@@ -252,7 +279,14 @@ impl<J: Journal> Session<J> {
     }
 
     /// A Query outside a block commits by itself: its end statement is appended and its intent comes first.
-    fn end_statement(&mut self, plan: &Plan, steps: &[Arc<Step>], run: &mut QueryRun, sent: Bytes, out: &mut Output) -> Bytes {
+    fn end_statement(
+        &mut self,
+        plan: &Plan,
+        steps: &[Arc<Step>],
+        run: &mut QueryRun,
+        sent: Bytes,
+        out: &mut Output,
+    ) -> Bytes {
         let alone = steps.iter().any(|s| s.alone);
         let Some(unit) = self.units.back_mut() else { return sent };
         unit.closed = true;
@@ -261,7 +295,9 @@ impl<J: Journal> Session<J> {
         }
         let mut text = sent;
         if unit.needs_end() && alone {
-            let reason = "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows".to_owned();
+            let reason =
+                "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"
+                    .to_owned();
             unit.suspects.push(Suspect { table: None, reason });
             unit.ended = true;
         } else if unit.needs_end() {
@@ -310,7 +346,11 @@ impl<J: Journal> Session<J> {
         let (deferrable, locks) = (unit.deferrable, unit.hidden_writes);
         let mut send = |purpose: Purpose, sql: &str| {
             out.server(frontend::own_statement(own::NAME, sql.as_bytes(), None));
-            self.pending.push_back(Expected::Own(OwnRun { purpose, left: frontend::OWN_STATEMENT_REPLIES, value: None }));
+            self.pending.push_back(Expected::Own(OwnRun {
+                purpose,
+                left: frontend::OWN_STATEMENT_REPLIES,
+                value: None,
+            }));
         };
         if deferrable {
             send(Purpose::Constraints, own::CHECK_CONSTRAINTS);
@@ -357,8 +397,14 @@ impl<J: Journal> Session<J> {
                 Some(prepared) => Arc::clone(prepared),
                 // prepared by the protocol, or by a path that wasn't seen
                 None => match self.statements.get(name.as_bytes()) {
-                    Some(prepared) if prepared.step.suspects().is_empty() && !prepared.step.writes() => Arc::clone(&prepared.step),
-                    _ => Arc::new(Step { hidden_writes: true, changes_session: true, ..Step::none(StatementClass::Other) }),
+                    Some(prepared) if prepared.step.suspects().is_empty() && !prepared.step.writes() => {
+                        Arc::clone(&prepared.step)
+                    }
+                    _ => Arc::new(Step {
+                        hidden_writes: true,
+                        changes_session: true,
+                        ..Step::none(StatementClass::Other)
+                    }),
                 },
             },
             _ => Arc::clone(step),
@@ -407,22 +453,20 @@ impl<J: Journal> Session<J> {
             let step = sql.unwrap_or_else(|| {
                 Arc::new(Step { hidden_writes: true, changes_session: true, ..Step::none(StatementClass::Other) })
             });
-            self.portals.insert(portal, Portal { plan: None, step, binary: false, suspended: false });
+            self.portals.insert(portal, Portal { plan: None, step, binary: false, paged: false });
             return self.reply_to(frame, None, out);
         };
         let formats = bind.result_formats.as_slice();
-        let (bytes, binary) = match (prepared.step.strip(), formats) {
+        let (bytes, binary) = match (self.resolved(&prepared.step).strip(), formats) {
             (Strip::Nothing, _) => (frame.bytes.clone(), false),
             (Strip::Rows, []) | (Strip::Rows, [_]) => (frontend::bind_with_result_formats(bind.head, &[1]), true),
             (Strip::Rows, _) | (Strip::LastColumn, []) => (frame.bytes.clone(), false),
             (Strip::LastColumn, [all]) => (frame.bytes.clone(), *all == 1),
-            (Strip::LastColumn, each) => {
-                (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true)
-            }
+            (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
         self.portals.insert(
             portal,
-            Portal { plan: Some(Arc::clone(&prepared.plan)), step: Arc::clone(&prepared.step), binary, suspended: false },
+            Portal { plan: Some(Arc::clone(&prepared.plan)), step: Arc::clone(&prepared.step), binary, paged: false },
         );
         self.pending.push_back(Expected::Reply(Some(prepared.plan)));
         self.batch = true;
@@ -449,15 +493,16 @@ impl<J: Journal> Session<J> {
             let suspects = tables.map(|t| Suspect { table: Some(t), reason: reason.to_owned() }).collect();
             step = Arc::new(prepared.step.declared(suspects));
         }
-        let renewed = Prepared { plan: Arc::new(Plan { epoch: plan.epoch, ..prepared.plan.shallow() }), step, ..prepared };
+        let renewed =
+            Prepared { plan: Arc::new(Plan { epoch: plan.epoch, ..prepared.plan.shallow() }), step, ..prepared };
         self.statements.insert(name.clone(), renewed.clone());
         Ok(Some(renewed))
     }
 
     fn describe(&mut self, frame: Frame, out: &mut Output) {
         let strip = match frontend::kind_and_name(frame.body()) {
-            Some((b'S', name)) => self.statements.get(name).map(|s| s.step.strip()),
-            Some((_, name)) => self.portals.get(name).map(|p| p.step.strip()),
+            Some((b'S', name)) => self.statements.get(name).map(|s| self.resolved(&s.step).strip()),
+            Some((_, name)) => self.portals.get(name).map(|p| self.resolved(&p.step).strip()),
             None => None,
         };
         self.pending.push_back(Expected::Describe(strip.unwrap_or(Strip::Nothing)));
@@ -482,20 +527,21 @@ impl<J: Journal> Session<J> {
         let Some((name, limit)) = frontend::execute(frame.body()) else {
             return self.reply_to(frame, None, out);
         };
-        let portal = self.portals.get(name).cloned();
-        let (step, plan, binary, suspended) = match portal {
-            Some(p) => (self.resolved(&p.step), p.plan, p.binary, p.suspended),
-            None => (Arc::new(Step::none(StatementClass::Other)), None, false, false),
+        let name = Bytes::copy_from_slice(name);
+        let (step, plan, binary) = match self.portals.get(&name) {
+            Some(portal) if portal.paged => {
+                // its rows have come, or are coming, all at once: the client gets them page by page
+                self.pending.push_back(Expected::Page { portal: name, limit });
+                return self.turn_pages(out);
+            }
+            Some(p) => (self.resolved(&p.step), p.plan.clone(), p.binary),
+            None => (Arc::new(Step::none(StatementClass::Other)), None, false),
         };
-        if !suspended {
-            Counter::Statements(step.class).add(1);
-        }
+        Counter::Statements(step.class).add(1);
         let in_block = self.block;
         self.batch = true;
         let unit = self.open_unit();
-        if !suspended {
-            unit.sent(&step);
-        }
+        unit.sent(&step);
         let mut ends_unit = false;
         if let Effect::Control(control) = &step.effect {
             match control {
@@ -504,7 +550,9 @@ impl<J: Journal> Session<J> {
                     self.batch_control = true;
                 }
                 Control::Commit { chain } | Control::Rollback { chain } if in_block => {
-                    if matches!(control, Control::Commit { .. }) && self.units.back().is_some_and(|u| u.writes && !u.failed) {
+                    if matches!(control, Control::Commit { .. })
+                        && self.units.back().is_some_and(|u| u.writes && !u.failed)
+                    {
                         if self.units.back().is_some_and(Unit::needs_end) {
                             self.own_end(out);
                         }
@@ -532,15 +580,29 @@ impl<J: Journal> Session<J> {
         if ends_unit && let Some(unit) = self.units.back_mut() {
             unit.closed = true;
         }
-        // without rows for the client there is no row limit either
-        let bytes = if step.strip() == Strip::Rows && limit != 0 { frontend::execute_frame(name, 0) } else { frame.bytes.clone() };
-        self.pending.push_back(Expected::Execute(Box::new(ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit })));
+        // every written row must come back in the same transaction, whatever the client's row limit
+        let captured = step.strip() != Strip::Nothing && limit > 0;
+        let bytes = if captured { frontend::execute_frame(&name, 0) } else { frame.bytes };
+        let page = (captured && step.strip() == Strip::LastColumn).then(|| Page::new(name.clone(), limit));
+        if page.is_some()
+            && let Some(portal) = self.portals.get_mut(&name)
+        {
+            portal.paged = true;
+        }
+        self.pending.push_back(Expected::Execute(Box::new(ExecuteRun {
+            step,
+            plan,
+            stage: Stage::default(),
+            binary,
+            ends_unit,
+            page,
+        })));
         out.server(bytes);
     }
 
     fn sync(&mut self, frame: Frame, out: &mut Output) {
         self.skip_to_sync = false;
-        if self.copying {
+        if self.copying && !self.copy_done {
             // "The server ignores Sync and Flush during COPY": no answer will come
             return out.server(frame.bytes);
         }
@@ -576,14 +638,18 @@ impl<J: Journal> Session<J> {
 
     /// Whether the open batch holds a statement that nothing can be appended to (CALL and DO may end the transaction).
     fn batch_alone(&self) -> bool {
-        self.pending.iter().rev().take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_))).any(
-            |e| matches!(e, Expected::Execute(run) if run.step.alone),
-        )
+        self.pending
+            .iter()
+            .rev()
+            .take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_)))
+            .any(|e| matches!(e, Expected::Execute(run) if run.step.alone))
     }
 
     fn declare_alone(&mut self) {
         if let Some(unit) = self.units.back_mut() {
-            let reason = "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows".to_owned();
+            let reason =
+                "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"
+                    .to_owned();
             unit.suspects.push(Suspect { table: None, reason });
             unit.ended = true;
         }
@@ -668,7 +734,12 @@ fn unreadable(text: &[u8]) -> Plan {
     let steps = if text.is_empty() {
         Vec::new()
     } else {
-        vec![Arc::new(Step { changes_session: true, hidden_writes: true, alone: true, ..Step::none(StatementClass::Other) })]
+        vec![Arc::new(Step {
+            changes_session: true,
+            hidden_writes: true,
+            alone: true,
+            ..Step::none(StatementClass::Other)
+        })]
     };
     Plan { steps, end: text.len(), ..Plan::empty() }
 }
@@ -676,7 +747,14 @@ fn unreadable(text: &[u8]) -> Plan {
 /// Statements whose tables could not be asked for.
 fn unprobed(parsed: &Parsed) -> Plan {
     let suspects = vec![Suspect { table: None, reason: "a statement's tables could not be looked up".to_owned() }];
-    let step = |_| Arc::new(Step { effect: Effect::Opaque(suspects.clone()), hidden_writes: true, changes_session: true, ..Step::none(StatementClass::Other) });
+    let step = |_| {
+        Arc::new(Step {
+            effect: Effect::Opaque(suspects.clone()),
+            hidden_writes: true,
+            changes_session: true,
+            ..Step::none(StatementClass::Other)
+        })
+    };
     Plan {
         steps: parsed.statements.iter().map(step).collect(),
         end: parsed.statements.last().map_or(0, |s| s.range.end),

@@ -1,6 +1,7 @@
 use crate::journal::{Journal, Unsettled};
 use crate::own::NAME;
 use crate::plan::{Effect, Plan, Step, Strip};
+use crate::shape::Shaped;
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_catalog::{Catalog, Identity, Probed, Table, probe};
@@ -59,6 +60,8 @@ pub(crate) enum Expected {
     Describe(Strip),
     /// An Execute's results.
     Execute(Box<ExecuteRun>),
+    /// The next rows of a portal whose rows are here already: no answer of the server's.
+    Page { portal: Bytes, limit: i32 },
     /// ReadyForQuery after Sync.
     Sync { ends_unit: bool, purpose: SyncPurpose },
     /// FunctionCallResponse and ReadyForQuery.
@@ -123,6 +126,8 @@ pub(crate) struct ExecuteRun {
     /// The added column comes in binary format.
     pub binary: bool,
     pub ends_unit: bool,
+    /// The client's row limit, where the server has none.
+    pub page: Option<Page>,
 }
 
 /// Why a statement of ours runs.
@@ -153,8 +158,27 @@ pub(crate) struct Portal {
     pub plan: Option<Arc<Plan>>,
     pub step: Arc<Step>,
     pub binary: bool,
-    /// Images of earlier Executes of the same portal, which stopped at a row limit.
-    pub suspended: bool,
+    /// It was executed with a row limit, but without one on the server: later Executes are answered from [`Session::pages`].
+    pub paged: bool,
+}
+
+/// Rows of a portal that the client takes in parts.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub portal: Bytes,
+    /// Rows that the client still takes of its present Execute.
+    pub left: usize,
+    /// Rows beyond.
+    pub rows: VecDeque<Bytes>,
+    /// The statement's CommandComplete.
+    pub complete: Bytes,
+}
+
+impl Page {
+    pub fn new(portal: Bytes, limit: i32) -> Self {
+        let left = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { portal, left, rows: VecDeque::new(), complete: Bytes::new() }
+    }
 }
 
 /// Why the client's frames aren't taken at present.
@@ -177,8 +201,11 @@ pub struct Session<J: Journal> {
     pub(crate) tables: HashMap<String, Option<Arc<Table>>>,
     pub(crate) tables_epoch: u64,
     pub(crate) plans: HashMap<Bytes, Arc<Plan>>,
+    pub(crate) shapes: HashMap<Vec<u8>, Arc<Shaped>>,
     pub(crate) statements: HashMap<Bytes, Prepared>,
     pub(crate) portals: HashMap<Bytes, Portal>,
+    /// By portal.
+    pub(crate) pages: HashMap<Bytes, Page>,
     pub(crate) sql_prepared: HashMap<String, Arc<Step>>,
     pub(crate) units: VecDeque<Unit>,
     pub(crate) pending: VecDeque<Expected>,
@@ -220,8 +247,10 @@ impl<J: Journal> Session<J> {
             tables: HashMap::new(),
             tables_epoch: 0,
             plans: HashMap::new(),
+            shapes: HashMap::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
+            pages: HashMap::new(),
             sql_prepared: HashMap::new(),
             units: VecDeque::new(),
             pending: VecDeque::new(),
@@ -283,7 +312,11 @@ impl<J: Journal> Session<J> {
         if !self.lost_track {
             self.lost_track = true;
             self.hold = Hold::Free;
-            tracing::warn!(pid = self.backend.pid, reason, "a session can't be followed any more; every table is suspect");
+            tracing::warn!(
+                pid = self.backend.pid,
+                reason,
+                "a session can't be followed any more; every table is suspect"
+            );
             self.shared.journal.suspect(vec![Suspect { table: None, reason: reason.to_owned() }]);
         }
     }
@@ -319,6 +352,7 @@ impl<J: Journal> Session<J> {
             self.units.push_back(Unit { explicit: self.block, ..Unit::default() });
         }
         let last = self.units.len() - 1;
+        #[allow(clippy::indexing_slicing, reason = "one was pushed if there was none")]
         &mut self.units[last]
     }
 
@@ -326,7 +360,12 @@ impl<J: Journal> Session<J> {
     pub(crate) fn forget_identity(&mut self) {
         self.identity = None;
         self.tables.clear();
+        self.drop_plans();
+    }
+
+    pub(crate) fn drop_plans(&mut self) {
         self.plans.clear();
+        self.shapes.clear();
     }
 
     pub(crate) fn settings(&self) -> SessionSettings {
@@ -366,11 +405,11 @@ impl<J: Journal> Session<J> {
         let epoch = self.shared.catalog.epoch();
         if self.tables_epoch != epoch {
             self.tables.clear();
-            self.plans.clear();
+            self.drop_plans();
             self.tables_epoch = epoch;
         }
-        if self.plans.len() > PLANS_MAX {
-            self.plans.clear();
+        if self.plans.len() + self.shapes.len() > PLANS_MAX {
+            self.drop_plans();
         }
     }
 

@@ -148,7 +148,8 @@ impl Unit {
         for table in locks {
             let system = table.schema == "pg_catalog" && table.name != "pg_largeobject" || table.schema == "pg_toast";
             if !system && !self.may_write.contains(&table) {
-                let reason = "it was written by a trigger, a function or a block, where pgshadow can't see the rows".to_owned();
+                let reason =
+                    "it was written by a trigger, a function or a block, where pgshadow can't see the rows".to_owned();
                 self.suspects.push(Suspect { table: Some(table), reason });
             }
         }

@@ -6,11 +6,16 @@ use std::sync::{Arc, RwLock};
 /// Entries kept before the cache is emptied: bounds its memory where names are generated.
 const TABLES_MAX: usize = 20_000;
 
+/// Identity key and name as SQL text.
+type Question = (String, String);
+/// Catalog epoch of the answer, and the table if there is one.
+type Answer = (u64, Option<Arc<Table>>);
+
 /// What sessions have found, shared among those that would find the same.
 #[derive(Debug, Default)]
 pub struct Catalog {
     epoch: AtomicU64,
-    tables: DashMap<(String, String), (u64, Option<Arc<Table>>)>,
+    tables: DashMap<Question, Answer>,
     functions: RwLock<Arc<Functions>>,
 }
 

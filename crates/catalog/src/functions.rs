@@ -24,8 +24,18 @@ pub struct Functions {
 
 /// Built-in functions that write large objects, or run SQL of their own.
 const WRITING: &[&str] = &[
-    "lo_create", "lo_creat", "lo_from_bytea", "lo_import", "lo_put", "lo_truncate", "lo_truncate64", "lo_unlink", "lowrite", "lo_open",
-    "pg_import_system_collations", "pg_extension_config_dump",
+    "lo_create",
+    "lo_creat",
+    "lo_from_bytea",
+    "lo_import",
+    "lo_put",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "lowrite",
+    "lo_open",
+    "pg_import_system_collations",
+    "pg_extension_config_dump",
 ];
 
 const LOAD: &str = "
@@ -44,7 +54,8 @@ impl Functions {
     pub async fn load(client: &Client, epoch: u64) -> Result<Self, tokio_postgres::Error> {
         let mut functions = Self { epoch: Some(epoch), ..Self::default() };
         for row in client.query(LOAD, &[]).await? {
-            let (name, built_in, volatile, language): (String, bool, bool, bool) = (row.get(0), row.get(1), row.get(2), row.get(3));
+            let (name, built_in, volatile, language): (String, bool, bool, bool) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
             if built_in {
                 functions.built_in.insert(name);
             } else {

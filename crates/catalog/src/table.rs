@@ -131,11 +131,9 @@ impl RawColumn {
         }
         match (self.element, &self.element_schema, &self.element_name, &self.element_kind) {
             (Some(_), _, Some(name), Some(kind)) if opaque(kind, name) => Shape::Opaque,
-            (Some(oid), Some(schema), Some(name), Some(_)) if oid >= FIRST_NORMAL_OID => Shape::Array(Box::new(ColumnType {
-                oid,
-                name: QualifiedName::new(schema, name),
-                shape: Shape::Plain,
-            })),
+            (Some(oid), Some(schema), Some(name), Some(_)) if oid >= FIRST_NORMAL_OID => {
+                Shape::Array(Box::new(ColumnType { oid, name: QualifiedName::new(schema, name), shape: Shape::Plain }))
+            }
             _ => Shape::Plain,
         }
     }
@@ -165,7 +163,8 @@ fn is_constant(default: &str) -> bool {
     while let Some(c) = characters.next() {
         if c == '\'' && characters.next_if_eq(&'\'').is_none() {
             let cast: String = characters.collect();
-            return cast.is_empty() || cast.starts_with("::") && !cast.contains("nextval") && !cast.contains("regclass");
+            return cast.is_empty()
+                || cast.starts_with("::") && !cast.contains("nextval") && !cast.contains("regclass");
         }
     }
     false
@@ -222,7 +221,12 @@ impl From<RawTable> for Table {
                 .collect(),
             key: key.unwrap_or_default(),
             unique_keys,
-            foreign_keys: raw.parents.unwrap_or_default().into_iter().map(|(s, n)| ForeignKey { parent: QualifiedName::new(s, n) }).collect(),
+            foreign_keys: raw
+                .parents
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(s, n)| ForeignKey { parent: QualifiedName::new(s, n) })
+                .collect(),
             coarse,
         };
         Self {
@@ -251,10 +255,19 @@ mod tests {
 
     #[test]
     fn constants_and_computed_defaults() {
-        for constant in ["0", "'-1'::integer", "(-1)", "true", "NULL::character varying", "'a''b'::text", "'{}'::jsonb", "1.5"] {
+        for constant in
+            ["0", "'-1'::integer", "(-1)", "true", "NULL::character varying", "'a''b'::text", "'{}'::jsonb", "1.5"]
+        {
             assert!(is_constant(constant), "{constant}");
         }
-        for computed in ["now()", "nextval('s'::regclass)", "gen_random_uuid()", "CURRENT_TIMESTAMP", "('a'::text || 'b'::text)", "'x'"] {
+        for computed in [
+            "now()",
+            "nextval('s'::regclass)",
+            "gen_random_uuid()",
+            "CURRENT_TIMESTAMP",
+            "('a'::text || 'b'::text)",
+            "'x'",
+        ] {
             assert_eq!(is_constant(computed), computed == "'x'", "{computed}");
         }
     }

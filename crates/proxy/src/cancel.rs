@@ -16,5 +16,7 @@ pub(crate) async fn forward(config: &Config, request: Bytes) -> std::io::Result<
         while server.read(&mut rest).await? > 0 {}
         Ok(())
     };
-    tokio::time::timeout(config.connect_timeout, exchange).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(config.connect_timeout, exchange)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }

@@ -156,6 +156,13 @@ mod tests {
     fn a_walsender_is_refused() {
         let walsender = startup(&[("user", "u"), ("database", "app"), ("replication", "database")]);
         assert!(matches!(admit(&config(OtherDatabases::Pass), &walsender, true), Admission::Refused(_)));
-        assert!(matches!(admit(&config(OtherDatabases::Pass), &startup(&[("user", "u"), ("database", "app"), ("replication", "true")]), true), Admission::Refused(_)));
+        assert!(matches!(
+            admit(
+                &config(OtherDatabases::Pass),
+                &startup(&[("user", "u"), ("database", "app"), ("replication", "true")]),
+                true
+            ),
+            Admission::Refused(_)
+        ));
     }
 }

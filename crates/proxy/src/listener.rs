@@ -124,7 +124,8 @@ impl Drop for ClientGuard {
 
 /// No delay for small packets, and a dead peer is noticed: as PostgreSQL's own sockets have it.
 pub(crate) fn tune(stream: &TcpStream) {
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
     let socket = socket2::SockRef::from(stream);
     if let Err(error) = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
         tracing::debug!(%error, "socket options");

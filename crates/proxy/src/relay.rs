@@ -61,7 +61,12 @@ pub(crate) struct Relay<J: Gate> {
 }
 
 impl<J: Gate> Relay<J> {
-    pub fn new(client: TcpStream, server: Box<dyn Stream>, shared: Option<Arc<Shared<J>>>, from_client: BytesMut) -> Self {
+    pub fn new(
+        client: TcpStream,
+        server: Box<dyn Stream>,
+        shared: Option<Arc<Shared<J>>>,
+        from_client: BytesMut,
+    ) -> Self {
         Self {
             client: tokio::io::split(client),
             server: tokio::io::split(server),

@@ -53,6 +53,12 @@ pub fn no_data() -> Bytes {
     Bytes::from_static(b"n\0\0\0\x04")
 }
 
+/// PortalSuspended, where pgshadow does the paging.
+#[must_use]
+pub fn portal_suspended() -> Bytes {
+    Bytes::from_static(b"s\0\0\0\x04")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,9 @@ mod tests {
 
     #[test]
     fn is_a_frame_that_names_the_cause() {
-        let frame = crate::Frame::cut(&mut BytesMut::from(&fatal("3D000", "no such database", "try app")[..])).unwrap().unwrap();
+        let frame = crate::Frame::cut(&mut BytesMut::from(&fatal("3D000", "no such database", "try app")[..]))
+            .unwrap()
+            .unwrap();
         assert_eq!(frame.tag, b'E');
         assert_eq!(crate::backend::error_field(frame.body(), b'C'), Some(&b"3D000"[..]));
         assert_eq!(crate::backend::error_field(frame.body(), b'H'), Some(&b"try app"[..]));

@@ -91,9 +91,7 @@ impl Mirror {
         match self.log.append(record) {
             Err(AppendError::Busy | AppendError::Full) => {
                 // the thread's other tasks move to another one meanwhile
-                tokio::task::block_in_place(|| {
-                    tokio::runtime::Handle::current().block_on(self.log.append_wait(record))
-                })
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.log.append_wait(record)))
             }
             result => result,
         }
@@ -149,7 +147,9 @@ impl Mirror {
             match self.store.suspect(suspect.table.as_ref(), &suspect.reason, None) {
                 Ok(true) => Counter::Suspects.add(1),
                 Ok(false) => {}
-                Err(error) => tracing::error!(%error, reason = suspect.reason, "a suspect table could not be written down"),
+                Err(error) => {
+                    tracing::error!(%error, reason = suspect.reason, "a suspect table could not be written down")
+                }
             }
         }
     }
@@ -331,7 +331,9 @@ impl pgshadow_apply::Log for Mirror {
         let at = self.outcomes.get(&sequence).map(|o| *o);
         let at = at.ok_or_else(|| failed("its outcome isn't known".to_owned()))?;
         match read(at)? {
-            Record::Outcome { of, outcome: Outcome::Committed { changes: more, .. } } if of == sequence => changes.extend(more),
+            Record::Outcome { of, outcome: Outcome::Committed { changes: more, .. } } if of == sequence => {
+                changes.extend(more)
+            }
             _ => return Err(failed("its outcome can't be read".to_owned())),
         }
         Ok(changes)

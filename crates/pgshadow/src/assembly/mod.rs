@@ -105,9 +105,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
 }
 
 async fn bind(address: &str, key: &'static str) -> Result<TcpListener, AssemblyError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| AssemblyError::Listen { key, address: address.to_owned(), source })
+    TcpListener::bind(address).await.map_err(|source| AssemblyError::Listen {
+        key,
+        address: address.to_owned(),
+        source,
+    })
 }
 
 async fn relay_config(config: &Config) -> Result<pgshadow_proxy::Config, AssemblyError> {

@@ -16,7 +16,10 @@ pub(super) struct Open {
 /// Reads the log; returns what must be looked up.
 pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Open>, AssemblyError> {
     if let Some(torn) = &recovery.torn_tail {
-        tracing::warn!(?torn, "the log ended in the middle of a record, as after a crash; that record was never acknowledged");
+        tracing::warn!(
+            ?torn,
+            "the log ended in the middle of a record, as after a crash; that record was never acknowledged"
+        );
     }
     if let Some(reason) = &recovery.stopped {
         let reason = format!("mirroring was stopped ({reason}); tables may have been written meanwhile");

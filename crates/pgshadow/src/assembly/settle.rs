@@ -78,7 +78,9 @@ enum Verdict {
 /// client was killed goes on, and commits when the lock that it waits for comes free.
 async fn verdict(client: &Client, mirror: &Mirror, open: &Open) -> Result<Verdict, tokio_postgres::Error> {
     if open.epoch != mirror.epoch() {
-        return Ok(Verdict::Unknown("the primary was restarted before the outcome of a transaction that wrote it was known"));
+        return Ok(Verdict::Unknown(
+            "the primary was restarted before the outcome of a transaction that wrote it was known",
+        ));
     }
     let Unsettled { backend, order, .. } = &open.unsettled;
     let alive = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) $1)";
@@ -86,7 +88,9 @@ async fn verdict(client: &Client, mirror: &Mirror, open: &Open) -> Result<Verdic
         return Ok(Verdict::Wait);
     }
     let Some(order) = order else {
-        return Ok(Verdict::Unknown("its writer was lost before its outcome was known, and its transaction can't be named"));
+        return Ok(Verdict::Unknown(
+            "its writer was lost before its outcome was known, and its transaction can't be named",
+        ));
     };
     let status = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
     match client.query_one(status, &[&order.xid.to_string()]).await {
@@ -96,7 +100,9 @@ async fn verdict(client: &Client, mirror: &Mirror, open: &Open) -> Result<Verdic
             Some(_) => Verdict::Wait,
             None => Verdict::Unknown("its transaction is too old for the primary to tell its outcome"),
         }),
-        Err(error) if error.as_db_error().is_some() => Ok(Verdict::Unknown("the primary can't tell the outcome of its transaction")),
+        Err(error) if error.as_db_error().is_some() => {
+            Ok(Verdict::Unknown("the primary can't tell the outcome of its transaction"))
+        }
         Err(error) => Err(error),
     }
 }

@@ -1,6 +1,8 @@
 //! What the admin room shows.
 use super::mirror::Mirror;
-use pgshadow_admin::{Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Source, Status, SuspectTable, VERSION};
+use pgshadow_admin::{
+    Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Source, Status, SuspectTable, VERSION,
+};
 use pgshadow_model::{Finding, Place};
 use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,10 +43,12 @@ impl Windows {
 
     fn applier(&self) -> pgshadow_admin::Applier {
         let held = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(pgshadow_apply::Handle::status).map_or_else(Default::default, |status| pgshadow_admin::Applier {
-            connected: status.connected,
-            last_error: status.last_error,
-            rows_applied: status.rows_applied,
+        held.as_ref().map(pgshadow_apply::Handle::status).map_or_else(Default::default, |status| {
+            pgshadow_admin::Applier {
+                connected: status.connected,
+                last_error: status.last_error,
+                rows_applied: status.rows_applied,
+            }
         })
     }
 
@@ -66,7 +70,8 @@ impl Windows {
             return "set [mirror] enabled = true and restart to begin mirroring".to_owned();
         }
         if !status.mirroring {
-            return "find out why mirroring stopped (see the log), make room, restart; then reload the suspect tables".to_owned();
+            return "find out why mirroring stopped (see the log), make room, restart; then reload the suspect tables"
+                .to_owned();
         }
         if !status.applier.connected {
             return "bring the target back: writes wait for it in the mirror log".to_owned();
