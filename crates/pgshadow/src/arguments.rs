@@ -34,6 +34,8 @@ pub enum Command {
     },
     /// Show the findings; ends with 3 when some are open.
     Report(ReportArguments),
+    /// Show the whole thing with two throw-away databases, under load; needs no configuration.
+    Demo(DemoArguments),
 }
 
 /// `status`
@@ -67,6 +69,23 @@ pub struct ReportArguments {
     /// Only what was seen since this time (2026-11-22T10:00:00Z) or in this last while (10min).
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     pub since: Option<SystemTime>,
+}
+
+/// `demo`
+#[derive(Debug, clap::Args)]
+pub struct DemoArguments {
+    /// How long the load goes on.
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=86_400))]
+    pub seconds: u64,
+    /// Concurrent clients.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(8..=128))]
+    pub clients: u32,
+    /// Leave both servers and pgshadow running, and say how to look at them and how to end them.
+    #[arg(long)]
+    pub keep: bool,
+    /// Print the summary as JSON, and nothing else.
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn parse_since(text: &str) -> Result<SystemTime, String> {
@@ -110,6 +129,14 @@ mod tests {
         assert!(parse("pgshadow report --since 10min --json").is_ok());
         assert!(parse("pgshadow report --since 2026-11-22T10:00:00Z").is_ok());
         assert!(parse("pgshadow report --since yesterday").is_err());
+    }
+
+    #[test]
+    fn a_demo_has_eight_clients_at_least() {
+        let Command::Demo(demo) = parse("pgshadow demo").unwrap().command else { panic!("another command") };
+        assert_eq!((demo.seconds, demo.clients, demo.keep, demo.json), (15, 8, false, false));
+        assert!(parse("pgshadow demo --seconds 5 --clients 20 --keep --json").is_ok());
+        assert!(parse("pgshadow demo --clients 7").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How a command ends other than well, and the exit code for it.
 use crate::assembly::AssemblyError;
 use crate::config::ConfigError;
+use crate::demo::DemoError;
 use pgshadow_admin::ClientError;
 use std::process::ExitCode;
 
@@ -37,6 +38,9 @@ pub enum Failure {
     /// The proxy can't run.
     #[error(transparent)]
     Run(#[from] AssemblyError),
+    /// The demo ended otherwise than well.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// The system refused something.
     #[error("{0}")]
     System(#[from] std::io::Error),

@@ -3,6 +3,7 @@ mod arguments;
 mod assembly;
 mod commands;
 mod config;
+mod demo;
 mod failure;
 mod logging;
 mod output;
@@ -45,5 +46,6 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
         Command::Status(options) => commands::status(&client()?, &options).await,
         Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client()?, timeout).await,
         Command::Report(options) => commands::report(&client()?, &options).await,
+        Command::Demo(options) => demo::run(&options, shutdown::on_signal()?).await,
     }
 }

@@ -151,7 +151,8 @@ mod tests {
 
     async fn merged(source: &[&'static str], target: &[&'static str]) -> TableEquality {
         let pieces = |pieces: &[&'static str]| {
-            let pieces: Vec<Result<Bytes, ()>> = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
+            let pieces: Vec<Result<Bytes, ()>> =
+                pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
             stream::iter(pieces)
         };
         merge(pieces(source), pieces(target)).await.unwrap()

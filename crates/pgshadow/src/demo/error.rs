@@ -63,9 +63,12 @@ pub enum DemoError {
     /// Ctrl-C, or a signal that asks for the end.
     #[error("the demo was stopped; everything that it started is ended")]
     Stopped,
+    /// It could not go on.
+    #[error("the demo failed: {0}")]
+    Failed(String),
     /// It ran to its end, and the result is wrong.
-    #[error("the demo failed: {}", .0.join("; "))]
-    Failed(Vec<String>),
+    #[error("the demo's result is not what it should be: {0} problems, named above")]
+    Wrong(usize),
 }
 
 impl DemoError {

@@ -98,13 +98,15 @@ fn parse_version(text: &str) -> Option<(String, u32)> {
 }
 
 fn named(variables: &[&str], account: Option<&Account>) -> Result<Option<Installation>, DemoError> {
-    let set = |name: &&str| std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| (*name, value));
-    let Some((variable, value)) = variables.iter().find_map(set) else { return Ok(None) };
+    let mut set = variables.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
+    let Some((variable, value)) = set.find(|(_, value)| !value.is_empty()) else { return Ok(None) };
     let path = PathBuf::from(value);
     let here = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-    Installation::at(&here, account)
-        .map(Some)
-        .map_err(|reason| DemoError::WrongDirectory { variable: variable.to_owned(), path, reason })
+    Installation::at(&here, account).map(Some).map_err(|reason| DemoError::WrongDirectory {
+        variable: variable.to_owned(),
+        path,
+        reason,
+    })
 }
 
 /// One server of each major, in order, and what was found but can't be used.

@@ -22,7 +22,8 @@ const ATTEMPTS: usize = 3;
 pub struct Proxy {
     program: Program,
     port: u16,
-    admin_port: u16,
+    /// Where it answers HTTP.
+    pub admin_port: u16,
     /// Asks it.
     pub client: Client,
     /// Its configuration.

@@ -68,7 +68,7 @@ impl Load {
     pub async fn failure(&mut self) -> DemoError {
         match self.clients.join_next().await {
             Some(Ok(Err(error))) => error,
-            Some(Err(error)) => DemoError::Failed(vec![format!("a client of the load: {error}")]),
+            Some(Err(error)) => DemoError::Failed(format!("a client of the load: {error}")),
             // Clients go on until they are asked to stop.
             Some(Ok(Ok(()))) | None => std::future::pending().await,
         }
@@ -81,7 +81,7 @@ impl Load {
     pub async fn finish(mut self) -> Result<Arc<Tally>, DemoError> {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {
-            ended.map_err(|error| DemoError::Failed(vec![format!("a client of the load: {error}")]))??;
+            ended.map_err(|error| DemoError::Failed(format!("a client of the load: {error}")))??;
         }
         Ok(self.tally)
     }

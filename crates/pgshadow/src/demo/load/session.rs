@@ -75,9 +75,7 @@ impl Prepared {
                 )
                 .await?,
             take_stock: client
-                .prepare(
-                    "UPDATE stock SET v = (v * 31 + $2) % 1000003, reserved = reserved + $3 WHERE product_id = $1",
-                )
+                .prepare("UPDATE stock SET v = (v * 31 + $2) % 1000003, reserved = reserved + $3 WHERE product_id = $1")
                 .await?,
             delete_order: client.prepare("DELETE FROM orders WHERE id = $1").await?,
             reprice: client

@@ -182,10 +182,8 @@ impl Session {
 
     async fn duplicate(&mut self) -> Result<(), Error> {
         let taken = self.chance.between(1, CUSTOMERS);
-        self.simple(&format!(
-            "INSERT INTO customers (email, name) VALUES ('customer{taken}@example.com', 'too late')"
-        ))
-        .await?;
+        self.simple(&format!("INSERT INTO customers (email, name) VALUES ('customer{taken}@example.com', 'too late')"))
+            .await?;
         Ok(())
     }
 
