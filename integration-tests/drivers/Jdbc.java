@@ -148,11 +148,13 @@ public class Jdbc {
 
     static void copies(Connection connection) throws Exception {
         CopyManager copy = connection.unwrap(PGConnection.class).getCopyAPI();
+        run(connection, "DROP TABLE IF EXISTS jdbc_copy");
+        run(connection, "CREATE TABLE jdbc_copy (v int PRIMARY KEY)");
         StringBuilder text = new StringBuilder();
         for (int v = 200; v < 300; v++) text.append(v).append('\n');
-        check("COPY in", copy.copyIn("COPY jdbc_item (v) FROM STDIN", new StringReader(text.toString())), 100L);
+        check("COPY in", copy.copyIn("COPY jdbc_copy (v) FROM STDIN", new StringReader(text.toString())), 100L);
         StringWriter out = new StringWriter();
-        copy.copyOut("COPY (SELECT v FROM jdbc_item WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT", out);
+        copy.copyOut("COPY (SELECT v FROM jdbc_copy WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT", out);
         check("COPY out", out.toString(), text.toString());
     }
 

@@ -64,12 +64,14 @@ async def transactions(connection):
 
 
 async def copies(connection):
+    await connection.execute("DROP TABLE IF EXISTS asyncpg_copy")
+    await connection.execute("CREATE TABLE asyncpg_copy (v int PRIMARY KEY)")
     rows = [(n,) for n in range(200, 300)]
-    check("COPY in, binary", await connection.copy_records_to_table("asyncpg_item", records=rows, columns=["v"]), "COPY 100")
+    check("COPY in, binary", await connection.copy_records_to_table("asyncpg_copy", records=rows, columns=["v"]), "COPY 100")
     text = io.BytesIO("".join(f"{n}\n" for n in range(300, 310)).encode())
-    check("COPY in, csv", await connection.copy_to_table("asyncpg_item", source=text, columns=["v"], format="csv"), "COPY 10")
+    check("COPY in, csv", await connection.copy_to_table("asyncpg_copy", source=text, columns=["v"], format="csv"), "COPY 10")
     out = io.BytesIO()
-    await connection.copy_from_query("SELECT v FROM asyncpg_item WHERE v BETWEEN 200 AND 299 ORDER BY v", output=out)
+    await connection.copy_from_query("SELECT v FROM asyncpg_copy WHERE v BETWEEN 200 AND 299 ORDER BY v", output=out)
     check("COPY out", out.getvalue().decode(), "".join(f"{n}\n" for n, in rows))
 
 
@@ -81,12 +83,12 @@ async def server_cursor(connection):
 
 async def cancel(connection):
     try:
-        await asyncio.wait_for(connection.execute("SELECT pg_sleep(30)"), 0.5)
+        await asyncio.wait_for(connection.execute("SELECT pg_sleep(30) /* asyncpg */"), 0.5)
         raise SystemExit("the query was not cancelled")
     except asyncio.TimeoutError:
         pass
     check("after cancel", await connection.fetchval("SELECT 1"), 1)
-    running = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'")
+    running = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg\\_sleep(30) /* asyncpg%'")
     check("nothing sleeps any more", running, 0)
 
 

@@ -24,8 +24,9 @@ PLACE = {
 connection = pg8000.native.Connection(**PLACE)
 run = connection.run
 run("SET TimeZone = 'UTC'")
-run("DROP TABLE IF EXISTS pg8000_item, pg8000_value")
+run("DROP TABLE IF EXISTS pg8000_item, pg8000_value, pg8000_copy")
 run("CREATE TABLE pg8000_item (id serial PRIMARY KEY, v int NOT NULL UNIQUE)")
+run("CREATE TABLE pg8000_copy (v int PRIMARY KEY)")
 run("CREATE TABLE pg8000_value (id bigint PRIMARY KEY, n numeric, ints int[], j jsonb, t timestamptz, b bytea)")
 
 # values
@@ -69,10 +70,10 @@ check("savepoint and rollback", run("SELECT v FROM pg8000_item WHERE v BETWEEN 1
 
 # COPY
 text = "".join(f"{n}\n" for n in range(200, 300)).encode()
-run("COPY pg8000_item (v) FROM STDIN", stream=io.BytesIO(text))
+run("COPY pg8000_copy (v) FROM STDIN", stream=io.BytesIO(text))
 check("COPY in", connection.row_count, 100)
 out = io.BytesIO()
-run("COPY (SELECT v FROM pg8000_item WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT", stream=out)
+run("COPY (SELECT v FROM pg8000_copy WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT", stream=out)
 check("COPY out", out.getvalue(), text)
 
 # a cursor in SQL

@@ -15,16 +15,17 @@ check() { # check WHAT GOT EXPECTED
 
 run >"$work/made" 2>&1 <<'SQL' || { cat "$work/made"; exit 1; }
 SET client_min_messages = warning;
-DROP TABLE IF EXISTS psql_item, psql_value;
+DROP TABLE IF EXISTS psql_item, psql_value, psql_copy, psql_execute;
 CREATE TABLE psql_item (id serial PRIMARY KEY, v int NOT NULL UNIQUE);
+CREATE TABLE psql_copy (v int PRIMARY KEY);
+CREATE TABLE psql_execute (v int PRIMARY KEY);
 CREATE TABLE psql_value (id bigint PRIMARY KEY, n numeric, ints int[], texts text[], j jsonb, t timestamptz, b bytea);
-PREPARE put AS INSERT INTO psql_item (v) VALUES ($1) RETURNING v;
 SQL
 
 # prepared in SQL, executed more than five times in one session
 got=$(
     {
-        echo "PREPARE put AS INSERT INTO psql_item (v) VALUES (\$1) RETURNING v;"
+        echo "PREPARE put AS INSERT INTO psql_execute (v) VALUES (\$1) RETURNING v;"
         for v in 0 1 2 3 4 5 6 7 8 9 10 11; do echo "EXECUTE put ($v);"; done
     } | run | tr '\n' ' '
 )
@@ -66,10 +67,10 @@ check "one transaction" "$(run -c "SELECT count(*) FROM psql_item WHERE v = 103"
 
 # COPY, both ways
 seq 200 299 >"$work/in"
-run -c "\\copy psql_item (v) from '$work/in'"
-run -c "\\copy (SELECT v FROM psql_item WHERE v BETWEEN 200 AND 299 ORDER BY v) to '$work/out'"
+run -c "\\copy psql_copy (v) from '$work/in'"
+run -c "\\copy (SELECT v FROM psql_copy WHERE v BETWEEN 200 AND 299 ORDER BY v) to '$work/out'"
 cmp "$work/in" "$work/out"
-{ echo "COPY psql_item (v) FROM STDIN;"; seq 300 309; echo '\.'; echo "SELECT count(*) FROM psql_item WHERE v BETWEEN 300 AND 309;"; } | run >"$work/out"
+{ echo "COPY psql_copy (v) FROM STDIN;"; seq 300 309; echo '\.'; echo "SELECT count(*) FROM psql_copy WHERE v BETWEEN 300 AND 309;"; } | run >"$work/out"
 check "COPY in a script" "$(cat "$work/out")" 10
 
 # a cursor behind FETCH_COUNT, and a statement that is only described

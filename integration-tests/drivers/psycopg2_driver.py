@@ -18,8 +18,10 @@ def check(what, got, expected):
 connection = psycopg2.connect("")
 cursor = connection.cursor()
 cursor.execute("SET TimeZone = 'UTC'")
-cursor.execute("DROP TABLE IF EXISTS psycopg2_item, psycopg2_value")
+cursor.execute("DROP TABLE IF EXISTS psycopg2_item, psycopg2_value, psycopg2_copy, psycopg2_execute")
 cursor.execute("CREATE TABLE psycopg2_item (id serial PRIMARY KEY, v int NOT NULL UNIQUE)")
+cursor.execute("CREATE TABLE psycopg2_copy (v int PRIMARY KEY)")
+cursor.execute("CREATE TABLE psycopg2_execute (v int PRIMARY KEY)")
 cursor.execute(
     "CREATE TABLE psycopg2_value (id bigint PRIMARY KEY, n numeric, ints int[], texts text[], j jsonb, t timestamptz, b bytea)"
 )
@@ -46,7 +48,7 @@ check("bytea", bytes(got[6]), b"\x00\xff\\x")
 connection.commit()
 
 # a statement prepared in SQL, executed more than five times
-cursor.execute("PREPARE put AS INSERT INTO psycopg2_item (v) VALUES ($1) RETURNING v")
+cursor.execute("PREPARE put AS INSERT INTO psycopg2_execute (v) VALUES ($1) RETURNING v")
 for number in range(12):
     cursor.execute("EXECUTE put (%s)", (number,))
     check("EXECUTE", cursor.fetchone(), (number,))
@@ -82,10 +84,10 @@ except psycopg2.errors.InFailedSqlTransaction:
 
 # COPY
 text = "".join(f"{n}\n" for n in range(200, 300))
-cursor.copy_expert("COPY psycopg2_item (v) FROM STDIN", io.StringIO(text))
+cursor.copy_expert("COPY psycopg2_copy (v) FROM STDIN", io.StringIO(text))
 check("COPY in", cursor.rowcount, 100)
 out = io.StringIO()
-cursor.copy_expert("COPY (SELECT v FROM psycopg2_item WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT", out)
+cursor.copy_expert("COPY (SELECT v FROM psycopg2_copy WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT", out)
 check("COPY out", out.getvalue(), text)
 connection.commit()
 

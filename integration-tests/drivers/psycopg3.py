@@ -81,24 +81,26 @@ def transactions(connection):
 
 def copies(connection):
     rows = [(200 + n,) for n in range(100)]
+    connection.execute("DROP TABLE IF EXISTS psycopg3_copy")
+    connection.execute("CREATE TABLE psycopg3_copy (v int PRIMARY KEY)")
     with connection.cursor() as cursor:
-        with cursor.copy("COPY psycopg3_item (v) FROM STDIN") as copy:
+        with cursor.copy("COPY psycopg3_copy (v) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
         check("COPY in", cursor.rowcount, 100)
-        with cursor.copy("COPY psycopg3_item (id, v) FROM STDIN (FORMAT binary)") as copy:
-            copy.set_types(["int4", "int4"])
-            copy.write_row((100_000, 400))
-        with cursor.copy("COPY (SELECT v FROM psycopg3_item WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT") as copy:
+        with cursor.copy("COPY psycopg3_copy (v) FROM STDIN (FORMAT binary)") as copy:
+            copy.set_types(["int4"])
+            copy.write_row((400,))
+        with cursor.copy("COPY (SELECT v FROM psycopg3_copy WHERE v BETWEEN 200 AND 299 ORDER BY v) TO STDOUT") as copy:
             copy.set_types(["int4"])
             check("COPY out", list(copy.rows()), rows)
         try:
-            with cursor.copy("COPY psycopg3_item (v) FROM STDIN") as copy:
+            with cursor.copy("COPY psycopg3_copy (v) FROM STDIN") as copy:
                 copy.write_row((500,))
                 raise RuntimeError  # ends in CopyFail
         except RuntimeError:
             pass
-        check("COPY failed", cursor.execute("SELECT count(*) FROM psycopg3_item WHERE v = 500").fetchone(), (0,))
+        check("COPY failed", cursor.execute("SELECT count(*) FROM psycopg3_copy WHERE v = 500").fetchone(), (0,))
 
 
 def pipeline(connection):

@@ -35,6 +35,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod scene;
 pub mod workload;
 
 /// How often a scenario with chance in it runs: once in `make test`, many times in `make conform` (`PGSHADOW_REPEATS`).

@@ -272,6 +272,14 @@ impl Pgshadow {
         assert!(spotless, "{status:#}\n{:#}", self.report());
     }
 
+    /// Names of the tables that it calls suspect.
+    #[track_caller]
+    pub fn suspect_tables(&self) -> Vec<String> {
+        let status = self.status();
+        let tables = status["suspect_tables"].as_array().expect("status --json has suspect_tables");
+        tables.iter().map(|suspect| suspect["table"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// GET on the admin address: status code and body.
     pub fn http(&self, path: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], self.admin_port).into(), LIMIT)?;

@@ -1,0 +1,139 @@
+//! What can't be captured exactly is declared: its tables are suspect with a reason, all others stay equal.
+use integration_tests::scene::Scene;
+
+const KEYED: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, s text); CREATE TABLE other (id int PRIMARY KEY, v int);
+    INSERT INTO t SELECT g, g * 10, 'row ' || g FROM generate_series(1, 20) g; INSERT INTO other VALUES (1, 1);";
+
+#[track_caller]
+fn declared(schema: &str, script: &str, expected: &[(&str, &str)]) {
+    let scene = Scene::of(&format!("{KEYED} {schema}"));
+    scene.app().psql(&format!("{script}; UPDATE other SET v = v + 1;"));
+    scene.expect_suspects(expected);
+}
+
+#[test]
+fn an_assigned_key() {
+    declared("", "UPDATE t SET id = id + 1000 WHERE id = 1", &[("public.t", "key was assigned")]);
+}
+
+#[test]
+fn an_update_of_rows_without_a_key() {
+    declared("CREATE TABLE k (v int);", "INSERT INTO k VALUES (1), (1); UPDATE k SET v = 2", &[("public.k", "no key")]);
+}
+
+#[test]
+fn a_write_inside_with() {
+    let script = "WITH gone AS (DELETE FROM t WHERE id < 3 RETURNING *) INSERT INTO k SELECT id FROM gone";
+    declared("CREATE TABLE k (id int PRIMARY KEY);", script, &[("public.t", "WITH"), ("public.k", "WITH")]);
+}
+
+#[test]
+fn a_write_through_a_view() {
+    declared("CREATE VIEW w AS SELECT * FROM t;", "UPDATE w SET v = 1 WHERE id = 1", &[("public.t", "view")]);
+}
+
+#[test]
+fn rules() {
+    let schema = "CREATE TABLE r (id int PRIMARY KEY); CREATE RULE twice AS ON INSERT TO r DO ALSO INSERT INTO t VALUES (NEW.id + 500);";
+    let scene = Scene::of(&format!("{KEYED} {schema}"));
+    scene.app().psql("INSERT INTO r VALUES (1)");
+    scene.drain();
+    let tables: Vec<_> = scene.suspects().into_iter().map(|(table, _)| table).collect();
+    assert!(tables.contains(&"public.r".to_owned()) && tables.contains(&"public.t".to_owned()), "{tables:?}");
+}
+
+#[test]
+fn what_a_block_or_procedure_writes() {
+    let schema = "CREATE PROCEDURE p() LANGUAGE sql AS 'DELETE FROM k';
+        CREATE TABLE k (id int PRIMARY KEY); INSERT INTO k VALUES (1);";
+    let script = "DO $$ BEGIN UPDATE t SET v = 0; END $$; CALL p()";
+    declared(schema, script, &[("public.t", ""), ("public.k", "")]);
+}
+
+#[test]
+fn what_a_function_writes() {
+    let schema = "CREATE TABLE k (id int PRIMARY KEY);
+        CREATE FUNCTION f(i int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO k VALUES (i); RETURN i; END';";
+    declared(schema, "SELECT f(1); SELECT f(g) FROM generate_series(2, 4) g", &[("public.k", "")]);
+}
+
+#[test]
+fn what_a_trigger_writes() {
+    let schema = "CREATE TABLE audit (id serial PRIMARY KEY, what text);
+        CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit (what) VALUES (TG_OP); RETURN NULL; END';
+        CREATE TRIGGER noted AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION noted();";
+    let script = "UPDATE t SET v = 1 WHERE id = 1";
+    declared(schema, script, &[("public.audit", ""), ("public.t", "AFTER triggers")]);
+}
+
+#[test]
+fn a_before_trigger_changes_the_row() {
+    // Its image is what was stored: exact, whatever the trigger did.
+    let scene = Scene::of(&format!(
+        "{KEYED} CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.s := upper(NEW.s); RETURN NEW; END';
+        CREATE TRIGGER shout BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION shout();"
+    ));
+    scene.app().psql("UPDATE t SET v = 1 WHERE id = 1; INSERT INTO t VALUES (100, 1, 'abc');");
+    scene.drain();
+    let differences = integration_tests::equal::differences(&scene.source, &scene.target);
+    assert!(differences.is_empty(), "{differences:?}");
+    assert_eq!(scene.pgshadow.status()["findings_open"], 0);
+}
+
+#[test]
+fn a_merge() {
+    let script = "MERGE INTO t USING other o ON t.id = o.id WHEN MATCHED THEN UPDATE SET v = 5 WHEN NOT MATCHED THEN DO NOTHING";
+    declared("", script, &[("public.t", "MERGE")]);
+}
+
+#[test]
+fn an_explained_write() {
+    declared("", "EXPLAIN (ANALYZE, COSTS OFF) DELETE FROM t WHERE id = 1", &[("public.t", "EXPLAIN ANALYZE")]);
+}
+
+#[test]
+fn ddl_that_computes_values() {
+    let script = "CREATE TABLE copied AS SELECT * FROM t WHERE id < 5; ALTER TABLE t ADD COLUMN r float8 DEFAULT random();
+        CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO plain VALUES (1)";
+    declared("", script, &[("public.copied", ""), ("public.t", "")]);
+}
+
+#[test]
+fn a_copy_that_stores_something_else() {
+    let scene = Scene::of(&format!("{KEYED} CREATE TABLE k (id serial PRIMARY KEY, v int);"));
+    scene.app().psql("COPY t FROM STDIN WHERE id > 100;\n50\t1\ta\n101\t1\tb\n\\.\nCOPY k (v) FROM STDIN;\n1\n2\n\\.\n");
+    scene.expect_suspects(&[("public.t", "WHERE"), ("public.k", "default is computed")]);
+}
+
+#[test]
+fn inheritance_children_and_row_level_security() {
+    let schema = "CREATE TABLE parent (id int PRIMARY KEY, v int); CREATE TABLE child () INHERITS (parent);
+        CREATE TABLE secret (id int PRIMARY KEY, who text, v int); INSERT INTO secret VALUES (1, 'app', 1), (2, 'b', 1);
+        ALTER TABLE secret ENABLE ROW LEVEL SECURITY; ALTER TABLE secret FORCE ROW LEVEL SECURITY;
+        CREATE POLICY own ON secret USING (who = current_user);";
+    let script = "INSERT INTO parent VALUES (1, 1); INSERT INTO child VALUES (2, 2); UPDATE parent SET v = 5; UPDATE secret SET v = 2";
+    let expected = [("public.parent", "inheritance"), ("public.child", "inheritance"), ("public.secret", "row-level security")];
+    declared(schema, script, &expected);
+}
+
+#[test]
+fn a_prepared_transaction() {
+    let script = "BEGIN; UPDATE t SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'gid'; COMMIT PREPARED 'gid'";
+    let scene = Scene::of(KEYED);
+    scene.app().psql(script);
+    scene.drain();
+    let suspect = scene.suspects().iter().any(|(table, _)| table == "public.t");
+    let equal = integration_tests::equal::differences(&scene.source, &scene.target).is_empty();
+    assert!(suspect || equal, "a prepared transaction's rows are there, or their table is suspect");
+}
+
+#[test]
+fn an_excluded_table_is_neither_mirrored_nor_suspect() {
+    let scene = Scene::with(KEYED, "", |builder| builder.set("mirror", "exclude", "[\"public.t\"]"));
+    scene.app().psql("UPDATE t SET v = -1; UPDATE other SET v = 9;");
+    scene.drain();
+    assert_eq!(scene.suspects(), []);
+    let differences = integration_tests::equal::differences(&scene.source, &scene.target);
+    let tables: Vec<_> = differences.iter().map(|difference| difference.table.as_str()).collect();
+    assert_eq!(tables, ["public.t"]);
+}

@@ -1,0 +1,163 @@
+//! What reaches more than one row or table at once, through pgshadow from the older to the newest server: foreign keys,
+//! COPY, TRUNCATE, DDL, roles. Afterwards both databases are equal, and nothing was noticed, mended or declared suspect.
+use integration_tests::scene::Scene;
+
+#[track_caller]
+fn exact(schema: &str, script: &str) {
+    let scene = Scene::of(schema);
+    scene.app().psql(script);
+    scene.expect_exact();
+}
+
+const KEYED: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, s text);
+    INSERT INTO t SELECT g, g * 10, 'row ' || g FROM generate_series(1, 20) g;";
+
+#[test]
+fn foreign_keys_cascade_and_set_null() {
+    exact(
+        "CREATE TABLE a (id int PRIMARY KEY, v int);
+        CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a ON DELETE CASCADE, v int);
+        CREATE TABLE c (id int PRIMARY KEY, b int REFERENCES b ON DELETE CASCADE);
+        CREATE TABLE d (id int PRIMARY KEY, a int REFERENCES a ON DELETE SET NULL);
+        CREATE TABLE self (id int PRIMARY KEY, up int REFERENCES self ON DELETE CASCADE);
+        INSERT INTO a SELECT g, g FROM generate_series(1, 10) g; INSERT INTO b SELECT g, 1 + g % 10, g FROM generate_series(1, 40) g;
+        INSERT INTO c SELECT g, 1 + g % 40 FROM generate_series(1, 80) g; INSERT INTO d SELECT g, 1 + g % 10 FROM generate_series(1, 20) g;
+        INSERT INTO self SELECT g, nullif(g - 1, 0) FROM generate_series(1, 9) g;",
+        "DELETE FROM a WHERE id = 1; DELETE FROM a WHERE id IN (2, 3);
+        BEGIN; DELETE FROM b WHERE id = 5; INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (5, 1, 1); COMMIT;
+        BEGIN; DELETE FROM a WHERE id = 4; ROLLBACK; DELETE FROM self WHERE id = 5; UPDATE b SET a = 1 WHERE id = 7;
+        BEGIN; DELETE FROM a WHERE id = 5; SAVEPOINT s; DELETE FROM a WHERE id = 6; ROLLBACK TO s; COMMIT;",
+    );
+}
+
+#[test]
+fn a_foreign_key_violation_reaches_the_client_and_nobody_else() {
+    let scene = Scene::of(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int NOT NULL REFERENCES a);
+        INSERT INTO a VALUES (1), (2); INSERT INTO b VALUES (1, 1);",
+    );
+    for refused in ["INSERT INTO b VALUES (2, 99)", "DELETE FROM a WHERE id = 1"] {
+        assert!(scene.app().try_psql(refused).unwrap_err().contains("23503"), "{refused}");
+    }
+    scene.app().psql("DELETE FROM a WHERE id = 2; INSERT INTO b VALUES (2, 1)");
+    scene.expect_exact();
+}
+
+#[test]
+fn deferred_constraints_are_checked_at_the_end() {
+    let scene = Scene::of(
+        "CREATE TABLE a (id int PRIMARY KEY);
+        CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a DEFERRABLE INITIALLY DEFERRED);
+        CREATE TABLE u (id int PRIMARY KEY, n int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO u VALUES (1, 1), (2, 2);",
+    );
+    scene.app().psql(
+        "BEGIN; INSERT INTO b VALUES (1, 1); INSERT INTO a VALUES (1); COMMIT;
+        BEGIN; SET CONSTRAINTS ALL IMMEDIATE; INSERT INTO a VALUES (2); INSERT INTO b VALUES (2, 2); COMMIT;
+        BEGIN; UPDATE u SET n = 2 WHERE id = 1; UPDATE u SET n = 1 WHERE id = 2; COMMIT;",
+    );
+    let refused = scene.app().try_psql("BEGIN; INSERT INTO b VALUES (3, 99); COMMIT;").unwrap_err();
+    assert!(refused.contains("23503"), "{refused}");
+    scene.expect_exact();
+}
+
+#[test]
+fn unique_values_move_between_rows() {
+    exact(
+        "CREATE TABLE u (id int PRIMARY KEY, n int UNIQUE, v int); INSERT INTO u VALUES (1, 1, 0), (2, 2, 0), (3, 3, 0);",
+        "BEGIN; UPDATE u SET n = 10 WHERE id = 1; UPDATE u SET n = 1 WHERE id = 2; UPDATE u SET n = 2 WHERE id = 1; COMMIT;
+        DELETE FROM u WHERE id = 3; INSERT INTO u VALUES (4, 3, 1); UPDATE u SET n = n + 100;
+        DELETE FROM u WHERE id = 4; INSERT INTO u VALUES (4, 103, 2); UPDATE u SET v = 1 WHERE n = 101;",
+    );
+}
+
+#[test]
+fn copy_from_stdin_in_text_and_csv() {
+    exact(
+        &format!("{KEYED} CREATE TABLE serial_one (id serial PRIMARY KEY, v text, n numeric DEFAULT 7);"),
+        "COPY t FROM STDIN;\n100\t1\ta\\tb\\\\\n101\t\\N\tü\n\\.\n\
+        COPY t (s, id) FROM STDIN WITH (FORMAT csv, HEADER);\ns,id\n\"quoted, \"\"text\"\"\",102\n,103\n\\.\n\
+        BEGIN;\nCOPY t FROM STDIN WITH (DELIMITER '|', NULL 'null');\n104|null|x\n\\.\nUPDATE t SET v = 5 WHERE id = 104;\nCOMMIT;\n\
+        BEGIN;\nCOPY t FROM STDIN;\n105\t1\trolled back\n\\.\nROLLBACK;\n\
+        COPY t FROM STDIN;\n\\.\n\
+        COPY serial_one (id, v) FROM STDIN;\n50\tx\n\\.\n\
+        COPY (SELECT id FROM t WHERE id > 100 ORDER BY id) TO STDOUT;\n",
+    );
+}
+
+#[test]
+fn a_failed_copy_leaves_nothing() {
+    let scene = Scene::of(KEYED);
+    let refused = scene.app().try_psql("COPY t FROM STDIN;\n100\t1\ta\n1\t1\tdouble\n\\.\n").unwrap_err();
+    assert!(refused.contains("23505"), "{refused}");
+    scene.app().psql("INSERT INTO t VALUES (200)");
+    scene.expect_exact();
+}
+
+#[test]
+fn truncate_is_a_barrier_for_its_tables() {
+    exact(
+        &format!(
+            "{KEYED} CREATE TABLE a (id serial PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
+            INSERT INTO a (v) VALUES (1), (2); INSERT INTO b VALUES (1, 1);"
+        ),
+        "INSERT INTO t VALUES (100); TRUNCATE t; INSERT INTO t VALUES (1);
+        BEGIN; TRUNCATE t; INSERT INTO t VALUES (2); ROLLBACK; BEGIN; INSERT INTO t VALUES (3); TRUNCATE ONLY t; INSERT INTO t VALUES (4); COMMIT;
+        TRUNCATE a, b RESTART IDENTITY; INSERT INTO a (v) VALUES (1); TRUNCATE a CASCADE; INSERT INTO a VALUES (9, 9); INSERT INTO b VALUES (1, 9);",
+    );
+}
+
+#[test]
+fn tables_are_made_altered_and_dropped() {
+    exact(
+        KEYED,
+        "CREATE TABLE fresh (id int PRIMARY KEY, v int); INSERT INTO fresh VALUES (1, 1), (2, 2);
+        ALTER TABLE fresh ADD COLUMN s text; UPDATE fresh SET s = 'x' WHERE id = 1; ALTER TABLE fresh RENAME COLUMN v TO w;
+        UPDATE fresh SET w = 5; ALTER TABLE fresh DROP COLUMN s; INSERT INTO fresh VALUES (3, 3);
+        CREATE INDEX fresh_w ON fresh (w); ALTER TABLE fresh RENAME TO renamed; INSERT INTO renamed VALUES (4, 4);
+        ALTER TABLE t ADD COLUMN extra int NOT NULL DEFAULT 7; UPDATE t SET extra = 8 WHERE id < 5; INSERT INTO t VALUES (100, 1, 'x', 9);
+        ALTER TABLE t ADD CONSTRAINT positive CHECK (id > 0); CREATE UNIQUE INDEX ON t (s); INSERT INTO t VALUES (101, 1, 'y', 9);
+        CREATE SCHEMA s2; CREATE TABLE s2.x (id int PRIMARY KEY); INSERT INTO s2.x VALUES (1); DROP TABLE renamed;
+        CREATE VIEW seen AS SELECT * FROM t; COMMENT ON TABLE t IS 'a; comment'; DROP VIEW seen;
+        CREATE TYPE colour AS ENUM ('red'); ALTER TYPE colour ADD VALUE 'blue'; CREATE TABLE paint (id int PRIMARY KEY, c colour, cs colour[]);
+        INSERT INTO paint VALUES (1, 'blue', '{red,blue}');",
+    );
+}
+
+#[test]
+fn ddl_in_transactions_with_rows_around_it() {
+    exact(
+        KEYED,
+        "BEGIN; CREATE TABLE x (id int PRIMARY KEY); INSERT INTO x VALUES (1); ALTER TABLE x ADD COLUMN v int; INSERT INTO x VALUES (2, 2); COMMIT;
+        BEGIN; CREATE TABLE y (id int PRIMARY KEY); INSERT INTO y VALUES (1); ROLLBACK;
+        BEGIN; ALTER TABLE t ADD COLUMN z int; UPDATE t SET z = 1 WHERE id = 1; ROLLBACK; UPDATE t SET v = 1 WHERE id = 2;
+        BEGIN; INSERT INTO x VALUES (3, 3); DROP TABLE t; COMMIT; CREATE TABLE t (s text PRIMARY KEY); INSERT INTO t VALUES ('other');",
+    );
+}
+
+#[test]
+fn a_latin1_session_writes_what_it_means() {
+    let scene = Scene::of(KEYED);
+    scene.app().psql(
+        "UPDATE t SET s = 'ü' WHERE id = 1; SET client_encoding = 'LATIN1';
+        UPDATE t SET s = s || '!' WHERE id IN (1, 2); INSERT INTO t VALUES (100, 1, U&'\\00e4\\00f6'); DELETE FROM t WHERE id = 3;
+        UPDATE t SET s = chr(8364) WHERE id = 4;",
+    );
+    assert_eq!(scene.source.psql("SELECT s FROM t WHERE id IN (1, 4, 100) ORDER BY id"), "ü!\n€\näö");
+    scene.expect_exact();
+}
+
+#[test]
+fn another_role_writes_with_its_own_rights() {
+    let scene = Scene::of(KEYED);
+    for server in integration_tests::scene::servers() {
+        // Roles are the cluster's.
+        server.superuser().psql("CREATE ROLE writer; GRANT writer TO app;");
+    }
+    for place in [&scene.source, &scene.target] {
+        place.psql("GRANT SELECT, INSERT, UPDATE ON t TO writer");
+    }
+    let refused = scene.app().try_psql("SET ROLE writer; UPDATE t SET v = 1 WHERE id = 1; DELETE FROM t;").unwrap_err();
+    assert!(refused.contains("42501"), "{refused}");
+    scene.app().psql("SET ROLE writer; INSERT INTO t VALUES (100); RESET ROLE; DELETE FROM t WHERE id = 2;");
+    scene.expect_exact();
+}
