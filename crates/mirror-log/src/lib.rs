@@ -20,8 +20,8 @@
 //! that the caller believes to be there, and nobody waits for somebody who waits for him:
 //! - [`AppendError::Busy`]: the buffer is full, or the next segment is still being prepared. Both pass without
 //!   anybody's help but the log's own threads, which wait for nobody. [`Log::append_wait`] waits for that.
-//! - [`AppendError::Full`]: `size_max` is reached, or the disk has no space. An eighth of `size_max` is kept from
-//!   intents, for what ends those under way. With [`OnFull::StopMirroring`] the log takes no intents from then on, and
+//! - [`AppendError::Full`]: `size_max` is reached, or the disk has no space. An eighth of `size_max` (without
+//!   disk space: half a segment) is kept from intents, for what ends those under way. With [`OnFull::StopMirroring`] the log takes no intents from then on, and
 //!   the caller calls [`Log::mark_stopped`] before it forwards the write. With [`OnFull::BlockWrites`] `append_wait`
 //!   waits for [`Log::trim`]; so whoever trims must not wait for an append.
 //!

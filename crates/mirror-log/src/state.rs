@@ -115,8 +115,9 @@ impl State {
         }
     }
 
-    pub fn size_reserved(&self) -> u64 {
-        self.options.size_max / 8
+    /// Kept from intents. Where the disk gives nothing more, little is left to keep, and it may be a passing fault.
+    fn reserved(&self) -> u64 {
+        if self.no_space.is_some() { self.options.segment_size / 2 } else { self.options.size_max / 8 }
     }
 
     fn record_bytes_max(&self) -> u64 {
@@ -168,9 +169,9 @@ impl State {
         if bytes > bytes_max { Err(AppendError::TooLarge { bytes, bytes_max }) } else { Ok(()) }
     }
 
-    /// The last eighth is kept for what ends transactions that are under way.
+    /// The rest is kept for what ends transactions that are under way.
     fn check_reserve(&mut self, kind: u32, bytes: u64) -> Result<(), AppendError> {
-        if kind == INTENT && self.room() < bytes + self.size_reserved() { Err(self.refuse(kind)) } else { Ok(()) }
+        if kind == INTENT && self.room() < bytes + self.reserved() { Err(self.refuse(kind)) } else { Ok(()) }
     }
 
     /// Bytes that could still be appended.
