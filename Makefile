@@ -39,8 +39,10 @@ build: build-deps
 
 # make bench     pgbench through everything there is to compare with (FULL=1: all of it); under an hour, resumable
 bench: demo-deps
+	scripts/bench/pgbouncer.sh
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
-	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench.py
+	$(ENV) && $(CARGO) build --release -p integration-tests --example forwarder
+	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench
 
 # make conform   PostgreSQL's regression and isolation suites, the drivers, the long repeats of the scenarios
 conform: test-deps
