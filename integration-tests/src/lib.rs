@@ -29,6 +29,7 @@ pub mod client;
 pub mod drivers;
 pub mod equal;
 pub mod fault;
+pub mod history;
 pub mod installation;
 pub mod port;
 pub mod postgres;

@@ -78,7 +78,6 @@ fn copy_from_stdin_in_text_and_csv() {
         COPY t (s, id) FROM STDIN WITH (FORMAT csv, HEADER);\ns,id\n\"quoted, \"\"text\"\"\",102\n,103\n\\.\n\
         BEGIN;\nCOPY t FROM STDIN WITH (DELIMITER '|', NULL 'null');\n104|null|x\n\\.\nUPDATE t SET v = 5 WHERE id = 104;\nCOMMIT;\n\
         BEGIN;\nCOPY t FROM STDIN;\n105\t1\trolled back\n\\.\nROLLBACK;\n\
-        COPY t FROM STDIN;\n\\.\n\
         COPY serial_one (id, v) FROM STDIN;\n50\tx\n\\.\n\
         COPY (SELECT id FROM t WHERE id > 100 ORDER BY id) TO STDOUT;\n",
     );

@@ -13,7 +13,7 @@ def describe(site):
         "cpus": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": _system(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "sync_us": _sync_us(site.work),
         "file_system": _file_system(site.work),
         "source": site.source.version,
@@ -58,7 +58,13 @@ def _system():
 
 
 def _file_system(directory):
-    return _first_line(["stat", "-f", "-c", "%T", directory])
+    best = ("", "unknown")
+    with open("/proc/mounts", encoding="utf-8") as file:
+        for line in file:
+            _, place, kind, *_ = line.split(" ")
+            if os.path.commonpath([place, directory]) == place and len(place) >= len(best[0]):
+                best = (place, kind)
+    return best[1]
 
 
 def _sync_us(directory):

@@ -60,7 +60,9 @@ fn entry(sequence: Sequence, token: u64, rows: &[u8]) -> Entry {
 }
 
 fn book() -> OrderBook {
-    OrderBook::new(64 << 20)
+    let book = OrderBook::new(64 << 20);
+    book.set_epoch(Epoch(1));
+    book
 }
 
 fn take(book: &OrderBook) -> Vec<Sequence> {
@@ -120,12 +122,12 @@ fn the_position_keeps_what_is_applied_above_the_oldest_open_one() {
     }
     assert_eq!(take(&book), [5, 8]);
     let position = book.position_with(&[5, 8]);
-    assert_eq!((position.below, position.above.clone()), (3, vec![5, 8]));
+    assert_eq!((position.below, position.above.clone()), (3, vec![5..9]));
     assert!(position.contains(2) && position.contains(5) && !position.contains(3) && !position.contains(9));
     book.applied(&[5, 8]);
     book.settle(3, 0, None);
     assert_eq!(book.applied_position(), crate::AppliedPosition { below: 9, above: vec![] });
-    assert!(book.begin(7).is_err(), "the position has passed it");
+    assert!(book.begin(7) == Err(crate::BeganLate(7)), "the position has passed it");
     assert!(book.begin(9).is_ok());
 }
 
@@ -139,7 +141,7 @@ fn what_the_shadow_holds_is_not_taken_again() {
         book.settle(s, 0, Some(entry(s, s, &[u8::try_from(s).unwrap()])));
     }
     book.settle(2, 0, None);
-    book.restore(&crate::AppliedPosition { below: 3, above: vec![4, 6] });
+    book.restore(&crate::AppliedPosition { below: 3, above: vec![4..5, 6..7] });
     assert_eq!(take(&book), [5]);
     book.settle(6, 0, Some(entry(6, 6, &[6])));
     book.settle(1, 0, Some(entry(1, 1, &[1])));
@@ -177,6 +179,38 @@ fn the_flush_gate_holds_an_entry_until_the_primary_has_flushed() {
     assert!(take(&book).is_empty());
     book.flushed(Lsn(50));
     assert_eq!(take(&book), [1, 2]);
+}
+
+#[test]
+fn a_blocked_statement_that_was_raised_holds_only_what_may_come_after_it() {
+    let book = book();
+    book.begin(1).unwrap();
+    for s in 2..=3 {
+        book.begin(s).unwrap();
+        book.settle(s, book.barrier(), Some(entry(s, s * 10, &[u8::try_from(s).unwrap()])));
+    }
+    assert!(take(&book).is_empty());
+    book.raise(1, Epoch(1), Lsn(25));
+    assert_eq!(take(&book), [2]);
+    book.raise(1, Epoch(1), Lsn(31));
+    assert_eq!(take(&book), [3]);
+    book.applied(&[2, 3]);
+    assert_eq!(book.applied_position(), crate::AppliedPosition { below: 1, above: vec![2..4] });
+}
+
+#[test]
+fn an_entry_that_was_not_flushed_when_its_primary_went_says_so() {
+    let book = book();
+    book.set_epoch(Epoch(1));
+    book.begin(1).unwrap();
+    book.settle(1, 0, Some(Entry { flush_gate: Some(Lsn(50)), ..entry(1, 1, &[1]) }));
+    book.begin(2).unwrap();
+    book.settle(2, 0, Some(Entry { flush_gate: Some(Lsn(10)), ..entry(2, 2, &[2]) }));
+    book.flushed(Lsn(10));
+    let gates = |batch: Vec<Entry>| batch.iter().map(|e| (e.sequence, e.flush_gate)).collect::<Vec<_>>();
+    assert_eq!(gates(book.take_batch(9, 9, None)), [(2, None)]);
+    book.set_epoch(Epoch(2));
+    assert_eq!(gates(book.take_batch(9, 9, None)), [(1, Some(Lsn(50)))]);
 }
 
 #[test]
@@ -254,6 +288,7 @@ enum Step {
     Begin { rows: Vec<u8>, token_lag: u64, aborts: bool },
     Token(usize),
     Settle(usize),
+    Raise(usize),
     Take(usize),
     Apply,
 }
@@ -264,6 +299,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(rows, token_lag, aborts)| Step::Begin { rows, token_lag, aborts }),
         4 => (0_usize..8).prop_map(Step::Token),
         4 => (0_usize..8).prop_map(Step::Settle),
+        1 => (0_usize..4).prop_map(Step::Raise),
         2 => (1_usize..5).prop_map(Step::Take),
         2 => Just(Step::Apply),
     ]
@@ -277,6 +313,7 @@ struct Modelled {
     aborts: bool,
     barrier: Option<BTreeSet<Sequence>>,
     bound: Sequence,
+    raised: bool,
     settled: bool,
     taken: bool,
     applied: bool,
@@ -286,10 +323,12 @@ struct Modelled {
 fn naive_take(all: &[Modelled], n: usize) -> Vec<Sequence> {
     let mut waiting: Vec<&Modelled> = all.iter().filter(|m| m.settled && !m.aborts && !m.taken).collect();
     waiting.sort_by_key(|m| (m.token, m.sequence));
-    let open = |s: &Sequence| all.iter().any(|m| m.sequence == *s && !m.settled);
+    let open = |e: &Modelled, s: &Sequence| {
+        all.iter().any(|m| m.sequence == *s && !m.settled && !(m.raised && e.token < m.token))
+    };
     let (mut chosen, mut held) = (Vec::new(), BTreeSet::new());
     for m in waiting {
-        let blocked = m.barrier.as_ref().unwrap().iter().any(open) || m.rows.iter().any(|r| held.contains(r));
+        let blocked = m.barrier.as_ref().unwrap().iter().any(|s| open(m, s)) || m.rows.iter().any(|r| held.contains(r));
         if blocked {
             held.extend(m.rows.iter().copied());
         } else if chosen.len() < n {
@@ -318,7 +357,7 @@ proptest! {
                     book.begin(sequence).unwrap();
                     let token = (sequence * 3).saturating_sub(token_lag * 5);
                     all.push(Modelled {
-                        sequence, rows, token, aborts, barrier: None, bound: 0, settled: false, taken: false, applied: false,
+                        sequence, rows, token, aborts, barrier: None, bound: 0, raised: false, settled: false, taken: false, applied: false,
                     });
                 }
                 Step::Token(n) => {
@@ -335,9 +374,21 @@ proptest! {
                         book.settle(m.sequence, m.bound, e);
                     }
                 }
+                Step::Raise(n) => {
+                    if let Some(m) = all.iter_mut().filter(|m| !m.settled).nth(n) {
+                        m.raised = true;
+                        book.raise(m.sequence, Epoch(1), Lsn(m.token));
+                    }
+                }
                 Step::Take(n) => {
                     let taken: Vec<_> = book.take_batch(n, usize::MAX, None).iter().map(|e| e.sequence).collect();
-                    prop_assert_eq!(&taken, &naive_take(&all, n));
+                    if all.iter().any(|m| m.raised && !m.settled) {
+                        // The book takes one floor for all that were raised, so it may hold more, never less.
+                        let may = naive_take(&all, usize::MAX);
+                        prop_assert!(taken.iter().all(|s| may.contains(s)), "{:?} of {:?}", taken, may);
+                    } else {
+                        prop_assert_eq!(&taken, &naive_take(&all, n));
+                    }
                     all.iter_mut().filter(|m| taken.contains(&m.sequence)).for_each(|m| m.taken = true);
                 }
                 Step::Apply => {

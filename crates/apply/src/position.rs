@@ -1,24 +1,22 @@
 use pgshadow_model::{Epoch, Order, Sequence};
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// What the shadow holds: exactly-once is kept by it. Written to the shadow in the transaction that applies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AppliedPosition {
     /// Every transaction below is applied, rolled back or had nothing to apply.
     pub below: Sequence,
-    /// Those applied at or above, in rising order.
-    pub above: Vec<Sequence>,
+    /// So is every one in these ranges above, which rise and don't touch.
+    pub above: Vec<Range<Sequence>>,
 }
 
 impl AppliedPosition {
     /// Whether nothing of this transaction is left to be applied.
     #[must_use]
     pub fn contains(&self, sequence: Sequence) -> bool {
-        sequence < self.below || self.above.binary_search(&sequence).is_ok()
-    }
-
-    pub(crate) fn new(below: Sequence, above: BTreeSet<Sequence>) -> Self {
-        Self { below, above: above.into_iter().collect() }
+        let next = self.above.partition_point(|r| r.end <= sequence);
+        sequence < self.below || self.above.get(next).is_some_and(|r| r.contains(&sequence))
     }
 }
 

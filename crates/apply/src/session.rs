@@ -53,6 +53,7 @@ SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalive
 SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
 WHERE name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
 
+/// `applied.above` holds pairs: first and one past the last of each range.
 const SCHEMA: &str = "
 CREATE SCHEMA IF NOT EXISTS pgshadow;
 CREATE TABLE IF NOT EXISTS pgshadow.applied (stream text PRIMARY KEY, below int8 NOT NULL, above int8[] NOT NULL);
@@ -146,8 +147,8 @@ impl Session {
             return Ok(AppliedPosition::default());
         };
         let (below, above): (i64, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
-        let mut above: Vec<u64> = above.into_iter().map(i64::cast_unsigned).collect();
-        above.sort_unstable();
+        let (pairs, _) = above.as_chunks::<2>();
+        let above = pairs.iter().map(|[from, to]| from.cast_unsigned()..to.cast_unsigned()).collect();
         Ok(AppliedPosition { below: below.cast_unsigned(), above })
     }
 
@@ -160,7 +161,8 @@ impl Session {
 
     /// Writes the position, in the transaction that is open.
     pub(crate) async fn write_position(&self, stream: &str, position: &AppliedPosition) -> Result<(), Error> {
-        let above: Vec<i64> = position.above.iter().map(|s| s.cast_signed()).collect();
+        let above: Vec<i64> =
+            position.above.iter().flat_map(|r| [r.start.cast_signed(), r.end.cast_signed()]).collect();
         self.client().execute(&self.write_position, &[&stream, &position.below.cast_signed(), &above]).await?;
         Ok(())
     }

@@ -292,7 +292,8 @@ impl<J: Journal> Session<J> {
             frontend::COPY_DATA => false,
             backend::DATA_ROW => match self.pending.front() {
                 Some(Expected::Query(run)) => {
-                    run.plan.steps.get(run.at).is_none_or(|s| s.strip() != Strip::Nothing) || !run.suffix.is_empty()
+                    run.plan.steps.get(run.at).is_none_or(|s| self.resolved(s).strip() != Strip::Nothing)
+                        || !run.suffix.is_empty()
                 }
                 Some(Expected::Execute(run)) => run.step.strip() != Strip::Nothing,
                 _ => true,

@@ -139,9 +139,23 @@ mod tests {
     #[test]
     fn what_could_be_read_otherwise_has_no_shape() {
         for sql in [
-            "select 1 -- 2", "select /* 1 */ 2", "select $1", "select $$a$$", "select E'a'", "select e'\\''", "select 'a\\'",
-            "select 1; select 2", "select 0x1f", "select 1e5", "select 12abc", "select \"a\"", "select U&'a'", "select 'a", "select 'a'\n'b'",
-            "select 1_000", "select 'a''' 'b'",
+            "select 1 -- 2",
+            "select /* 1 */ 2",
+            "select $1",
+            "select $$a$$",
+            "select E'a'",
+            "select e'\\''",
+            "select 'a\\'",
+            "select 1; select 2",
+            "select 0x1f",
+            "select 1e5",
+            "select 12abc",
+            "select \"a\"",
+            "select U&'a'",
+            "select 'a",
+            "select 'a'\n'b'",
+            "select 1_000",
+            "select 'a''' 'b'",
         ] {
             assert_eq!(text(sql), None, "{sql}");
         }

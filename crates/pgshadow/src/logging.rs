@@ -5,7 +5,8 @@ use tracing_subscriber::EnvFilter;
 /// Sets up the logs of this process: what `RUST_LOG` says, else `level`; JSON when stderr is no terminal, or with
 /// `PGSHADOW_LOG=json` (`PGSHADOW_LOG=text` is the opposite).
 pub fn start(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},tokio_postgres=warn")));
     let json = match std::env::var("PGSHADOW_LOG").as_deref() {
         Ok("json") => true,
         Ok("text") => false,

@@ -1,5 +1,5 @@
 //! The applier against two real servers of different majors. Runs where `PGSHADOW_TEST_NEW_BINDIR` names the newer one.
-#![allow(missing_docs, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod cluster;
 mod rig;

@@ -109,7 +109,8 @@ async fn set_up(arguments: &DemoArguments, scratch: &Scratch, screen: &Screen, p
     }
     if !pair.different() {
         let major = pair.source.major;
-        screen.done("", &format!("only version {major} was found, so this demo crosses no versions; a directory with"))?;
+        screen
+            .done("", &format!("only version {major} was found, so this demo crosses no versions; a directory with"))?;
         screen.done("", "the programs of another can be named: PGSHADOW_PG_OLD_BINDIR, PGSHADOW_PG_NEW_BINDIR")?;
     }
     let seeded = schema::seed(&source.app(), &target.app()).await?;
