@@ -5,7 +5,7 @@ use crate::batch::{BEGIN, role};
 use crate::failure::{Class, classify, is_stale, shadow_error};
 use crate::heal::Target;
 use crate::lane::{Lane, Loaded};
-use crate::report::{Evidence, Reports};
+use crate::report::{Evidence, Report, Reports};
 use crate::rows::{Planned, row_report, run};
 use crate::session::Session;
 use crate::{Error, plan};
@@ -66,6 +66,12 @@ impl Lane {
         last: bool,
     ) -> Result<Option<Refused>, Error> {
         let mut reports = Reports::default();
+        if entry.unsure {
+            session.client().batch_execute(BEGIN).await?;
+            entry.changes.iter().zip(0..).for_each(|(change, n)| reports.add(unsure((entry, n), change)));
+            self.finish(session, std::slice::from_ref(entry), reports).await?;
+            return Ok(None);
+        }
         self.run_outside(session, entry, &mut reports).await?;
         session.client().batch_execute(BEGIN).await?;
         for (n, change) in (0..).zip(entry.changes.iter()) {
@@ -228,6 +234,20 @@ impl Lane {
 /// Whether the entry has rows of this table.
 fn names(entry: &Loaded, table: &QualifiedName) -> bool {
     entry.changes.iter().any(|c| matches!(c, Change::Row(image) if image.relation.name == *table))
+}
+
+/// A change that the primary committed and may have lost when it went: its rows are read again.
+fn unsure(place: (&Loaded, u32), change: &Change) -> Report {
+    let reason = "a transaction on it was not known to be on the primary's disk when that one went down".to_owned();
+    let (heal, tables) = match change {
+        Change::Row(image) if image.relation.key.is_empty() => (Vec::new(), vec![Some(image.relation.name.clone())]),
+        Change::Row(image) => (Target::of(image), Vec::new()),
+        Change::Copy(copy) => (Vec::new(), vec![Some(copy.relation.name.clone())]),
+        Change::Truncate(truncate) => (Vec::new(), truncate.tables.iter().cloned().map(Some).collect()),
+        Change::Ddl(_) => (Vec::new(), vec![None]),
+    };
+    let suspect = tables.into_iter().map(|t| (t, reason.clone())).collect();
+    Report { origin: (place.0.sequence, place.1), finding: None, heal, suspect }
 }
 
 /// Runs the deferred checks now, where their error can still be told apart from the connection's.

@@ -77,11 +77,12 @@ impl Target {
 pub(crate) struct Healing {
     waiting: HashMap<Target, BTreeSet<Origin>>,
     due: Instant,
+    put_off: u32,
 }
 
 impl Default for Healing {
     fn default() -> Self {
-        Self { waiting: HashMap::new(), due: Instant::now() }
+        Self { waiting: HashMap::new(), due: Instant::now(), put_off: 0 }
     }
 }
 
@@ -164,11 +165,14 @@ impl Lane {
             return Ok(());
         }
         self.doing("healing rows");
+        self.healing.put_off = 0;
         self.write_held(session, held).await
     }
 
     fn put_off_healing(&mut self) {
-        self.healing.due = Instant::now() + self.config.heal_retry;
+        // Longer each time: behind a fence that can't be reached the lane is held in vain.
+        self.healing.due = Instant::now() + self.config.heal_retry * 2_u32.pow(self.healing.put_off.min(5));
+        self.healing.put_off += 1;
     }
 
     async fn write_held(&mut self, session: &mut Session, held: Vec<Held>) -> Result<(), Error> {

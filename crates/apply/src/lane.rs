@@ -27,6 +27,8 @@ pub(crate) struct Loaded {
     pub(crate) sequence: Sequence,
     pub(crate) order: Order,
     pub(crate) reply_number: u64,
+    /// The primary may have lost it: its rows are read again instead of applied.
+    pub(crate) unsure: bool,
     pub(crate) changes: Arc<Vec<Change>>,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Lane {
     pub(crate) tolerated: u64,
     trace: Option<Trace>,
     pids: Vec<i32>,
+    /// The applied position as it was last on the shadow.
+    below: Sequence,
     entries_applied: u64,
     rows_applied: u64,
     rate_from: (Instant, u64),
@@ -75,6 +79,7 @@ impl Lane {
             tolerated: 0,
             trace: None,
             pids: Vec::new(),
+            below: 0,
             entries_applied: 0,
             rows_applied: 0,
             rate_from: (Instant::now(), 0),
@@ -116,6 +121,11 @@ impl Lane {
     /// Works on one connection until it is lost.
     async fn serve(&mut self, session: &mut Session) -> Result<Infallible, Error> {
         let position = session.position(&self.config.stream).await?;
+        if position.below < self.below {
+            let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
+            self.suspect(None, reason.to_owned()).await?;
+        }
+        self.below = position.below;
         self.book.restore(&position);
         self.log.applied(position.below);
         self.in_hand.retain(|e| !position.contains(e.sequence));
@@ -124,7 +134,8 @@ impl Lane {
         if let (Some(path), None) = (&self.config.trace, &self.trace) {
             self.trace = Some(Trace::open(path)?);
         }
-        self.shared.update(|s| (s.connected, s.last_error) = (true, None));
+        let to_heal = self.healing.len() as u64;
+        self.shared.update(|s| (s.connected, s.last_error, s.to_heal) = (true, None, to_heal));
         loop {
             if self.in_hand.is_empty() {
                 let batch = self.book.take_batch(self.config.batch_entries_max, self.config.batch_rows_max, None);
@@ -166,7 +177,9 @@ impl Lane {
                 Payload::Spilled => self.read_log(entry.sequence).await?,
             };
             let (sequence, order, reply_number) = (entry.sequence, entry.order, entry.reply_number);
-            self.in_hand.push(Loaded { sequence, order, reply_number, changes: Arc::new(changes) });
+            // The book says a gate only where it was not passed in the life of the primary that set it.
+            let (unsure, changes) = (entry.flush_gate.is_some(), Arc::new(changes));
+            self.in_hand.push(Loaded { sequence, order, reply_number, unsure, changes });
         }
         Ok(())
     }
@@ -259,6 +272,7 @@ impl Lane {
         // Before the book's waiters wake: who sees the entries applied also sees what waits to be healed.
         self.count(entries);
         self.book.applied(&sequences);
+        self.below = position.below;
         self.log.applied(position.below);
         if let Some(trace) = &mut self.trace {
             trace.write(entries)?;
@@ -278,7 +292,7 @@ impl Lane {
             }
             Healing::write(session, &self.config.stream, report).await?;
         }
-        let findings = reports.list.iter().map(|r| (Some(r.origin), r.finding.clone())).collect();
+        let findings = reports.list.iter().filter_map(|r| Some((Some(r.origin), r.finding.clone()?))).collect();
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.record_all(findings)).await??;
         Ok(())
@@ -308,5 +322,5 @@ impl Lane {
 }
 
 fn is_rows_only(entry: &Loaded) -> bool {
-    entry.changes.iter().all(|c| matches!(c, Change::Row(_)))
+    !entry.unsure && entry.changes.iter().all(|c| matches!(c, Change::Row(_)))
 }

@@ -1,3 +1,5 @@
+#![allow(clippy::single_range_in_vec_init)]
+
 use crate::entry::{Entry, Payload};
 use crate::{Fence, OrderBook, Snapshot};
 use bytes::Bytes;

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 /// A finding with its origin and its remedy.
 pub(crate) struct Report {
     pub(crate) origin: Origin,
-    pub(crate) finding: Finding,
+    /// `None`: nothing is wrong, but the row isn't known for certain.
+    pub(crate) finding: Option<Finding>,
     /// Rows to be read again on the primary.
     pub(crate) heal: Vec<Target>,
     /// Tables that can't be healed, and why.

@@ -238,7 +238,7 @@ pub(crate) fn row_report(place: (&Loaded, u32), image: &RowImage, verdict: &Verd
     };
     Report {
         origin: (entry.sequence, change),
-        finding: row_finding(image, entry, verdict, by, !schema),
+        finding: Some(row_finding(image, entry, verdict, by, !schema)),
         heal: if reason.is_none() { crate::heal::Target::of(image) } else { Vec::new() },
         suspect: reason.map(|r| (Some(table.clone()), r)).into_iter().collect(),
     }

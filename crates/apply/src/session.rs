@@ -9,20 +9,31 @@ use crate::{AppliedPosition, Config, Dial, Error};
 use pgshadow_model::{QualifiedName, Relation, RowImage};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_postgres::{Client, Statement};
 
 /// Statements cached; above it the cache starts again.
 const PLANS_MAX: usize = 2000;
+/// How long a table is taken to be as it was read; somebody may add a trigger, or a load may make the table.
+const TABLE_KEPT: Duration = Duration::from_secs(30);
+const ABSENCE_KEPT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Session {
     connected: Connected,
-    tables: HashMap<QualifiedName, Option<Arc<ShadowTable>>>,
+    tables: HashMap<QualifiedName, Known>,
     plans: HashMap<(Arc<Relation>, Form), Option<Arc<Plan>>>,
     write_position: Statement,
     /// The role may set `session_replication_role`.
     pub(crate) may_replica: bool,
     /// The server's process.
     pub(crate) pid: i32,
+}
+
+/// What is known of a table, and since when.
+struct Known {
+    table: Option<Arc<ShadowTable>>,
+    read_at: Instant,
 }
 
 /// A prepared statement for rows of one shape.
@@ -108,10 +119,16 @@ impl Session {
     /// The shadow's table of that name, if it has one.
     pub(crate) async fn table(&mut self, name: &QualifiedName) -> Result<Option<Arc<ShadowTable>>, Error> {
         if let Some(known) = self.tables.get(name) {
-            return Ok(known.clone());
+            let kept = if known.table.is_some() { TABLE_KEPT } else { ABSENCE_KEPT };
+            if known.read_at.elapsed() < kept {
+                return Ok(known.table.clone());
+            }
         }
         let table = ShadowTable::read(&self.connected.client, name).await?.map(Arc::new);
-        self.tables.insert(name.clone(), table.clone());
+        let known = Known { table: table.clone(), read_at: Instant::now() };
+        if self.tables.insert(name.clone(), known).is_some_and(|before| before.table != table) {
+            self.plans.retain(|(relation, _), _| relation.name != *name);
+        }
         Ok(table)
     }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 /// A column of the shadow's table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) shape: ShadowColumn,
     pub(crate) identity_always: bool,
@@ -16,7 +16,7 @@ pub(crate) struct TableColumn {
 }
 
 /// A table of the shadow.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ShadowTable {
     pub(crate) columns: HashMap<String, TableColumn>,
     /// Has user triggers that fire in an ordinary session.

@@ -103,7 +103,7 @@ impl Lane {
         }
         reports.add(Report {
             origin: (place.0.sequence, place.1),
-            finding: statement_finding(place.0, change, tables.first(), error, sql),
+            finding: Some(statement_finding(place.0, change, tables.first(), error, sql)),
             heal: Vec::new(),
             suspect: tables
                 .into_iter()

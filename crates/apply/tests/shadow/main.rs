@@ -398,3 +398,51 @@ async fn without_the_right_to_silence_triggers_their_tables_are_suspect() {
     assert!(rig.suspects()[0].contains("may not set session_replication_role"), "{:?}", rig.suspects());
     assert_eq!(rig.suspects().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_primary_may_have_lost_is_read_again_and_not_applied() {
+    let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old'), (2, 'old')";
+    let Some(mut rig) = Rig::new(schema).await else { return };
+    let t = relation(&rig.on_primary, "t").await;
+    // Gated far above what is ever flushed; then the row is set back, as a primary that lost the commit has it.
+    rig.gate.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    let s = rig.session().await;
+    s.autocommit(&write(&t, Update, "UPDATE t SET v = 'lost' WHERE id = 1")).await.unwrap();
+    s.autocommit(&write(&t, Update, "UPDATE t SET v = 'kept' WHERE id = 2")).await.unwrap();
+    rig.on_primary.batch_execute("UPDATE t SET v = 'old' WHERE id = 1").await.unwrap();
+    rig.start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(rig.rows("t").await.1, ["(1,old)", "(2,old)"], "not flushed, so not applied");
+    rig.book.set_epoch(pgshadow_model::Epoch(2));
+    rig.drained().await;
+    rig.assert_equal(&["t"]).await;
+    assert_eq!(rig.rows("t").await.1, ["(1,old)", "(2,kept)"]);
+    assert!(rig.findings().is_empty() && rig.suspects().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_primary_puts_healing_off_and_the_lane_goes_on() {
+    let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v int4); INSERT INTO t SELECT g, 0 FROM generate_series(1, 9) g";
+    let Some(mut rig) = Rig::new(schema).await else { return };
+    let s = rig.session().await;
+    let t = relation(&rig.on_primary, "t").await;
+    for id in [1, 2, 1, 3] {
+        s.autocommit(&write(&t, Update, format!("UPDATE t SET v = v + 1 WHERE id = {id}"))).await.unwrap();
+    }
+    rig.shadow.client().await.batch_execute("DELETE FROM t WHERE id = 1").await.unwrap();
+    rig.primary.crash();
+    rig.start();
+    let book = Arc::clone(&rig.book);
+    tokio::time::timeout(Duration::from_secs(20), book.wait_applied(book.barrier())).await.unwrap();
+    assert_eq!(rig.store.open_count().unwrap(), 1);
+    // What waits to be healed outlives the process.
+    rig.restart().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.handle.as_ref().unwrap().status().to_heal, 1);
+    rig.primary.up();
+    rig.on_primary = rig.primary.client().await;
+    rig.drained().await;
+    rig.assert_equal(&["t"]).await;
+    let findings = rig.findings();
+    assert_eq!((findings.len(), findings[0].count, findings[0].healed), (1, 1, true), "{findings:#?}");
+}

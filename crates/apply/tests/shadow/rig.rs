@@ -6,6 +6,7 @@ use pgshadow_apply::{Applier, Config, Entry, Handle, Log, LogError, OrderBook, P
 use pgshadow_divergence::Store;
 use pgshadow_model::*;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_postgres::{Client, types::FromSql, types::Type};
@@ -84,6 +85,8 @@ pub struct Rig {
     pub dir: tempfile::TempDir,
     pub memory: usize,
     pub user: &'static str,
+    /// The flush gate of what is committed from now on; 0 for none.
+    pub gate: Arc<AtomicU64>,
 }
 
 impl Rig {
@@ -104,7 +107,19 @@ impl Rig {
         let log = Arc::new(MemoryLog::default());
         let memory = 64 << 20;
         let book = log.replay(memory);
-        Some(Self { primary, shadow, on_primary, book, log, store, handle: None, dir, memory, user: "postgres" })
+        Some(Self {
+            primary,
+            shadow,
+            on_primary,
+            book,
+            log,
+            store,
+            handle: None,
+            dir,
+            memory,
+            user: "postgres",
+            gate: Arc::default(),
+        })
     }
 
     pub fn trace_path(&self) -> std::path::PathBuf {
@@ -147,7 +162,8 @@ impl Rig {
     }
 
     pub async fn session(&self) -> Session {
-        Session { client: self.primary.client().await, book: Arc::clone(&self.book), log: Arc::clone(&self.log) }
+        let (book, log, gate) = (Arc::clone(&self.book), Arc::clone(&self.log), Arc::clone(&self.gate));
+        Session { client: self.primary.client().await, book, log, gate }
     }
 
     /// Both sides' rows of a table as text, sorted.
@@ -183,6 +199,7 @@ pub struct Session {
     pub client: Client,
     pub book: Arc<OrderBook>,
     pub log: Arc<MemoryLog>,
+    pub gate: Arc<AtomicU64>,
 }
 
 /// A statement with what it does: `old`: the key before, if the statement changes it.
@@ -274,7 +291,9 @@ impl Session {
             Ok((changes, Some(order))) => {
                 self.log.committed.lock().unwrap().insert(sequence, (*order, changes.clone()));
                 let changes = Payload::memory(changes.clone());
-                Some(Entry { sequence, order: *order, changes, flush_gate: None, reply_number: sequence })
+                let gate = self.gate.load(Ordering::SeqCst);
+                let flush_gate = (gate > 0).then_some(Lsn(gate));
+                Some(Entry { sequence, order: *order, changes, flush_gate, reply_number: sequence })
             }
             _ => None,
         };
