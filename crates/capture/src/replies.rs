@@ -12,6 +12,17 @@ use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, backend, edit, frontend};
 use std::sync::Arc;
 
+/// Reported settings on which the meaning of names and values depends.
+const IDENTITY_PARAMETERS: &[&[u8]] = &[
+    b"client_encoding",
+    b"standard_conforming_strings",
+    b"datestyle",
+    b"timezone",
+    b"intervalstyle",
+    b"session_authorization",
+    b"search_path",
+];
+
 impl<J: Journal> Session<J> {
     /// Takes one frame of the server.
     pub fn server(&mut self, frame: Frame, out: &mut Output) {
@@ -19,7 +30,10 @@ impl<J: Journal> Session<J> {
             backend::NOTICE if self.ours_runs() => {}
             backend::NOTIFICATION | backend::NOTICE => out.client(frame.bytes),
             backend::PARAMETER_STATUS => {
-                self.forget_identity();
+                let name = backend::parameter_status(frame.body()).map(|(name, _)| name.to_ascii_lowercase());
+                if name.is_none_or(|name| IDENTITY_PARAMETERS.contains(&name.as_slice())) {
+                    self.forget_identity();
+                }
                 out.client(frame.bytes);
             }
             backend::READY_FOR_QUERY => self.ready(frame, out),
@@ -361,6 +375,7 @@ impl<J: Journal> Session<J> {
                 run.held = None;
                 if let Some(unit) = self.units.front_mut() {
                     unit.failed = true;
+                    unit.outstanding = 0;
                 }
                 out.client(positioned(&run.plan, run.offset, &frame));
                 self.pending.push_front(Expected::Query(run));

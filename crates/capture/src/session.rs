@@ -453,7 +453,10 @@ impl<J: Journal> Session<J> {
 
     /// Asks in the session what these names are; `frame` is taken again when the answer is there.
     pub(crate) fn ask(&mut self, names: Vec<String>, frame: Frame, out: &mut Output) {
-        out.server(frontend::own_statement(NAME, probe::sql().as_bytes(), Some(&probe::parameter(&names))));
+        out.server(match names.as_slice() {
+            [] => frontend::own_statement(NAME, probe::identity_sql().as_bytes(), None),
+            names => frontend::own_statement(NAME, probe::sql().as_bytes(), Some(&probe::parameter(names))),
+        });
         let purpose = Purpose::Probe { names, epoch: self.shared.catalog.epoch() };
         self.pending.push_back(Expected::Own(OwnRun { purpose, left: frontend::OWN_STATEMENT_REPLIES, value: None }));
         if self.batch {

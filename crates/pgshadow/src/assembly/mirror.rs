@@ -1,4 +1,5 @@
 //! Where sessions write down what they do: the log, and the applier's book behind it.
+use super::unsynced::Unsynced;
 use dashmap::DashMap;
 use pgshadow_apply::{Entry, LogError, OrderBook, Payload};
 use pgshadow_capture::{Journal, Settled, Stopped, Unsettled};
@@ -37,13 +38,21 @@ pub(super) struct Mirror {
     /// Where the outcome of a committed, unapplied intent stands.
     outcomes: DashMap<Sequence, Sequence>,
     pub unflushed: Mutex<Vec<Unflushed>>,
+    /// With `durability = "os"`.
+    unsynced: Option<Unsynced>,
     epoch: AtomicU32,
     replies: AtomicU64,
     stopped: AtomicBool,
 }
 
 impl Mirror {
-    pub fn new(log: Log, book: Arc<OrderBook>, store: Arc<Store>, catalog: Arc<Catalog>) -> Self {
+    pub fn new(
+        log: Log,
+        book: Arc<OrderBook>,
+        store: Arc<Store>,
+        catalog: Arc<Catalog>,
+        unsynced: Option<Unsynced>,
+    ) -> Self {
         let (lost, receiver) = mpsc::channel(LOST_MAX);
         Self {
             log,
@@ -55,6 +64,7 @@ impl Mirror {
             numbering: Mutex::new(()),
             outcomes: DashMap::new(),
             unflushed: Mutex::new(Vec::new()),
+            unsynced,
             epoch: AtomicU32::new(0),
             replies: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
@@ -68,6 +78,17 @@ impl Mirror {
     pub fn set_epoch(&self, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::Release);
         self.book.set_epoch(epoch);
+    }
+
+    /// Brings the log to disk and ends it.
+    pub fn close(&self) {
+        self.log.close();
+        if let Some(unsynced) = &self.unsynced
+            && self.log.status().poisoned.is_none()
+            && let Err(error) = unsynced.clear(&self.store)
+        {
+            tracing::warn!(%error, "the list of unsynced tables could not be cleared");
+        }
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -227,6 +248,12 @@ impl Journal for Mirror {
 
     fn intent(&self, intent: Intent) -> (Vec<Change>, Result<Sequence, Stopped>) {
         if self.is_stopped() {
+            return (intent.changes, Err(Stopped));
+        }
+        if let Some(unsynced) = &self.unsynced
+            && let Err(error) = unsynced.note(&self.store, &intent)
+        {
+            self.stop(&error.to_string());
             return (intent.changes, Err(Stopped));
         }
         let record = Record::Intent(intent);

@@ -8,6 +8,7 @@ mod error;
 mod mirror;
 mod recovery;
 mod settle;
+mod unsynced;
 mod windows;
 
 pub use error::AssemblyError;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use unsynced::Unsynced;
 use windows::Windows;
 
 /// Bytes of changes that may wait for the shadow in memory; beyond, they are read again from the log.
@@ -98,7 +100,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     }
     windows.stop_applier().await;
     if let Some(mirror) = &mirror {
-        mirror.log.close();
+        mirror.close();
     }
     let _ = serving.await;
     Ok(())
@@ -155,6 +157,9 @@ fn open_mirror(config: &Config) -> Result<(Arc<Mirror>, pgshadow_mirror_log::Rec
     let (log, recovery) = Log::open(options, Arc::new(RealDisk))?;
     let store = Arc::new(Store::open(directory.join("findings.redb"))?);
     let book = Arc::new(OrderBook::new(BOOK_BYTES_MAX));
-    let mirror = Mirror::new(log, book, store, Arc::new(Catalog::default()));
+    let (unsynced, suspects) = Unsynced::open(&store)?;
+    let unsynced = (config.mirror_log.durability == config::Durability::Os).then_some(unsynced);
+    let mirror = Mirror::new(log, book, store, Arc::new(Catalog::default()), unsynced);
+    mirror.keep_suspects(&suspects);
     Ok((Arc::new(mirror), recovery))
 }

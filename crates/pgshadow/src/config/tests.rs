@@ -156,7 +156,7 @@ fn both_forms_of_connection_strings_take_libpqs_keys() {
         assert_eq!(database.postgres.get_connect_timeout(), Some(&std::time::Duration::from_secs(3)));
         assert_eq!(database.postgres.get_application_name(), Some("me"));
         assert_eq!(database.root_certificate.as_deref(), Some(Path::new("/ca.pem")));
-        assert_eq!(database.tls, TlsMode::Prefer);
+        assert_eq!(database.tls, super::connection::TlsMode::Prefer);
     }
 }
 
