@@ -430,8 +430,14 @@ async fn a_dead_primary_puts_healing_off_and_the_lane_goes_on() {
         s.autocommit(&write(&t, Update, format!("UPDATE t SET v = v + 1 WHERE id = {id}"))).await.unwrap();
     }
     rig.shadow.client().await.batch_execute("DELETE FROM t WHERE id = 1").await.unwrap();
+    let late = tokio::spawn(async move {
+        let again = write(&t, Update, "UPDATE t SET v = v + 1 WHERE id = 1");
+        s.autocommit_read_late(&again, Duration::from_secs(2)).await
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
     rig.primary.crash();
     rig.start();
+    late.await.unwrap().unwrap();
     let book = Arc::clone(&rig.book);
     tokio::time::timeout(Duration::from_secs(20), book.wait_applied(book.barrier())).await.unwrap();
     assert_eq!(rig.store.open_count().unwrap(), 1);
@@ -441,6 +447,25 @@ async fn a_dead_primary_puts_healing_off_and_the_lane_goes_on() {
     assert_eq!(rig.handle.as_ref().unwrap().status().to_heal, 1);
     rig.primary.up();
     rig.on_primary = rig.primary.client().await;
+    rig.drained().await;
+    rig.assert_equal(&["t"]).await;
+    let findings = rig.findings();
+    assert_eq!((findings.len(), findings[0].count, findings[0].healed), (1, 1, true), "{findings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_waits_for_what_was_in_flight_at_its_snapshot() {
+    let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v int4); INSERT INTO t VALUES (1, 0), (2, 0)";
+    let Some(mut rig) = Rig::new(schema).await else { return };
+    rig.shadow.client().await.batch_execute("DELETE FROM t WHERE id = 1").await.unwrap();
+    let t = relation(&rig.on_primary, "t").await;
+    let (s, slow) = (rig.session().await, rig.session().await);
+    rig.start();
+    s.autocommit(&write(&t, Update, "UPDATE t SET v = 1 WHERE id = 1")).await.unwrap();
+    // Committed before the fence's snapshot, known only after it: the snapshot has no row, and this delete finds none.
+    let delete = write(&t, Delete, "DELETE FROM t WHERE id = 1");
+    slow.autocommit_read_late(&delete, Duration::from_secs(1)).await.unwrap();
+    s.autocommit(&write(&t, Insert, "INSERT INTO t VALUES (1, 2)")).await.unwrap();
     rig.drained().await;
     rig.assert_equal(&["t"]).await;
     let findings = rig.findings();

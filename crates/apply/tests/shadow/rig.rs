@@ -244,6 +244,14 @@ impl Session {
         self.settle(sequence, barrier, outcome)
     }
 
+    /// As `autocommit`, but the proxy comes to read the reply only after a while.
+    pub async fn autocommit_read_late(&self, w: &Write<'_>, late: std::time::Duration) -> Result<(), Failed> {
+        let sequence = self.log.begin(&self.book);
+        let outcome = self.returning(w).await;
+        tokio::time::sleep(late).await;
+        self.settle(sequence, self.book.barrier(), outcome)
+    }
+
     /// A transaction with an end token.
     pub async fn transaction(&self, writes: &[Write<'_>]) -> Result<(), Failed> {
         let statements = async {
