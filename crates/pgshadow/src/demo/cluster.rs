@@ -109,7 +109,6 @@ impl Cluster {
         name: &'static str,
         passwords: &Passwords,
         scratch: &Scratch,
-        keep: bool,
     ) -> Result<Self, DemoError> {
         let home = scratch.directory_for_server(name)?;
         let data = home.join("data");
@@ -123,7 +122,7 @@ impl Cluster {
             for setting in SETTINGS {
                 postgres.args(["-c", setting]);
             }
-            let program = Program::start(&mut postgres, "QUIT", log, scratch, keep)?;
+            let program = Program::start(&mut postgres, "QUIT", log, scratch)?;
             let passwords = passwords.clone();
             let mut cluster = Self { installation: installation.clone(), name, program, port, passwords };
             match cluster.wait_until_ready(&data).await {

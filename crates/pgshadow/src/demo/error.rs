@@ -61,7 +61,7 @@ pub enum DemoError {
     #[error("can't be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// Ctrl-C, or a signal that asks for the end.
-    #[error("the demo was stopped; everything that it started is ended")]
+    #[error("the demo was stopped")]
     Stopped,
     /// It could not go on.
     #[error("the demo failed: {0}")]

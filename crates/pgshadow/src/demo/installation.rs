@@ -82,11 +82,19 @@ impl Installation {
             None => error.to_string(),
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let (version, major) = parse_version(&text).ok_or_else(|| format!("`postgres --version` says {text:?}"))?;
-        if major < OLDEST_MAJOR {
-            return Err(format!("it is version {version}, and {OLDEST_MAJOR} is the oldest that will do"));
-        }
+        let (version, major) = usable_version(&text)?;
         Ok(Self { bindir: bindir.to_owned(), version, major })
+    }
+}
+
+/// The version that `postgres --version` printed, if it will do.
+fn usable_version(text: &str) -> Result<(String, u32), String> {
+    match parse_version(text) {
+        None => Err(format!("`postgres --version` says {text:?}")),
+        Some((version, major)) if major < OLDEST_MAJOR => {
+            Err(format!("it is version {version}, and {OLDEST_MAJOR} is the oldest that will do"))
+        }
+        Some(usable) => Ok(usable),
     }
 }
 
@@ -159,11 +167,12 @@ mod tests {
     fn a_directory_without_a_server_is_no_installation() {
         let directory = tempfile::tempdir().unwrap();
         assert!(Installation::at(directory.path(), None).unwrap_err().contains("initdb"));
-        for (program, text) in [("initdb", ""), ("postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) 9.6.24'\n")] {
-            let path = directory.path().join(program);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        }
-        assert!(Installation::at(directory.path(), None).unwrap_err().contains("9.6.24"));
+    }
+
+    #[test]
+    fn a_server_too_old_says_so() {
+        assert!(usable_version("postgres (PostgreSQL) 9.6.24\n").unwrap_err().contains("9.6.24"));
+        assert!(usable_version("").is_err());
+        assert_eq!(usable_version("postgres (PostgreSQL) 13.23\n"), Ok(("13.23".to_owned(), 13)));
     }
 }

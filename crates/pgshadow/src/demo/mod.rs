@@ -67,22 +67,30 @@ struct Measured {
 /// When it can't run, or its result isn't what it should be.
 pub async fn run(arguments: &DemoArguments, shutdown: CancellationToken) -> Result<Ending, Failure> {
     let begun = Instant::now();
-    let scratch = Scratch::new(arguments.keep)?;
-    let reaper = if arguments.keep { None } else { Some(Reaper::of(&scratch)?) };
-    let played = shutdown.run_until_cancelled(play(arguments, &scratch, begun)).await;
+    let scratch = Scratch::new()?;
+    let mut reaper = Some(Reaper::of(&scratch)?);
+    let played = shutdown.run_until_cancelled(play(arguments, &scratch, &mut reaper, begun)).await;
     drop(scratch);
     drop(reaper);
     let summary = played.unwrap_or(Err(DemoError::Stopped.into()))?;
     if summary.passed { Ok(Ending::Done) } else { Err(DemoError::Wrong(summary.problems.len()).into()) }
 }
 
-async fn play(arguments: &DemoArguments, scratch: &Scratch, begun: Instant) -> Result<Summary, Failure> {
+async fn play(
+    arguments: &DemoArguments,
+    scratch: &Scratch,
+    reaper: &mut Option<Reaper>,
+    begun: Instant,
+) -> Result<Summary, Failure> {
     let screen = Screen::new(arguments.json);
     let pair = Pair::find(scratch.account())?;
     screen.say("pgshadow demo: two throw-away databases, every write of one mirrored to the other\n")?;
-    let mut stage = set_up(arguments, scratch, &screen, &pair).await?;
+    let mut stage = set_up(scratch, &screen, &pair).await?;
     if arguments.keep {
-        screen.done("kept", &how_to_look_and_end(&stage, scratch))?;
+        // Not before it can be said how to end it.
+        screen.insist("kept", &how_to_look_and_end(&stage, scratch))?;
+        scratch.kept().set();
+        *reaper = None;
     }
     let measured = load(arguments, &screen, &mut stage).await?;
     let summary = {
@@ -94,14 +102,13 @@ async fn play(arguments: &DemoArguments, scratch: &Scratch, begun: Instant) -> R
     Ok(summary)
 }
 
-async fn set_up(arguments: &DemoArguments, scratch: &Scratch, screen: &Screen, pair: &Pair) -> Result<Stage, Failure> {
-    let keep = arguments.keep;
+async fn set_up(scratch: &Scratch, screen: &Screen, pair: &Pair) -> Result<Stage, Failure> {
     let (source, target) = {
         let _now = screen.now(&format!("starting PostgreSQL {} and {}", pair.source.version, pair.target.version));
         let passwords = Passwords::new()?;
         tokio::try_join!(
-            Cluster::start(&pair.source, "source", &passwords, scratch, keep),
-            Cluster::start(&pair.target, "target", &passwords, scratch, keep),
+            Cluster::start(&pair.source, "source", &passwords, scratch),
+            Cluster::start(&pair.target, "target", &passwords, scratch),
         )?
     };
     for cluster in [&source, &target] {
@@ -118,7 +125,7 @@ async fn set_up(arguments: &DemoArguments, scratch: &Scratch, screen: &Screen, p
     screen.done("schema", &format!("{tables} tables with the same {rows} rows on both"))?;
     let proxy = {
         let _now = screen.now("starting pgshadow");
-        Proxy::start(&source, &target, scratch, keep).await?
+        Proxy::start(&source, &target, scratch).await?
     };
     let (port, admin) = (proxy.app(&source).port, proxy.admin_port);
     screen.done("pgshadow", &format!("ready on 127.0.0.1:{port}, admin on 127.0.0.1:{admin}"))?;
@@ -216,14 +223,14 @@ async fn look(
 
 /// With `--keep`: where everything is, and how it ends.
 fn how_to_look_and_end(stage: &Stage, scratch: &Scratch) -> String {
-    let pids = [stage.proxy.pid(), stage.source.pid(), stage.target.pid()];
+    let pids = [stage.proxy.pid(), stage.source.pid(), stage.target.pid()].map(|pid| pid.to_string()).join(" ");
     let indent = " ".repeat(16);
     [
         format!("source    psql {}", stage.source.app().url()),
         format!("target    psql {}", stage.target.app().url()),
         format!("pgshadow  psql {}", stage.proxy.app(&stage.source).url()),
         format!("status    pgshadow status -c {}", stage.proxy.config.display()),
-        format!("end it    kill -INT {} && rm -rf {}", pids.map(|p| p.to_string()).join(" "), scratch.path().display()),
+        format!("end it    kill -INT {pids} && sleep 2 && rm -rf {}", scratch.path().display()),
     ]
     .join(&format!("\n{indent}"))
 }

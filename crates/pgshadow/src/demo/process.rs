@@ -1,6 +1,6 @@
 //! Programs that the demo starts, and their end: only they are ever signalled, each by its own process id.
 use super::error::DemoError;
-use super::scratch::{PROCESSES, Scratch};
+use super::scratch::{Kept, PROCESSES, Scratch};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,7 +21,7 @@ pub struct Program {
     log: PathBuf,
     /// Tells the reaper about it.
     note: PathBuf,
-    keep: bool,
+    kept: Kept,
 }
 
 impl Program {
@@ -35,7 +35,6 @@ impl Program {
         signal: &'static str,
         log: PathBuf,
         scratch: &Scratch,
-        keep: bool,
     ) -> Result<Self, DemoError> {
         let name = command.get_program().to_string_lossy().into_owned();
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&log);
@@ -43,7 +42,7 @@ impl Program {
         let second = file.try_clone().map_err(DemoError::system(log.display().to_string()))?;
         command.stdin(Stdio::null()).stdout(second).stderr(file).process_group(0);
         let child = command.spawn().map_err(DemoError::system(format!("can't start {name}")))?;
-        let mut program = Self { child, signal, log, note: PathBuf::new(), keep };
+        let mut program = Self { child, signal, log, note: PathBuf::new(), kept: scratch.kept().clone() };
         program.note = scratch.note_process(program.pid())?;
         Ok(program)
     }
@@ -66,7 +65,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        if self.keep {
+        if self.kept.is_set() {
             return;
         }
         if self.ended().is_none() {
@@ -143,7 +142,7 @@ mod tests {
     fn sleeper(scratch: &Scratch) -> Program {
         let mut command = Command::new("sleep");
         command.arg("60");
-        Program::start(&mut command, "TERM", scratch.path().join("log"), scratch, false).unwrap()
+        Program::start(&mut command, "TERM", scratch.path().join("log"), scratch).unwrap()
     }
 
     fn lives(pid: u32) -> bool {
@@ -152,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_program_ends_with_its_value() {
-        let scratch = Scratch::new(false).unwrap();
+        let scratch = Scratch::new().unwrap();
         let mut program = sleeper(&scratch);
         let pid = program.pid();
         assert!(program.ended().is_none() && lives(pid));
@@ -162,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_killed_demo_leaves_nothing() {
-        let scratch = Scratch::new(true).unwrap();
+        let scratch = Scratch::new().unwrap();
         let program = sleeper(&scratch);
         let mut reaper = Reaper::of(&scratch).unwrap();
         // As if this process had died: its end of the pipe closes without a word.

@@ -35,7 +35,7 @@ impl Proxy {
     ///
     /// # Errors
     /// When it doesn't get ready; with the end of its log.
-    pub async fn start(source: &Cluster, target: &Cluster, scratch: &Scratch, keep: bool) -> Result<Self, DemoError> {
+    pub async fn start(source: &Cluster, target: &Cluster, scratch: &Scratch) -> Result<Self, DemoError> {
         let mut attempt = 1;
         loop {
             let (port, admin_port) = (free_port()?, free_port()?);
@@ -44,13 +44,14 @@ impl Proxy {
             let program = std::env::current_exe().map_err(DemoError::system("can't tell where this program is"))?;
             let mut command = Command::new(program);
             command.arg("run").arg("-c").arg(&config).current_dir(scratch.path());
+            command.env("PGSHADOW_LOG", "text");
             for (name, _) in std::env::vars_os() {
                 let name = name.to_string_lossy();
                 if name.starts_with("PGSHADOW__") || name.starts_with("PGPASS") {
                     command.env_remove(&*name);
                 }
             }
-            let program = Program::start(&mut command, "TERM", scratch.path().join("pgshadow.log"), scratch, keep)?;
+            let program = Program::start(&mut command, "TERM", scratch.path().join("pgshadow.log"), scratch)?;
             let client = Client::new(&format!("127.0.0.1:{admin_port}"));
             let mut proxy = Self { program, port, admin_port, client, config };
             match proxy.wait_until_ready().await {

@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Below the range from which the kernel takes the ports of outgoing connections.
@@ -19,7 +21,23 @@ pub const PROCESSES: &str = "processes";
 pub struct Scratch {
     path: PathBuf,
     account: Option<Account>,
-    keep: bool,
+    kept: Kept,
+}
+
+/// Whether what was started stays when the demo ends: one flag that all share.
+#[derive(Debug, Clone, Default)]
+pub struct Kept(Arc<AtomicBool>);
+
+impl Kept {
+    /// Whether it stays.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// From now on it stays.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Scratch {
@@ -27,17 +45,16 @@ impl Scratch {
     ///
     /// # Errors
     /// When there is no place for it, or root has no account for servers.
-    pub fn new(keep: bool) -> Result<Self, DemoError> {
+    pub fn new() -> Result<Self, DemoError> {
         let places = [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")];
         let mut refusal = std::io::Error::other("none that the servers' account may enter");
         for place in &places {
             let path = place.join(format!("pgshadow-demo-{}", secret(6)?));
             match DirBuilder::new().mode(0o700).create(&path).and_then(|()| fs::metadata(&path)) {
                 Ok(made) => {
-                    let mut scratch = Self { path, account: None, keep: false };
+                    let mut scratch = Self { path, account: None, kept: Kept::default() };
                     scratch.account = Account::for_servers(made.uid())?;
                     if scratch.account.is_none() || may_be_entered_by_all(place) {
-                        scratch.keep = keep;
                         scratch.prepare().map_err(DemoError::system("own directory"))?;
                         return Ok(scratch);
                     }
@@ -54,6 +71,11 @@ impl Scratch {
             fs::set_permissions(&self.path, fs::Permissions::from_mode(0o711))?;
         }
         DirBuilder::new().mode(0o700).create(self.path.join(PROCESSES))
+    }
+
+    /// Whether this and all that was started stays when the demo ends; it doesn't until that is set.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Where it is.
@@ -100,7 +122,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.keep {
+        if self.kept.is_set() {
             return;
         }
         // A process that was just ended may be at its last file.
@@ -150,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_directory_goes_with_its_value_and_is_nobody_elses() {
-        let scratch = Scratch::new(false).unwrap();
+        let scratch = Scratch::new().unwrap();
         let path = scratch.path().to_owned();
         let inner = scratch.directory_for_server("source").unwrap();
         scratch.private_file(&path.join("secret"), "x").unwrap();
@@ -165,6 +187,7 @@ mod tests {
     #[test]
     fn a_place_must_be_reachable_for_the_servers() {
         let closed = tempfile::tempdir().unwrap();
+        fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let inner = closed.path().join("inner");
         fs::create_dir(&inner).unwrap();
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();

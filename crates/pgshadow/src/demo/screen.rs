@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgshadow_admin::{FindingView, Lag};
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 /// Width of the first column.
@@ -44,6 +44,14 @@ impl Screen {
         if self.quiet { Ok(()) } else { output::print(text) }
     }
 
+    /// Something that must be known: on stderr where stdout is for JSON.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn insist(&self, name: &str, text: &str) -> std::io::Result<()> {
+        if self.quiet { writeln!(stderr(), "pgshadow: {name}: {text}") } else { self.done(name, text) }
+    }
+
     /// Something that was done.
     ///
     /// # Errors
@@ -64,7 +72,7 @@ impl Screen {
     /// A progress bar for the load; lines where there is no terminal.
     pub fn load(&self, length: Duration) -> LoadProgress<'_> {
         let bar = self.bar(u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
-        if let Ok(style) = ProgressStyle::with_template("  load          [{bar:30}] {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("  load          [{bar:16}] {wide_msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
         LoadProgress { screen: self, bar, begun: Instant::now(), length, next_line: LINE_EVERY }
@@ -97,7 +105,7 @@ impl LoadProgress<'_> {
         let left = (self.length - elapsed).as_secs_f64().ceil();
         let rate = statements as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
         let text = format!(
-            "{} statements, {}/s, target {} transactions behind, {left:.0} s left",
+            "{} statements, {}/s, lag {}, {left:.0} s left",
             grouped(statements),
             grouped(rate as u64),
             grouped(lag.entries),
@@ -158,6 +166,7 @@ pub fn results(summary: &Summary, json: bool) -> Result<(), Failure> {
     } else {
         text.push_str("FAILED\n");
         text.push_str(&summary.problems.iter().map(|problem| format!("  {problem}\n")).collect::<String>());
+        text.push_str("`pgshadow demo --keep` leaves databases and logs to look at.");
     }
     output::print(text.trim_end())?;
     Ok(())

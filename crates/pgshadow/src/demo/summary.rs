@@ -196,7 +196,8 @@ pub mod tests {
 
     #[test]
     fn everything_else_is_named() {
-        let cases: [(fn(&mut Summary), &str); 8] = [
+        type Change = fn(&mut Summary);
+        let cases: [(Change, &str); 8] = [
             (|s| s.findings.clear(), "not found"),
             (|s| s.findings.push(finding()), "found 2 times"),
             (|s| s.findings[0].healed = false, "not healed"),
