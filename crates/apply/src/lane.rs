@@ -11,6 +11,7 @@ use crate::trace::Trace;
 use crate::{Config, Dial, Error, Log, OrderBook, Suspects};
 use pgshadow_divergence::Store;
 use pgshadow_model::{Change, Order, Sequence};
+use pgshadow_telemetry::Counter;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -300,7 +301,12 @@ impl Lane {
 
     fn count(&mut self, entries: &[Loaded]) {
         self.entries_applied += entries.len() as u64;
-        self.rows_applied += entries.iter().map(|e| e.changes.len() as u64).sum::<u64>();
+        let rows = entries.iter().map(|e| e.changes.len() as u64).sum::<u64>();
+        self.rows_applied += rows;
+        Counter::TransactionsApplied.add(entries.len() as u64);
+        Counter::RowsApplied.add(rows);
+        // every applied row is compared: by its own RETURNING, or by what the careful way reads
+        Counter::RowsCompared.add(rows);
         let (entries, rows, tolerated) = (self.entries_applied, self.rows_applied, self.tolerated);
         let to_heal = self.healing.len() as u64;
         let (since, rows_then) = self.rate_from;

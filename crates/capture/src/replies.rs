@@ -27,7 +27,9 @@ impl<J: Journal> Session<J> {
     /// Takes one frame of the server.
     pub fn server(&mut self, frame: Frame, out: &mut Output) {
         match frame.tag {
-            backend::NOTICE if self.ours_runs() => {}
+            // SET CONSTRAINTS outside a block: before 18 the server remarks on it. Every other notice is the application's own,
+            // that of a deferred trigger included
+            backend::NOTICE if self.ours_runs() && backend::error_field(frame.body(), b'C') == Some(b"25P01") => {}
             backend::NOTIFICATION | backend::NOTICE => out.client(frame.bytes),
             backend::PARAMETER_STATUS => {
                 let name = backend::parameter_status(frame.body()).map(|(name, _)| name.to_ascii_lowercase());
@@ -329,6 +331,8 @@ impl<J: Journal> Session<J> {
                         let suspect = Suspect { table: Some(table.relation.name.clone()), reason: reason.to_owned() };
                         unit.done(Vec::new(), &[suspect], 0);
                     }
+                    // without rows there is no xid either, and nothing to repeat
+                    None if backend::tag_rows(tag) == Some(0) => {}
                     None => {
                         let rows = backend::tag_rows(tag).unwrap_or(0);
                         let relation = Arc::clone(&table.relation);
@@ -495,7 +499,7 @@ impl<J: Journal> Session<J> {
 
     fn ready(&mut self, frame: Frame, out: &mut Output) {
         self.status = frame.body().first().copied().unwrap_or(b'I');
-        let mut forward = true;
+        let (mut forward, mut piece) = (true, false);
         match self.pending.pop_front() {
             Some(Expected::Query(run)) => {
                 if let Some(held) = run.held.filter(|_| !run.failed) {
@@ -508,6 +512,7 @@ impl<J: Journal> Session<J> {
                     self.pieces.clear();
                 }
                 forward = run.last_piece || run.failed;
+                piece = !forward;
             }
             Some(Expected::Sync { ends_unit, purpose }) => {
                 if ends_unit {
@@ -536,7 +541,7 @@ impl<J: Journal> Session<J> {
                 self.pages.clear();
             }
         }
-        if !self.pieces.is_empty() {
+        if piece {
             return self.next_piece(out);
         }
         if forward {

@@ -157,17 +157,16 @@ impl<J: Journal> Session<J> {
     fn split(&mut self, plan: &Plan, text: &Bytes, frame: Frame, out: &mut Output) {
         let mut block = self.block;
         let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
-        let mut run_outside = false;
         let mut after_control = true;
         for (step, range) in plan.steps.iter().zip(&plan.ranges) {
             let control = ends_or_begins(step);
             match &step.effect {
-                // statements in front of a BEGIN outside a block would become part of it
-                Effect::Control(Control::Begin) if run_outside => return self.send_declared(plan, text, frame, out),
+                // several statements outside a block make a block of their own, which a BEGIN would turn into a real one
                 Effect::Control(Control::Begin) => block = true,
+                _ if !block => return self.send_declared(plan, text, frame, out),
                 Effect::Control(Control::Commit { chain } | Control::Rollback { chain }) => block = *chain,
                 Effect::Control(Control::Prepare) => block = false,
-                _ => run_outside = !block,
+                _ => {}
             }
             match cuts.last_mut() {
                 Some(last) if !control && !after_control => last.end = range.end,
@@ -204,7 +203,7 @@ impl<J: Journal> Session<J> {
     fn send_declared(&mut self, plan: &Plan, text: &Bytes, frame: Frame, out: &mut Output) {
         let mut unit = Unit::default();
         plan.steps.iter().for_each(|s| unit.sent(s));
-        let reason = "it was written in a query string with a BEGIN after other statements";
+        let reason = "it was written in a query string with statements both inside and outside a transaction block";
         let mut suspects: Vec<Suspect> =
             unit.may_write.iter().map(|t| Suspect { table: Some(t.clone()), reason: reason.to_owned() }).collect();
         if unit.hidden_writes {
@@ -219,9 +218,14 @@ impl<J: Journal> Session<J> {
         let declared = Plan { steps: vec![Arc::new(step)], ..unreadable(text) };
         let mut run = QueryRun::new(Arc::new(declared), 0, true);
         let unit = self.open_unit();
+        unit.failed = false;
+        unit.give_up(reason);
         run.plan.steps.iter().for_each(|s| unit.sent(s));
+        unit.hidden_writes = false;
         unit.suspects.extend(run.plan.steps.iter().flat_map(|s| s.suspects().to_vec()));
-        self.write_intent(out);
+        if !unit.suspects.is_empty() {
+            self.write_intent(out);
+        }
         if let Some(unit) = self.units.back_mut() {
             unit.closed = true;
         }

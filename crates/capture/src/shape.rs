@@ -104,7 +104,7 @@ impl Shaped {
             steps: vec![Arc::clone(&self.step)],
             end,
             epoch: self.epoch,
-            ranges: vec![text.len() - text.trim_start().len()..end],
+            ranges: std::iter::once(text.len() - text.trim_start().len()..end).collect(),
             ..Plan::empty()
         };
         if let Some(addition) = &self.addition {

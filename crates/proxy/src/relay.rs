@@ -31,6 +31,7 @@ enum Phase<J: Gate> {
     Raw,
 }
 
+type Halves<T> = (ReadHalf<T>, WriteHalf<T>);
 type Durable = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn wait(durable: &mut Option<Durable>) {
@@ -41,8 +42,8 @@ async fn wait(durable: &mut Option<Durable>) {
 
 /// One client and its server connection.
 pub(crate) struct Relay<J: Gate> {
-    client: (ReadHalf<TcpStream>, WriteHalf<TcpStream>),
-    server: (ReadHalf<Box<dyn Stream>>, WriteHalf<Box<dyn Stream>>),
+    client: Halves<TcpStream>,
+    server: Halves<Box<dyn Stream>>,
     from_client: BytesMut,
     from_server: BytesMut,
     to_client: Outbox,

@@ -193,12 +193,13 @@ pub fn flush() -> Bytes {
     Bytes::from_static(b"H\0\0\0\x04")
 }
 
-/// One statement of pgshadow's own in the extended protocol: Parse, Bind, Execute and Close of a statement and a portal
-/// called `name`, with one optional parameter in binary format and the result in binary format. The names are gone
+/// One statement of pgshadow's own in the extended protocol: Close (what an earlier one left, whose own Close the server skipped
+/// after an error), Parse, Bind, Execute and Close of a statement and a portal called `name`, with one optional parameter in binary format and the result in binary format. The names are gone
 /// afterwards, and the client's unnamed statement and portal are untouched.
 #[must_use]
 pub fn own_statement(name: &[u8], query: &[u8], parameter: Option<&[u8]>) -> Bytes {
     let mut out = BytesMut::with_capacity(query.len() + parameter.map_or(0, <[u8]>::len) + 128);
+    put_close(&mut out, b'S', name);
     put_frame(&mut out, PARSE, |out| {
         put_cstr(out, name);
         put_cstr(out, query);
@@ -221,18 +222,21 @@ pub fn own_statement(name: &[u8], query: &[u8], parameter: Option<&[u8]>) -> Byt
         put_cstr(out, name);
         out.put_i32(0);
     });
-    for kind in *b"PS" {
-        put_frame(&mut out, CLOSE, |out| {
-            out.put_u8(kind);
-            put_cstr(out, name);
-        });
-    }
+    put_close(&mut out, b'P', name);
+    put_close(&mut out, b'S', name);
     out.freeze()
 }
 
-/// How many replies [`own_statement`] gets besides its rows: ParseComplete, BindComplete, CommandComplete (or
+fn put_close(out: &mut BytesMut, kind: u8, name: &[u8]) {
+    put_frame(out, CLOSE, |out| {
+        out.put_u8(kind);
+        put_cstr(out, name);
+    });
+}
+
+/// How many replies [`own_statement`] gets besides its rows: CloseComplete, ParseComplete, BindComplete, CommandComplete (or
 /// EmptyQueryResponse), CloseComplete twice.
-pub const OWN_STATEMENT_REPLIES: usize = 5;
+pub const OWN_STATEMENT_REPLIES: usize = 6;
 
 #[cfg(test)]
 mod tests {
@@ -256,7 +260,7 @@ mod tests {
             }
             tags.push(frame.tag);
         }
-        assert_eq!((tags.as_slice(), buffer.len()), (&b"PBECC"[..], 0));
+        assert_eq!((tags.as_slice(), buffer.len()), (&b"CPBECC"[..], 0));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause between two looks.
 const BEAT: Duration = Duration::from_millis(100);
+/// How long something must be in flight to be looked at as blocked.
+const BLOCKED: Duration = Duration::from_millis(500);
 /// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -150,6 +152,53 @@ async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Resul
             mirror.book.flushed(lsn);
         }
     }
-    debug_assert!(mirror.epoch().0 > 0);
+    raise_blocked(client, mirror).await
+}
+
+/// A statement that is blocked for long would hold every later entry. Its place can't be below a position that was read while it
+/// was still in progress: position first, then who runs what, then the snapshot, in separate statements.
+async fn raise_blocked(client: &Client, mirror: &Mirror) -> Result<(), tokio_postgres::Error> {
+    let blocked = mirror.long_in_flight(BLOCKED);
+    if blocked.is_empty() || mirror.book.lag().entries == 0 {
+        return Ok(());
+    }
+    let position = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text", &[]).await?;
+    let pids: Vec<i32> = blocked.iter().map(|(_, pid)| *pid).collect();
+    let running = client
+        .query(
+            "SELECT pid, backend_xid::pg_catalog.text FROM pg_catalog.pg_stat_activity
+             WHERE pid OPERATOR(pg_catalog.=) ANY ($1) AND backend_xid IS NOT NULL",
+            &[&pids],
+        )
+        .await?;
+    let snapshot = client.query_one("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text", &[]).await?;
+    let (Ok(lsn), Some(in_progress)) =
+        (position.get::<_, String>(0).parse::<Lsn>(), in_progress(&snapshot.get::<_, String>(0)))
+    else {
+        return Ok(());
+    };
+    for row in running {
+        let (pid, xid): (i32, String) = (row.get(0), row.get(1));
+        // the view shows the low 32 bits, the snapshot all 64; within one snapshot no two share them
+        let running = xid.parse::<u32>().is_ok_and(|xid| in_progress.iter().any(|full| *full as u32 == xid));
+        if let Some((sequence, _)) = blocked.iter().find(|(_, blocked)| *blocked == pid && running) {
+            mirror.book.raise(*sequence, mirror.epoch(), lsn);
+        }
+    }
     Ok(())
+}
+
+/// The transactions in progress of a snapshot's text, `xmin:xmax:xip,xip`.
+fn in_progress(snapshot: &str) -> Option<Vec<u64>> {
+    let list = snapshot.rsplit(':').next()?;
+    list.split(',').filter(|x| !x.is_empty()).map(|x| x.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn reads_what_is_in_progress() {
+        assert_eq!(super::in_progress("10:20:12,4294967310"), Some(vec![12, 4_294_967_310]));
+        assert_eq!(super::in_progress("10:20:"), Some(vec![]));
+    }
 }

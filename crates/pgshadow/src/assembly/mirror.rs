@@ -13,6 +13,7 @@ use pgshadow_proxy::Gate;
 use pgshadow_telemetry::{Counter, Gauge};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Transactions that may wait to be looked up.
@@ -37,6 +38,8 @@ pub(super) struct Mirror {
     numbering: Mutex<()>,
     /// Where the outcome of a committed, unapplied intent stands.
     outcomes: DashMap<Sequence, Sequence>,
+    /// Backend and begin of what is in flight.
+    in_flight: DashMap<Sequence, (i32, Instant)>,
     pub unflushed: Mutex<Vec<Unflushed>>,
     /// With `durability = "os"`.
     unsynced: Option<Unsynced>,
@@ -63,6 +66,7 @@ impl Mirror {
             lost_receiver: Mutex::new(Some(receiver)),
             numbering: Mutex::new(()),
             outcomes: DashMap::new(),
+            in_flight: DashMap::new(),
             unflushed: Mutex::new(Vec::new()),
             unsynced,
             epoch: AtomicU32::new(0),
@@ -121,6 +125,7 @@ impl Mirror {
     /// Appends an outcome and enters it in the book.
     fn conclude(&self, settled: Settled) {
         let Settled { sequence, barrier, flushed, committed, order, intent_changes, changes, suspects } = settled;
+        self.in_flight.remove(&sequence);
         let outcome = if committed { Outcome::Committed { order, changes, suspects } } else { Outcome::Aborted };
         let record = Record::Outcome { of: sequence, outcome };
         let written = self.append(&record);
@@ -148,6 +153,14 @@ impl Mirror {
         } else {
             self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).push(Unflushed { sequence, barrier, entry });
         }
+    }
+
+    /// What has been in flight for `age` or longer, by sequence and backend, one for each backend that has just one.
+    pub fn long_in_flight(&self, age: Duration) -> Vec<(Sequence, i32)> {
+        let all: Vec<(Sequence, i32, Duration)> =
+            self.in_flight.iter().map(|entry| (*entry.key(), entry.value().0, entry.value().1.elapsed())).collect();
+        let alone = |pid: i32| all.iter().filter(|(_, other, _)| *other == pid).count() == 1;
+        all.iter().filter(|(_, pid, since)| *since >= age && alone(*pid)).map(|(s, pid, _)| (*s, *pid)).collect()
     }
 
     /// Entries that waited for a position to wait for: they may be applied once the primary has flushed up to `lsn`.
@@ -256,6 +269,7 @@ impl Journal for Mirror {
             self.stop(&error.to_string());
             return (intent.changes, Err(Stopped));
         }
+        let pid = intent.backend.pid;
         let record = Record::Intent(intent);
         let result = loop {
             let numbering = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
@@ -270,7 +284,10 @@ impl Journal for Mirror {
             };
             drop(numbering);
             match drawn {
-                Ok(sequence) => break Ok(sequence),
+                Ok(sequence) => {
+                    self.in_flight.insert(sequence, (pid, Instant::now()));
+                    break Ok(sequence);
+                }
                 Err(None) => {}
                 Err(Some(AppendError::Busy)) => {
                     tokio::task::block_in_place(|| std::thread::sleep(std::time::Duration::from_millis(1)));
