@@ -9,9 +9,11 @@ use crate::report::Reports;
 use crate::session::Session;
 use crate::trace::Trace;
 use crate::{Config, Dial, Error, Log, OrderBook, Suspects};
+use pgshadow_compare::ShadowError;
 use pgshadow_divergence::Store;
 use pgshadow_model::{Change, Order, Sequence};
 use pgshadow_telemetry::Counter;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,8 @@ pub(crate) struct Lane {
     pub(crate) healing: Healing,
     pub(crate) primary: Primary,
     pub(crate) tolerated: u64,
+    /// COPYs that the shadow refused, by entry and change.
+    pub(crate) refused_copies: HashMap<(Sequence, u32), ShadowError>,
     trace: Option<Trace>,
     pids: Vec<i32>,
     /// The applied position as it was last on the shadow.
@@ -78,6 +82,7 @@ impl Lane {
             healing: Healing::default(),
             primary: Primary::default(),
             tolerated: 0,
+            refused_copies: HashMap::new(),
             trace: None,
             pids: Vec::new(),
             below: 0,

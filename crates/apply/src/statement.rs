@@ -24,8 +24,22 @@ impl Lane {
         last: bool,
         reports: &mut Reports,
     ) -> Result<(), Error> {
+        if let Some(error) = self.refused_copies.get(&(place.0.sequence, place.1)).cloned() {
+            return self.report_statement(session, place, change, &error, reports).await;
+        }
         session.client().batch_execute("SAVEPOINT change").await?;
         let outcome = self.run_statement(session, change).await;
+        if let (Change::Copy(_), Err(e)) = (change, &outcome)
+            && classify(e) == Class::Row
+        {
+            // The driver loses count of the answers when COPY is refused: this connection is of no use any more. The next one
+            // finds the refusal here.
+            if self.refused_copies.len() >= REFUSED_COPIES_MAX {
+                self.refused_copies.clear();
+            }
+            self.refused_copies.insert((place.0.sequence, place.1), shadow_error(e));
+            return Err(Error::Closed);
+        }
         if matches!(change, Change::Ddl(_)) {
             session.forget_tables();
         }
@@ -166,6 +180,9 @@ fn statement_finding(
     finding.sql = Some(sql.to_owned());
     finding
 }
+
+/// Refusals remembered; beyond, they are found again.
+const REFUSED_COPIES_MAX: usize = 1000;
 
 async fn copy_in(client: &Client, copy: &CopyData) -> Result<u64, Error> {
     let sink = client.copy_in(copy.sql.as_str()).await?;
