@@ -12,12 +12,21 @@ pub struct Cluster {
     postmaster: Option<Child>,
 }
 
-/// The two majors, if both are there.
-pub fn pair() -> Option<(Cluster, Cluster)> {
-    let old =
-        PathBuf::from(std::env::var_os("PGSHADOW_TEST_OLD_BINDIR").unwrap_or("/usr/lib/postgresql/15/bin".into()));
-    let new = PathBuf::from(std::env::var_os("PGSHADOW_TEST_NEW_BINDIR")?);
-    Some((Cluster::start(old), Cluster::start(new)))
+/// The two majors.
+pub fn pair() -> (Cluster, Cluster) {
+    (Cluster::start(programs("PGSHADOW_PG_OLD_BINDIR")), Cluster::start(programs("PGSHADOW_PG_NEW_BINDIR")))
+}
+
+/// Where a server's programs are: from the environment, else from what `make deps` has written down.
+fn programs(name: &str) -> PathBuf {
+    let written = || {
+        let env = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.deps/env");
+        let text = std::fs::read_to_string(env).ok()?;
+        let value = text.lines().find_map(|l| l.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='))?;
+        Some(value.trim_matches('\'').to_owned())
+    };
+    let found = std::env::var(name).ok().or_else(written);
+    PathBuf::from(found.unwrap_or_else(|| panic!("{name} isn't known: run `make deps` first")))
 }
 
 impl Cluster {
@@ -25,7 +34,7 @@ impl Cluster {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("data");
         if is_root() {
-            run(Command::new("chown").arg("postgres:postgres").arg(home.path()));
+            run(Command::new("chown").arg(user()).arg(home.path()));
         }
         let mut initdb = as_postgres(&bin.join("initdb"));
         run(initdb.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]));
@@ -104,12 +113,18 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }
 
+/// Who the servers run as when we are root: they refuse to be.
+fn user() -> &'static str {
+    let known = Command::new("id").arg("postgres").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if known.is_ok_and(|s| s.success()) { "postgres" } else { "nobody" }
+}
+
 fn as_postgres(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program).current_dir("/");
+    command.arg(format!("--reuid={}", user())).args(["--init-groups"]).arg(program).current_dir("/");
     command
 }
 

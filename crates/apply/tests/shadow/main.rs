@@ -1,4 +1,4 @@
-//! The applier against two real servers of different majors. Runs where `PGSHADOW_TEST_NEW_BINDIR` names the newer one.
+//! The applier against two real servers of different majors.
 #![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod cluster;
@@ -44,7 +44,7 @@ CREATE TABLE \"Odd \"\"Name\" (\"Ke y\" text PRIMARY KEY, \"select\" int4)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_every_kind_arrive_as_they_are() {
-    let Some(mut rig) = Rig::new(TYPES).await else { return };
+    let mut rig = Rig::new(TYPES).await;
     rig.start();
     let s = rig.session().await;
     let kinds = relation(&rig.on_primary, "kinds").await;
@@ -100,7 +100,7 @@ async fn rows_of_every_kind_arrive_as_they_are() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_does_not_fit_is_one_finding_and_is_healed() {
     let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v text, u int4 UNIQUE); INSERT INTO t SELECT g, 'v' || g, g FROM generate_series(1, 20) g";
-    let Some(mut rig) = Rig::new(schema).await else { return };
+    let mut rig = Rig::new(schema).await;
     let behind = rig.shadow.client().await;
     let t = relation(&rig.on_primary, "t").await;
     behind
@@ -142,16 +142,13 @@ async fn a_row_that_does_not_fit_is_one_finding_and_is_healed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_shadow_cannot_hold_makes_its_table_suspect() {
-    let Some(mut rig) = Rig::new(
+    let mut rig = Rig::new(
         "CREATE TABLE money (id int4 PRIMARY KEY, n numeric); CREATE TABLE wide (id int4 PRIMARY KEY, i int4, v text);
         CREATE TABLE short (id int4 PRIMARY KEY, v text); CREATE TABLE gone (id int4 PRIMARY KEY);
         CREATE TABLE less (id int4 PRIMARY KEY, a int4, b int4);
         CREATE TABLE p (id int4 PRIMARY KEY); CREATE TABLE c (id int4 PRIMARY KEY, p int4)",
     )
-    .await
-    else {
-        return;
-    };
+    .await;
     let behind = rig.shadow.client().await;
     behind
         .batch_execute(
@@ -205,7 +202,7 @@ async fn what_the_shadow_cannot_hold_makes_its_table_suspect() {
 async fn nothing_is_lost_or_doubled_over_crashes_of_both_sides() {
     let schema = "CREATE TABLE ledger (id int8 PRIMARY KEY, v int4); CREATE TABLE hot (id int4 PRIMARY KEY, v int8);
         INSERT INTO hot SELECT g, 0 FROM generate_series(1, 6) g";
-    let Some(mut rig) = Rig::new(schema).await else { return };
+    let mut rig = Rig::new(schema).await;
     rig.start();
     let writers = write_load(&rig, 4, 400).await;
     for round in 0..6 {
@@ -267,7 +264,7 @@ async fn write_load(rig: &Rig, sessions: i64, each: i64) -> Vec<tokio::task::Joi
 async fn healing_under_load_converges_and_every_finding_is_healed() {
     let schema = "CREATE TABLE ledger (id int8 PRIMARY KEY, v int4); CREATE TABLE hot (id int4 PRIMARY KEY, v int8);
         INSERT INTO hot SELECT g, 0 FROM generate_series(1, 6) g";
-    let Some(mut rig) = Rig::new(schema).await else { return };
+    let mut rig = Rig::new(schema).await;
     rig.start();
     let writers = write_load(&rig, 4, 400).await;
     let behind = rig.shadow.client().await;
@@ -299,7 +296,7 @@ async fn healing_under_load_converges_and_every_finding_is_healed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payloads_come_back_from_the_log_and_statements_run_as_their_sessions_did() {
     let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v text); CREATE TABLE dates (d date)";
-    let Some(mut rig) = Rig::new(schema).await else { return };
+    let mut rig = Rig::new(schema).await;
     rig.memory = 1;
     rig.book = rig.log.replay(1);
     let s = rig.session().await;
@@ -348,7 +345,7 @@ CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := 's
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn triggers_of_the_shadow_do_not_change_rows_and_cascades_run() {
-    let Some(mut rig) = Rig::new(TRIGGERS).await else { return };
+    let mut rig = Rig::new(TRIGGERS).await;
     let behind = rig.shadow.client().await;
     behind
         .batch_execute("CREATE TRIGGER s BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION stamp()")
@@ -377,7 +374,7 @@ async fn triggers_of_the_shadow_do_not_change_rows_and_cascades_run() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_right_to_silence_triggers_their_tables_are_suspect() {
-    let Some(mut rig) = Rig::new(TRIGGERS).await else { return };
+    let mut rig = Rig::new(TRIGGERS).await;
     let behind = rig.shadow.client().await;
     behind
         .batch_execute(
@@ -402,7 +399,7 @@ async fn without_the_right_to_silence_triggers_their_tables_are_suspect() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_primary_may_have_lost_is_read_again_and_not_applied() {
     let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old'), (2, 'old')";
-    let Some(mut rig) = Rig::new(schema).await else { return };
+    let mut rig = Rig::new(schema).await;
     let t = relation(&rig.on_primary, "t").await;
     // Gated far above what is ever flushed; then the row is set back, as a primary that lost the commit has it.
     rig.gate.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
@@ -423,7 +420,7 @@ async fn what_the_primary_may_have_lost_is_read_again_and_not_applied() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_primary_puts_healing_off_and_the_lane_goes_on() {
     let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v int4); INSERT INTO t SELECT g, 0 FROM generate_series(1, 9) g";
-    let Some(mut rig) = Rig::new(schema).await else { return };
+    let mut rig = Rig::new(schema).await;
     let s = rig.session().await;
     let t = relation(&rig.on_primary, "t").await;
     for id in [1, 2, 1, 3] {
@@ -456,7 +453,7 @@ async fn a_dead_primary_puts_healing_off_and_the_lane_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fence_waits_for_what_was_in_flight_at_its_snapshot() {
     let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v int4); INSERT INTO t VALUES (1, 0), (2, 0)";
-    let Some(mut rig) = Rig::new(schema).await else { return };
+    let mut rig = Rig::new(schema).await;
     rig.shadow.client().await.batch_execute("DELETE FROM t WHERE id = 1").await.unwrap();
     let t = relation(&rig.on_primary, "t").await;
     let (s, slow) = (rig.session().await, rig.session().await);

@@ -61,6 +61,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     });
     let proxy = Proxy::bind(relay_config(&config).await?, shared).await?;
     let windows = Arc::new(Windows::new(Place::Source, mirror.clone(), proxy.clients()));
+    let gauges = tokio::spawn(Arc::clone(&windows).keep_gauges(shutdown.clone()));
     let serving = tokio::spawn(pgshadow_admin::serve(admin, Arc::clone(&windows), metrics, shutdown.clone()));
     Gauge::Mirroring.set(u64::from(mirror.is_some()));
 
@@ -102,7 +103,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     if let Some(mirror) = &mirror {
         mirror.close();
     }
-    let _ = serving.await;
+    let _ = tokio::join!(serving, gauges);
     Ok(())
 }
 

@@ -8,6 +8,10 @@ use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often the gauges are set.
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Windows {
     primary: Place,
@@ -28,6 +32,14 @@ impl Windows {
 
     pub fn applier_started(&self, handle: pgshadow_apply::Handle) {
         *self.applier.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    }
+
+    /// Keeps the gauges of `/metrics` fresh: they are set whenever the state is read.
+    pub async fn keep_gauges(self: Arc<Self>, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let _ = self.status();
+            tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(GAUGES_EVERY) => {} }
+        }
     }
 
     pub async fn stop_applier(&self) {
