@@ -58,7 +58,19 @@ impl Context<'_> {
     /// The plan for the whole text.
     pub fn plan(&self, parsed: &Parsed) -> Plan {
         let mut rewrites = Vec::new();
-        let steps = parsed.statements.iter().map(|s| Arc::new(self.step(s, &mut rewrites))).collect();
+        let mut session_changed = false;
+        let mut steps = Vec::with_capacity(parsed.statements.len());
+        for statement in &parsed.statements {
+            let mut step = self.step(statement, &mut rewrites);
+            if session_changed && step.writes() {
+                step = step.declared(
+                    step.suspects_of_all("a SET in front of it in the same string may have changed what it names"),
+                );
+            }
+            // DDL changes the catalog, but not who the session is
+            session_changed |= step.changes_session && step.class != Class::Ddl;
+            steps.push(Arc::new(step));
+        }
         let combined = if rewrites.is_empty() { None } else { Rewrites::combine(self.text, &rewrites) };
         let last = parsed.statements.last().map_or(0, |s| s.range.end);
         let mut plan = Plan {

@@ -152,6 +152,15 @@ impl Step {
         }
     }
 
+    /// Every table that it may write, as suspect; every table at all where it names none.
+    pub fn suspects_of_all(&self, reason: &str) -> Vec<Suspect> {
+        let tables = self.tables();
+        let named = tables.into_iter().map(Some);
+        let named: Vec<_> = if matches!(self.effect, Effect::Ddl { .. }) { Vec::new() } else { named.collect() };
+        let all = if named.is_empty() { vec![None] } else { named };
+        all.into_iter().map(|table| Suspect { table, reason: reason.to_owned() }).collect()
+    }
+
     /// The same answer for the client, but its rows are declared, not captured.
     pub fn declared(&self, suspects: Vec<Suspect>) -> Self {
         let mut step = self.clone();

@@ -7,7 +7,9 @@ use crate::session::{ExecuteRun, Expected, Hold, Output, OwnRun, Purpose, QueryR
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_catalog::probe;
-use pgshadow_model::{Change, CopyData, DdlStatement, Lsn, Operation, RowImage, Suspect, Truncate, Xid};
+use pgshadow_model::{
+    Change, CopyData, DdlStatement, Lsn, Operation, RowImage, SessionSettings, Suspect, Truncate, Xid,
+};
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, backend, edit, frontend};
 use std::sync::Arc;
@@ -121,7 +123,7 @@ impl<J: Journal> Session<J> {
             backend::COMMAND_COMPLETE | backend::EMPTY_QUERY => {
                 let stage = std::mem::take(&mut run.stage);
                 if let (Some(step), Some(tag)) = (&step, backend::command_tag(frame.body())) {
-                    self.complete(step, stage, tag);
+                    self.complete(step, stage, tag, run.settings.as_ref());
                 }
                 run.at += 1;
                 if let Some(instead) = run.instead.take() {
@@ -183,7 +185,7 @@ impl<J: Journal> Session<J> {
                 let stage = std::mem::take(&mut run.stage);
                 if let Some(tag) = backend::command_tag(frame.body()).filter(|_| frame.tag != backend::PORTAL_SUSPENDED)
                 {
-                    self.complete(&run.step, stage, tag);
+                    self.complete(&run.step, stage, tag, run.settings.as_ref());
                 }
                 match run.page.take() {
                     Some(mut page) => {
@@ -290,11 +292,9 @@ impl<J: Journal> Session<J> {
     }
 
     /// A statement has finished.
-    fn complete(&mut self, step: &Step, stage: Stage, tag: &[u8]) {
+    fn complete(&mut self, step: &Step, stage: Stage, tag: &[u8], settings: Option<&SessionSettings>) {
         let barrier = self.shared.journal.barrier();
-        let settings = matches!(step.effect, Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. })
-            .then(|| self.settings());
-        let settings = settings.unwrap_or_default();
+        let settings = settings.cloned();
         self.copying = false;
         if step.changes_session {
             self.forget_identity();
@@ -307,6 +307,16 @@ impl<J: Journal> Session<J> {
         }
         let Some(unit) = self.units.front_mut() else { return };
         unit.barrier = barrier;
+        let repeated = matches!(step.effect, Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. });
+        let settings = match settings {
+            Some(settings) => settings,
+            None if repeated => {
+                unit.outstanding = unit.outstanding.saturating_sub(1);
+                let suspects = step.suspects_of_all("the settings of its session were not known");
+                return unit.done(Vec::new(), &suspects, 0);
+            }
+            None => SessionSettings::default(),
+        };
         match &step.effect {
             Effect::Write(write) => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
@@ -358,8 +368,12 @@ impl<J: Journal> Session<J> {
             Effect::NotRepeated { .. } => unit.ddl = true,
             Effect::Control(control) => {
                 unit.savepoint(control);
+                let undone = unit.session_changed && matches!(control, Control::RollbackTo(_));
                 if matches!(control, Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare) {
                     unit.failed |= !matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION");
+                }
+                if undone {
+                    self.forget_identity();
                 }
             }
             _ => {}

@@ -248,6 +248,7 @@ impl<J: Journal> Session<J> {
             self.hold = Hold::Ready;
         }
         let steps: Vec<Arc<Step>> = plan.steps.iter().map(|s| self.resolved(s)).collect();
+        run.settings = self.settings_for(&steps);
         let in_block = self.block;
         let unit = self.open_unit();
         steps.iter().for_each(|s| unit.sent(s));
@@ -593,14 +594,9 @@ impl<J: Journal> Session<J> {
         {
             portal.paged = true;
         }
-        self.pending.push_back(Expected::Execute(Box::new(ExecuteRun {
-            step,
-            plan,
-            stage: Stage::default(),
-            binary,
-            ends_unit,
-            page,
-        })));
+        let settings = self.settings_for(std::slice::from_ref(&step));
+        let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, settings };
+        self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
     }
 
@@ -690,6 +686,7 @@ impl QueryRun {
             offset,
             last_piece,
             instead: None,
+            settings: None,
         }
     }
 }

@@ -116,6 +116,8 @@ pub(crate) struct QueryRun {
     pub last_piece: bool,
     /// An error of ours that takes the place of the answer to COMMIT.
     pub instead: Option<Bytes>,
+    /// The session's settings when it was sent, where a statement is to be repeated under them.
+    pub settings: Option<SessionSettings>,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,8 @@ pub(crate) struct ExecuteRun {
     pub ends_unit: bool,
     /// The client's row limit, where the server has none.
     pub page: Option<Page>,
+    /// As in [`QueryRun::settings`].
+    pub settings: Option<SessionSettings>,
 }
 
 /// Why a statement of ours runs.
@@ -369,9 +373,12 @@ impl<J: Journal> Session<J> {
         self.shapes.clear();
     }
 
-    pub(crate) fn settings(&self) -> SessionSettings {
-        let Some(identity) = &self.identity else { return SessionSettings::default() };
-        SessionSettings {
+    /// The session's settings, where one of these steps is to be repeated under them.
+    pub(crate) fn settings_for(&self, steps: &[Arc<Step>]) -> Option<SessionSettings> {
+        let repeated =
+            |s: &Arc<Step>| matches!(s.effect, Effect::Ddl { .. } | Effect::Copy { .. } | Effect::Truncate { .. });
+        let identity = self.identity.as_ref().filter(|_| steps.iter().any(repeated))?;
+        Some(SessionSettings {
             role: identity.role.clone(),
             search_path: identity.search_path.clone(),
             others: vec![
@@ -380,7 +387,7 @@ impl<J: Journal> Session<J> {
                 ("IntervalStyle".into(), identity.interval_style.clone()),
                 ("client_encoding".into(), identity.client_encoding.clone()),
             ],
-        }
+        })
     }
 
     /// A COPY FROM STDIN was sent whose stream is to be recorded, and hasn't been answered.
