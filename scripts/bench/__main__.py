@@ -6,10 +6,12 @@
 Read from the environment:
   FULL=1       all loads, protocols and numbers of clients       QUICK=1  a few, about 5 minutes
   FRESH=1      forgets earlier results
+  AGAIN=1      measures groups again in which others used much of the machine
   ONLY=REGEX   only cells such as tpcb/prepared/8/fsync, frozen/killed
   REPEATS, SECONDS                     instead of those of the set
   FSYNC=off    servers that don't sync (recorded)
-  PATIENCE=N   seconds to wait before each cell for a machine that does nothing else (30)
+  PATIENCE=N   seconds to wait before each cell for a machine that does nothing else (30); with 0 no cell that was
+               disturbed is measured again
   KEEP=1       goes on although the earlier results are of another build of pgshadow
   PGSHADOW_PG_OLD_BINDIR, PGSHADOW_PG_NEW_BINDIR   source and target; `make bench` sets them
 """
@@ -49,11 +51,15 @@ SETTINGS = {
 }
 
 
+def is_set(environment, name):
+    return environment.get(name, "") not in ("", "0")
+
+
 class Plan:
     """What is asked for."""
 
     def __init__(self, environment):
-        quick, full = (environment.get(name, "") not in ("", "0") for name in ("QUICK", "FULL"))
+        quick, full, self.again = (is_set(environment, name) for name in ("QUICK", "FULL", "AGAIN"))
         self.quick = quick
         self.seconds = int(environment.get("SECONDS") or (5 if quick else 10))
         self.repeats = int(environment.get("REPEATS") or (2 if quick else 3))
@@ -138,13 +144,13 @@ def say(text):
 
 def open_results(plan, site, environment):
     path = os.path.join(OUTPUT, "quick.jsonl" if plan.quick else "results.jsonl")
-    if environment.get("FRESH", "") not in ("", "0") and os.path.exists(path):
+    if is_set(environment, "FRESH") and os.path.exists(path):
         os.unlink(path)
     results = Results(path)
     here = machine.describe(site)
     same = ("build", "cpu", "cpus", "source", "target", "fsync")
     if results.machine and any(results.machine[name] != here[name] for name in same):
-        if environment.get("KEEP", "") in ("", "0"):
+        if not is_set(environment, "KEEP"):
             aside = f"{path}.{results.machine['build']}"
             os.replace(path, aside)
             say(f"earlier results are of another build or machine: now in {os.path.basename(aside)}")
@@ -166,7 +172,8 @@ def run_cells(plan, site, results):
         ]
         done += len(chosen)
         # Ratios are within a group: one that was interrupted is measured again as a whole.
-        if all("tps" in results.records.get(key(record), ()) for record in records):
+        known = [results.records.get(key(record), {}) for record in records]
+        if all("tps" in record for record in known) and not (plan.again and any(map(report.disturbed, known))):
             continue
         for number, (way, record) in enumerate(zip(chosen, records)):
             record["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

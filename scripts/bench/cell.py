@@ -16,9 +16,9 @@ DRAIN_SECONDS = 300
 FOREIGN_MAX = 0.10
 
 
-def measure(site, way, load, protocol, clients, seconds, retries=1):
+def measure(site, way, load, protocol, clients, seconds):
     """The record of a cell. What went wrong is in it, under `error`."""
-    for attempt in range(retries + 1):
+    for attempt in range(2 if site.patience > 0 else 1):
         quiet(site)
         try:
             record = _once(site, way, load, protocol, clients, seconds)

@@ -78,20 +78,32 @@ def _groups(results):
 
 
 def _median(records, name):
+    """Of the repeats that others did not disturb, if there are any."""
+    records = [record for record in records if not disturbed(record)] or list(records)
     values = [record[name] for record in records if record.get(name) is not None]
     return statistics.median(values) if values else None
 
 
-def _ratios(group, way, to="direct"):
-    """To the other way in the same repeat."""
-    base = group.get(to, {})
-    return [record["tps"] / base[repeat]["tps"] for repeat, record in group[way].items() if repeat in base]
+def _ratios(group, way, figure=lambda record: record["tps"]):
+    """A figure as ratios to direct's in the same repeat, and whether others disturbed all of them.
+
+    Repeats that were disturbed count only where there are no others.
+    """
+    base = group.get("direct", {})
+    pairs = [(record, base[repeat]) for repeat, record in group.get(way, {}).items() if repeat in base]
+    clean = [pair for pair in pairs if not any(map(disturbed, pair))]
+    return [figure(record) / figure(direct) for record, direct in clean or pairs], not clean
 
 
-def _ratio_text(ratios):
+def disturbed(record):
+    """Whether others used so much of the machine that throughput says little."""
+    return record.get("foreign_share", 0) > FOREIGN_MAX
+
+
+def _ratio_text(ratios, doubtful=False):
     if not ratios:
         return "–"
-    middle = f"{statistics.median(ratios):.2f}"
+    middle = f"{'~' if doubtful else ''}{statistics.median(ratios):.2f}"
     return middle if len(ratios) == 1 else f"{middle} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
@@ -110,16 +122,36 @@ def _table(head, rows):
 def summary(results):
     """Throughput as a ratio to direct, all groups in one table."""
     groups = _groups(results)
-    ways = [way for way in TITLES if any(way in group for group in groups.values())]
+    ways = [way for way in TITLES if way != "direct" and any(way in group for group in groups.values())]
     rows = []
     for (load, protocol, clients), group in groups.items():
         direct = _number(_median(group.get("direct", {}).values(), "tps"))
         row = [pgbench.LOADS[load].title, protocol, str(clients), direct]
-        for way in ways[1:] if "direct" in ways else ways:
-            row.append(_ratio_text(_ratios(group, way)) if way in group else "–")
+        for way in ways:
+            row.append(_ratio_text(*_ratios(group, way)))
         rows.append(row)
-    head = ["load", "protocol", "clients", "direct, tps"] + [TITLES[way] for way in ways if way != "direct"]
+    head = ["load", "protocol", "clients", "direct, tps"] + [TITLES[way] for way in ways]
     return _table(head, rows)
+
+
+def _total_us(record):
+    """CPU of both servers and of the proxy."""
+    return record["source_us"] + record["proxy_us"] + record["target_us"]
+
+
+def _total_cost(results):
+    """CPU of all but pgbench as a multiple of direct's, all groups in one table."""
+    groups = _groups(results)
+    ways = [way for way in TITLES if way != "direct" and any(way in group for group in groups.values())]
+    rows = []
+    for (load, protocol, clients), group in groups.items():
+        base = group.get("direct", {})
+        row = [pgbench.LOADS[load].title, protocol, str(clients)]
+        row.append(_number(statistics.median(map(_total_us, base.values())) if base else None))
+        for way in ways:
+            row.append(_ratio_text(*_ratios(group, way, _total_us)))
+        rows.append(row)
+    return _table(["load", "protocol", "clients", "direct, µs"] + [TITLES[way] for way in ways], rows)
 
 
 def _proxy_cost(results):
@@ -174,7 +206,7 @@ def _detail(results):
             rows.append([
                 TITLES[way],
                 _number(_median(records, "tps")),
-                "1" if way == "direct" else _ratio_text(_ratios(group, way)),
+                "1" if way == "direct" else _ratio_text(*_ratios(group, way)),
                 _number(_median(records, "latency_ms"), 2),
                 _number(_median(records, "p99_ms"), 1),
                 _number(_median(records, "proxy_us")) if peak is not None else "–",
@@ -193,6 +225,12 @@ def _detail(results):
     return "\n\n".join(parts)
 
 
+def _catch_up_rate(records):
+    """Transactions a second when only the applier is at work; where there was something to catch up."""
+    rates = [record["lag"]["entries"] / record["catch_up_s"] for record in records if record["catch_up_s"] > 0.5]
+    return f"{statistics.median(rates):.0f}" if rates else "–"
+
+
 def _frozen(results):
     by = {}
     for record in results.frozen():
@@ -209,17 +247,17 @@ def _frozen(results):
         rows.append([
             variant, str(len(values)), str(failed), _number(_median(values, "tps")),
             "1" if variant == "healthy" else _ratio_text(ratios), _number(_median(values, "p99_ms"), 1),
-            _lag_text(values), _number(_median(values, "catch_up_s"), 1),
+            _lag_text(values), _number(_median(values, "catch_up_s"), 1), _catch_up_rate(values),
             f"{max((value['peak_kib'] for value in values), default=0) / 1024:.0f}", _equal_text(values),
         ])
     head = ["target", "runs", "client errors", "tps", "ratio to healthy", "p99, ms", "behind at the end",
-            "caught up in, s", "peak, MiB", "equal"]
+            "caught up in, s", "applied/s then", "peak, MiB", "equal"]
     return (
         "## The target away\n\n"
         "TPC-B, prepared, 8 clients, 20 s, durability `fsync`, the three in turn. *Frozen*: all of the target's\n"
-        f"processes are stopped (SIGSTOP) from {frozen.FROZEN[0]:.0%} of the time to the end of the load. *Killed*: killed\n"
-        f"with -9 at {frozen.KILLED[0]:.0%} and started again at {frozen.KILLED[1]:.0%}. A frozen or dead target leaves its\n"
-        "CPU to the rest, so ratios above 1 are no gain.\n\n" + _table(head, rows) + "\n"
+        f"processes are stopped (SIGSTOP) from {frozen.FROZEN[0]:.0%} of the time to the end of the load. *Killed*:\n"
+        f"killed with -9 at {frozen.KILLED[0]:.0%} and started again at {frozen.KILLED[1]:.0%}. A frozen or dead\n"
+        "target leaves its CPU to the rest, so ratios above 1 are no gain.\n\n" + _table(head, rows) + "\n"
     )
 
 
@@ -236,14 +274,14 @@ def _trust(results):
             spread.append((max(base) - min(base)) / statistics.median(base))
     lines = [
         f"- Others used {statistics.median(foreign):.1%} of the machine in the median cell, {max(foreign):.1%} in the\n"
-        f"  worst; {sum(share > FOREIGN_MAX for share in foreign)} of {len(foreign)} cells had more than {FOREIGN_MAX:.0%}"
-        " even when measured again. The\n"
+        f"  worst; {sum(share > FOREIGN_MAX for share in foreign)} of {len(foreign)} cells had more than "
+        f"{FOREIGN_MAX:.0%} at their last attempt. The\n"
         f"  hypervisor took {statistics.median(steal):.1%} (median), {max(steal):.1%} (worst)."
     ]
     if spread:
         lines.append(
-            f"- Between repeats the throughput of `direct` itself varies by {statistics.median(spread):.0%} of its median\n"
-            f"  (worst group {max(spread):.0%}): a single ratio is not better than that, the median of the pairs is."
+            f"- Between repeats the throughput of `direct` itself varies by {statistics.median(spread):.0%} of its\n"
+            f"  median (worst group {max(spread):.0%}): a single ratio is not better than that, the median of pairs is."
         )
     return "\n".join(lines)
 
@@ -252,7 +290,8 @@ def _failed(results):
     found = failures(results)
     if not found:
         return (
-            "No cell failed; all tables were equal after each mirrored cell, with no finding, healed row or suspect table.\n"
+            "No cell failed; all tables were equal after each mirrored cell, with no finding, healed row or suspect\n"
+            "table.\n"
         )
     lines = []
     for record in found:
@@ -280,24 +319,29 @@ def markdown(results):
 
 What pgshadow costs, held against what else could stand in its place. `make bench` measures it again on your machine.
 
-**How to read it.** Everything shares {here['cpus']} CPUs: pgbench, the proxy and both servers. Throughput ratios therefore
-show the total CPU that a way takes, mirroring and the target's work included, not only the proxy's delay; with more CPUs,
-or servers on machines of their own, ratios are nearer to 1. CPU microseconds a transaction are the figure that can be taken
-to another machine.
+**How to read it.** Everything shares {here['cpus']} CPUs: pgbench, the proxy and both servers. Throughput ratios
+therefore show the total CPU that a way takes, mirroring and the target's work included, not only the proxy's delay;
+with more CPUs, or servers on machines of their own, ratios are nearer to 1. CPU microseconds a transaction are the
+figure that can be taken to another machine.
 
 ## Throughput, as a ratio to direct
 
-Median of the repeats (lowest–highest), each against `direct` of the same repeat.
+Median of the repeats (lowest–highest), each against `direct` of the same repeat. With a ~ in front: others used more
+than {FOREIGN_MAX:.0%} of the machine in every repeat, so that it says little.
 
 {summary(results)}
 
 {_failed(results)}
 ## CPU, microseconds a transaction
 
-User and system time of all processes, from the start of the load until the target has everything. *source: logical* is a
-server with `wal_level = logical`.
+User and system time of all processes, from the start of the load until the target has everything. *source: logical*
+is a server with `wal_level = logical`.
 
 {_proxy_cost(results)}
+
+Both servers and the proxy together, as a multiple of `direct` in the same repeat:
+
+{_total_cost(results)}
 
 {_costs()}{_frozen(results)}
 ## What was measured
@@ -325,12 +369,13 @@ server with `wal_level = logical`.
 ## What to trust
 
 {_trust(results)}
-- A cell is measured once more if others used more than {FOREIGN_MAX:.0%} of the machine. Differences below 0.05 are noise.
+- A cell is measured once more if others used more than {FOREIGN_MAX:.0%} of the machine (not with `PATIENCE=0`).
+  Differences below 0.05 are noise.
 - Ten seconds show no checkpoint, no vacuum, no growth over hours.
 
 ## All figures
 
-Medians of the repeats.
+Medians of the repeats that others did not disturb, of all where there are none.
 
 {_detail(results)}
 """
