@@ -143,8 +143,17 @@ fn the_report_is_json_with_all_fields_and_an_exit_code() {
     }
     assert_eq!(finding["count"], 1);
     let finished = scene.pgshadow.run(&["report"], LIMIT);
-    assert_eq!(finished.status.code(), Some(3), "{finished:#?}");
+    assert_eq!(finished.status.code(), Some(0), "it is healed: {finished:#?}");
     assert!(finished.stdout.contains("missing_row") && finished.stdout.contains("id=3"), "{}", finished.stdout);
+}
+
+#[test]
+fn the_report_ends_with_3_while_a_finding_is_open() {
+    let scene = scene("ALTER TABLE t ADD CONSTRAINT small CHECK (v < 1000)");
+    scene.app().psql("UPDATE t SET v = 5000 WHERE id = 1");
+    assert_eq!(only_finding(&scene, "error_shadow_only")["healed"], false);
+    let finished = scene.pgshadow.run(&["report"], LIMIT);
+    assert_eq!(finished.status.code(), Some(3), "{finished:#?}");
 }
 
 #[test]

@@ -10,7 +10,8 @@ pub trait Source: Send + Sync + 'static {
     /// Everything in the store of findings, in order of `id`. May read from disk.
     fn findings(&self) -> Vec<Finding>;
 
-    /// Waits until the shadow has applied all that was committed when this was called. `false`: not within `timeout`.
+    /// Waits until the shadow has applied all that was committed when this was called, and rows that did not fit are
+    /// healed. `false`: not within `timeout`.
     fn drained(&self, timeout: Duration) -> impl Future<Output = bool> + Send;
 
     /// Whether clients can be served; if not, why.

@@ -134,6 +134,8 @@ pub struct Applier {
     pub last_error: Option<String>,
     /// Rows written since the start of the process.
     pub rows_applied: u64,
+    /// Rows that did not fit and wait to be read again on the primary.
+    pub rows_to_heal: u64,
 }
 
 /// What was counted since the start of the process.
@@ -196,7 +198,7 @@ mod tests {
             clients: 8,
             next_step: "look at `pgshadow report`".into(),
             note: EQUAL_AT_START_NOTE.into(),
-            applier: Applier { connected: true, last_error: None, rows_applied: 7 },
+            applier: Applier { connected: true, last_error: None, rows_applied: 7, rows_to_heal: 0 },
             counters: Counters { statements: [("insert".to_owned(), 5)].into(), ..Counters::default() },
         }
     }

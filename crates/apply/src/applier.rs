@@ -1,5 +1,6 @@
 use crate::{Config, Dial, Log, OrderBook, Suspects};
 use pgshadow_divergence::Store;
+use pgshadow_model::Sequence;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -35,12 +36,24 @@ pub struct Handle {
 }
 
 /// What the task shows of itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     status: Mutex<Status>,
+    /// The oldest entry of which a row waits to be healed; 0 until that has been read from the shadow.
+    heals_from: watch::Sender<Sequence>,
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self { status: Mutex::default(), heals_from: watch::Sender::new(0) }
+    }
+
+    /// Says how many rows wait to be healed, and the oldest entry among them.
+    pub(crate) fn heals(&self, rows: u64, from: Sequence) {
+        self.update(|s| s.to_heal = rows);
+        self.heals_from.send_replace(from);
+    }
+
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -56,7 +69,7 @@ impl Applier {
         store: Arc<Store>,
         suspects: Arc<dyn Suspects>,
     ) -> Handle {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new());
         let (stop, stopped) = watch::channel(false);
         let lane = crate::lane::Lane::new(config, dial, book, log, store, suspects, Arc::clone(&shared));
         let task = tokio::spawn(lane.run(stopped));
@@ -69,6 +82,18 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns once no row of an entry below `mark` waits to be healed. To be called once these are applied
+    /// ([`OrderBook::wait_applied`]): the shadow then holds them as the primary does.
+    pub fn healed(&self, mark: Sequence) -> impl Future<Output = ()> + Send + use<> {
+        let mut heals_from = self.shared.heals_from.subscribe();
+        async move {
+            // an applier that was stopped heals no more
+            if heals_from.wait_for(|from| *from >= mark).await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     /// Ends the task, at once: what was not committed on the shadow is applied at the next start.

@@ -7,6 +7,7 @@
 //! the fence contains is applied before. Rows that wait are written tolerantly until then.
 
 use crate::Error;
+use crate::applier::Shared;
 use crate::batch::{BEGIN, role};
 use crate::failure::{Class, classify};
 use crate::fence::Held;
@@ -15,7 +16,7 @@ use crate::report::{Report, Reports};
 use crate::rows::{Planned, run};
 use crate::session::Session;
 use pgshadow_divergence::Origin;
-use pgshadow_model::{Operation, QualifiedName, Relation, RowImage, Values};
+use pgshadow_model::{Operation, QualifiedName, Relation, RowImage, Sequence, Values};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
@@ -124,8 +125,13 @@ impl Healing {
         !self.waiting.is_empty() && Target::of(image).iter().any(|t| self.waiting.contains_key(t))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+    /// The oldest entry of which a row waits.
+    fn from(&self) -> Sequence {
+        self.waiting.values().filter_map(|origins| origins.first()).map(|o| o.0).min().unwrap_or(Sequence::MAX)
+    }
+
+    pub(crate) fn show(&self, shared: &Shared) {
+        shared.heals(self.waiting.len() as u64, self.from());
     }
 
     pub(crate) fn is_due(&self) -> bool {
@@ -305,8 +311,7 @@ impl Lane {
         let sql = "DELETE FROM pgshadow.heal h USING unnest($2::int8[], $3::int4[]) AS o(s, c) \
                    WHERE h.stream = $1 AND h.sequence = o.s AND h.change = o.c";
         session.client().execute(sql, &[&self.config.stream, &sequences, &changes]).await?;
-        let waiting = self.healing.len() as u64;
-        self.shared.update(|s| s.to_heal = waiting);
+        self.healing.show(&self.shared);
         Ok(())
     }
 }

@@ -140,8 +140,8 @@ impl Lane {
         if let (Some(path), None) = (&self.config.trace, &self.trace) {
             self.trace = Some(Trace::open(path)?);
         }
-        let to_heal = self.healing.len() as u64;
-        self.shared.update(|s| (s.connected, s.last_error, s.to_heal) = (true, None, to_heal));
+        self.healing.show(&self.shared);
+        self.shared.update(|s| (s.connected, s.last_error) = (true, None));
         loop {
             if self.in_hand.is_empty() {
                 let batch = self.book.take_batch(self.config.batch_entries_max, self.config.batch_rows_max, None);
@@ -276,6 +276,7 @@ impl Lane {
         committed?;
         self.healing.add(&reports);
         // Before the book's waiters wake: who sees the entries applied also sees what waits to be healed.
+        self.healing.show(&self.shared);
         self.count(entries);
         self.book.applied(&sequences);
         self.below = position.below;
@@ -313,7 +314,6 @@ impl Lane {
         // every applied row is compared: by its own RETURNING, or by what the careful way reads
         Counter::RowsCompared.add(rows);
         let (entries, rows, tolerated) = (self.entries_applied, self.rows_applied, self.tolerated);
-        let to_heal = self.healing.len() as u64;
         let (since, rows_then) = self.rate_from;
         let seconds = since.elapsed().as_secs_f64();
         #[allow(clippy::cast_precision_loss)] // a rate for people
@@ -323,7 +323,6 @@ impl Lane {
         }
         self.shared.update(|s| {
             (s.entries_applied, s.rows_applied, s.tolerated) = (entries, rows, tolerated);
-            s.to_heal = to_heal;
             s.last_error = None;
             if let Some(rate) = rate {
                 s.rows_per_second = rate;

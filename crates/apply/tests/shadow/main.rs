@@ -438,9 +438,10 @@ async fn a_dead_primary_puts_healing_off_and_the_lane_goes_on() {
     let book = Arc::clone(&rig.book);
     tokio::time::timeout(Duration::from_secs(20), book.wait_applied(book.barrier())).await.unwrap();
     assert_eq!(rig.store.open_count().unwrap(), 1);
-    // What waits to be healed outlives the process.
+    // What waits to be healed outlives the process, and nobody is told before that the shadow has everything.
     rig.restart().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let early = tokio::time::timeout(Duration::from_millis(500), rig.drained()).await;
+    assert!(early.is_err(), "a row waits to be healed");
     assert_eq!(rig.handle.as_ref().unwrap().status().to_heal, 1);
     rig.primary.up();
     rig.on_primary = rig.primary.client().await;

@@ -149,10 +149,9 @@ impl Rig {
 
     pub async fn drained(&self) {
         let done = async {
-            self.book.wait_applied(self.book.barrier()).await;
-            while self.handle.as_ref().unwrap().status().to_heal > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            let mark = self.book.barrier();
+            self.book.wait_applied(mark).await;
+            self.handle.as_ref().unwrap().healed(mark).await;
         };
         let waited = tokio::time::timeout(Duration::from_secs(60), done).await;
         assert!(waited.is_ok(), "not drained: {:?} {:?}", self.book.lag(), self.handle.as_ref().unwrap().status());

@@ -6,7 +6,7 @@ use pgshadow_admin::{
 use pgshadow_model::{Finding, Place};
 use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ impl Windows {
     }
 
     pub fn applier_started(&self, handle: pgshadow_apply::Handle) {
-        *self.applier.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        *self.lock_applier() = Some(handle);
     }
 
     /// Keeps the gauges of `/metrics` fresh: they are set whenever the state is read.
@@ -43,10 +43,14 @@ impl Windows {
     }
 
     pub async fn stop_applier(&self) {
-        let handle = self.applier.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let handle = self.lock_applier().take();
         if let Some(handle) = handle {
             handle.stop().await;
         }
+    }
+
+    fn lock_applier(&self) -> MutexGuard<'_, Option<pgshadow_apply::Handle>> {
+        self.applier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn phase(&self) -> Phase {
@@ -54,12 +58,12 @@ impl Windows {
     }
 
     fn applier(&self) -> pgshadow_admin::Applier {
-        let held = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(pgshadow_apply::Handle::status).map_or_else(Default::default, |status| {
+        self.lock_applier().as_ref().map(pgshadow_apply::Handle::status).map_or_else(Default::default, |status| {
             pgshadow_admin::Applier {
                 connected: status.connected,
                 last_error: status.last_error,
                 rows_applied: status.rows_applied,
+                rows_to_heal: status.to_heal,
             }
         })
     }
@@ -146,7 +150,15 @@ impl Source for Windows {
     async fn drained(&self, timeout: Duration) -> bool {
         let Some(mirror) = &self.mirror else { return true };
         let mark = mirror.book.barrier();
-        tokio::time::timeout(timeout, mirror.book.wait_applied(mark)).await.is_ok()
+        let healed = self.lock_applier().as_ref().map(|applier| applier.healed(mark));
+        let all = async {
+            mirror.book.wait_applied(mark).await;
+            match healed {
+                Some(healed) => healed.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::time::timeout(timeout, all).await.is_ok()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -31,7 +31,12 @@ pub(super) fn status_with_a_suspect() -> Status {
         clients: 8,
         next_step: "look at `pgshadow report`".into(),
         note: EQUAL_AT_START_NOTE.into(),
-        applier: Applier { connected: false, last_error: Some("connection refused".into()), rows_applied: 5 },
+        applier: Applier {
+            connected: false,
+            last_error: Some("connection refused".into()),
+            rows_applied: 5,
+            rows_to_heal: 0,
+        },
         counters: Counters::default(),
     }
 }

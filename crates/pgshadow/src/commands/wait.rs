@@ -20,7 +20,10 @@ pub async fn wait_drained(client: &Client, timeout: Duration) -> Result<Ending, 
                 (true, None) if !applier.connected => "; there is no connection to the shadow".to_owned(),
                 (true, None) => String::new(),
             };
-            let left = format!("{} transactions ({}) are left", lag.entries, output::bytes(lag.bytes));
+            let mut left = format!("{} transactions ({}) are left", lag.entries, output::bytes(lag.bytes));
+            if applier.rows_to_heal > 0 {
+                left.push_str(&format!(", {} rows wait to be read again on the primary", applier.rows_to_heal));
+            }
             eprintln!("pgshadow: not drained within {}: {left}{cause}", humantime::format_duration(timeout));
             Ok(Ending::TimedOut)
         }
