@@ -215,7 +215,7 @@ mod tests {
             "certificate": {"valid": false, "tables": 0, "reason": "no verify was run"},
             "clients": 8, "next_step": "look at `pgshadow report`",
             "note": "both databases are taken to start equal until backfill and verify exist",
-            "applier": {"connected": true, "last_error": null, "rows_applied": 7},
+            "applier": {"connected": true, "last_error": null, "rows_applied": 7, "rows_to_heal": 0},
             "counters": {
                 "statements": {"insert": 5}, "client_connections": 0, "rows_captured": 0,
                 "transactions_mirrored": 0, "transactions_applied": 0, "rows_compared": 0,
