@@ -18,6 +18,14 @@ fn an_assigned_key() {
 }
 
 #[test]
+fn a_string_whose_own_transaction_becomes_a_block() {
+    for rest in [r"BEGIN \; UPDATE t SET v = 2 WHERE id = 2 \; COMMIT", r"COMMIT \; SELECT 1", "ROLLBACK"] {
+        let script = format!(r"UPDATE t SET v = 1 WHERE id = 1 \; {rest}");
+        declared("", &script, &[("public.t", "both inside and outside")]);
+    }
+}
+
+#[test]
 fn an_update_of_rows_without_a_key() {
     declared("CREATE TABLE k (v int);", "INSERT INTO k VALUES (1), (1); UPDATE k SET v = 2", &[("public.k", "no key")]);
 }

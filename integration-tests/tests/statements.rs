@@ -119,7 +119,7 @@ fn several_statements_in_one_string() {
         BEGIN \\; INSERT INTO t VALUES (101) \\; DELETE FROM t WHERE id = 1 \\; COMMIT;
         BEGIN \\; INSERT INTO t VALUES (102) \\; ROLLBACK \\; INSERT INTO t VALUES (103);
         INSERT INTO t VALUES (104) \\; INSERT INTO t VALUES (1/0) \\; INSERT INTO t VALUES (105);
-        INSERT INTO t VALUES (106) \\; COMMIT \\; INSERT INTO t VALUES (107) \\; SELECT 1/0;
+        BEGIN \\; INSERT INTO t VALUES (106) \\; COMMIT \\; INSERT INTO t VALUES (107) \\; SELECT 1/0;
         BEGIN \\; INSERT INTO t VALUES (108) \\; SELECT 1/0 \\; COMMIT; ROLLBACK;
         BEGIN \\; UPDATE t SET v = 4 WHERE id = 4; COMMIT \\; BEGIN \\; UPDATE t SET v = 5 WHERE id = 5 \\; COMMIT;",
     );

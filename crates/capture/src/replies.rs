@@ -3,7 +3,9 @@ use crate::image;
 use crate::journal::{Journal, Settled};
 use crate::own;
 use crate::plan::{Control, Effect, Plan, Step, Strip, WriteEffect};
-use crate::session::{ExecuteRun, Expected, Hold, Output, OwnRun, Purpose, QueryRun, Session, Stage, SyncPurpose};
+use crate::session::{
+    Before, ExecuteRun, Expected, Hold, Output, OwnRun, Purpose, QueryRun, Session, Stage, SyncPurpose,
+};
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_catalog::probe;
@@ -12,6 +14,7 @@ use pgshadow_model::{
 };
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, backend, edit, frontend};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Reported settings on which the meaning of names and values depends.
@@ -76,7 +79,7 @@ impl<J: Journal> Session<J> {
                     self.turn_pages(out);
                 }
             }
-            Some(Expected::Reply(_)) => {
+            Some(Expected::Reply { .. }) => {
                 out.client(frame.bytes);
                 self.turn_pages(out);
             }
@@ -98,6 +101,7 @@ impl<J: Journal> Session<J> {
             self.pending.iter().position(|e| matches!(e, Expected::Sync { purpose: SyncPurpose::AheadOfCopy, .. }));
         if let Some(at) = early {
             self.pending.remove(at);
+            self.syncs_answered += 1;
             self.batch = true;
         }
     }
@@ -367,6 +371,7 @@ impl<J: Journal> Session<J> {
             Effect::Opaque(suspects) => unit.done(Vec::new(), suspects, 0),
             Effect::NotRepeated { .. } => unit.ddl = true,
             Effect::Control(control) => {
+                unit.begun |= *control == Control::Begin;
                 unit.savepoint(control);
                 let undone = unit.session_changed && matches!(control, Control::RollbackTo(_));
                 if matches!(control, Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare) {
@@ -421,27 +426,14 @@ impl<J: Journal> Session<J> {
     fn batch_error(&mut self, first: Expected, frame: Frame, out: &mut Output) {
         let plan = match &first {
             Expected::Execute(run) => run.plan.clone(),
-            Expected::Reply(plan) => plan.clone(),
+            Expected::Reply { plan, .. } => plan.clone(),
             _ => None,
         };
         let own = match &first {
             Expected::Own(run) => Some(run.purpose.clone()),
             _ => None,
         };
-        let mut skipped_end = false;
-        let mut skipped = Some(first);
-        while let Some(expected) = skipped {
-            if let Expected::Execute(run) = &expected {
-                skipped_end |= run.ends_unit;
-            }
-            if matches!(
-                self.pending.front(),
-                None | Some(Expected::Sync { .. } | Expected::Query(_) | Expected::FunctionCall { .. })
-            ) {
-                break;
-            }
-            skipped = self.pending.pop_front();
-        }
+        let skipped_end = self.skip(first);
         self.fail_front(skipped_end);
         match own {
             Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
@@ -452,6 +444,42 @@ impl<J: Journal> Session<J> {
             }
             None => out.client(plan.map_or_else(|| frame.bytes.clone(), |p| positioned(&p, 0, &frame))),
         }
+        if self.pending.is_empty() {
+            // its Sync is still to come: what the client sends before it is skipped
+            self.skip_to_sync = true;
+            if matches!(self.hold, Hold::Probe(_) | Hold::Answers(_)) {
+                self.hold = Hold::Free;
+            }
+        }
+    }
+
+    /// Takes off what the server skips after an error of `first`: all up to the next Sync. Whether the end of a transaction
+    /// is among it.
+    fn skip(&mut self, first: Expected) -> bool {
+        let mut skipped = vec![first];
+        while let Some(expected) = self.pending.pop_front() {
+            if matches!(expected, Expected::Sync { .. }) {
+                self.pending.push_front(expected);
+                break;
+            }
+            skipped.push(expected);
+        }
+        let mut ends = false;
+        // the last one first: each leaves what stood before it
+        for expected in skipped.into_iter().rev() {
+            match expected {
+                Expected::Execute(run) => ends |= run.ends_unit,
+                Expected::Query(run) => ends |= run.ends_unit,
+                Expected::Reply { before: Before::Statement(name, before), .. } => {
+                    restore(&mut self.statements, name, before)
+                }
+                Expected::Reply { before: Before::Portal(name, before), .. } => {
+                    restore(&mut self.portals, name, before)
+                }
+                _ => {}
+            }
+        }
+        ends
     }
 
     /// The front unit's statement failed; `skipped_end`: the COMMIT behind it in the same batch isn't run.
@@ -459,18 +487,16 @@ impl<J: Journal> Session<J> {
         let Some(unit) = self.units.front_mut() else { return };
         unit.failed = true;
         unit.outstanding = 0;
-        if !skipped_end {
+        if !skipped_end && unit.explicit == unit.begun {
             return;
         }
+        // a BEGIN behind it isn't run either
+        unit.explicit = unit.begun;
         unit.closed = false;
-        if let Some(sequence) = unit.intent.take() {
+        let (explicit, intent) = (unit.explicit, unit.intent.take());
+        let later = self.units.drain(1..).filter_map(|later| later.intent);
+        for sequence in intent.into_iter().chain(later) {
             self.shared.journal.settle(aborted(sequence));
-        }
-        let explicit = self.units.front().is_some_and(|u| u.explicit);
-        for later in self.units.drain(1..) {
-            if let Some(sequence) = later.intent {
-                self.shared.journal.settle(aborted(sequence));
-            }
         }
         self.block = explicit;
         if let Some(Expected::Sync { ends_unit, .. }) = self.pending.front_mut() {
@@ -485,6 +511,9 @@ impl<J: Journal> Session<J> {
         };
         if let Some(Expected::Query(run)) = self.pending.get_mut(1) {
             run.instead = Some(frame.bytes.clone());
+            // a failed COMMIT AND CHAIN opens nothing, but the server now sees one of a transaction that had failed before
+            let chain = |s: &Arc<Step>| matches!(s.effect, Effect::Control(Control::Commit { chain: true }));
+            self.roll_back_at_ready |= run.plan.steps.iter().any(chain);
         }
         true
     }
@@ -502,6 +531,7 @@ impl<J: Journal> Session<J> {
                 && matches!(&self.hold, Hold::Probe(held) if held.tag == frontend::QUERY || held.tag == 0)
             {
                 *purpose = SyncPurpose::Client;
+                self.syncs_sent += 1;
             } else {
                 self.skip_to_sync = true;
             }
@@ -533,6 +563,7 @@ impl<J: Journal> Session<J> {
                     self.finish_front();
                 }
                 forward = purpose == SyncPurpose::Client || purpose == SyncPurpose::AheadOfCopy;
+                self.syncs_answered += u64::from(forward);
                 if purpose == SyncPurpose::Probe {
                     return self.resume(out);
                 }
@@ -544,10 +575,10 @@ impl<J: Journal> Session<J> {
                 self.lose_track("the server's answers did not fit what was sent");
             }
         }
-        if self.roll_back_at_ready && self.status == b'E' {
+        // not yet: our own Sync ahead of the COMMIT that was failed
+        if forward && std::mem::take(&mut self.roll_back_at_ready) && self.status != b'I' {
             return self.roll_back(out);
         }
-        self.roll_back_at_ready = false;
         if self.pending.is_empty() {
             self.settle_state();
             if !self.block {
@@ -563,6 +594,9 @@ impl<J: Journal> Session<J> {
         }
         if self.pending.is_empty() && matches!(self.hold, Hold::Ready) {
             self.hold = Hold::Free;
+        }
+        if matches!(self.hold, Hold::Answers(_)) && !self.awaits_ready() {
+            self.resume(out);
         }
     }
 
@@ -582,13 +616,12 @@ impl<J: Journal> Session<J> {
             self.units.clear();
         }
         if self.block && self.units.is_empty() {
-            self.units.push_back(Unit { explicit: true, failed: self.status == b'E', ..Unit::default() });
+            self.units.push_back(Unit { explicit: true, begun: true, failed: self.status == b'E', ..Unit::default() });
         }
     }
 
     /// Ends a block that only our own statement's failure left open.
     fn roll_back(&mut self, out: &mut Output) {
-        self.roll_back_at_ready = false;
         let plan = Plan { steps: vec![Arc::new(control_rollback())], ..Plan::empty() };
         let mut run = QueryRun::new(Arc::new(plan), 0, true);
         run.instead = Some(Bytes::new());
@@ -599,7 +632,7 @@ impl<J: Journal> Session<J> {
     }
 
     fn resume(&mut self, out: &mut Output) {
-        if let Hold::Probe(frame) = std::mem::replace(&mut self.hold, Hold::Free) {
+        if let Hold::Probe(frame) | Hold::Answers(frame) = std::mem::replace(&mut self.hold, Hold::Free) {
             if frame.tag == 0 {
                 self.next_piece(out);
             } else {
@@ -667,6 +700,13 @@ impl<J: Journal> Session<J> {
             self.shared.journal.suspect(unit.suspects);
         }
     }
+}
+
+fn restore<T>(places: &mut HashMap<Bytes, T>, name: Bytes, before: Option<T>) {
+    match before {
+        Some(before) => places.insert(name, before),
+        None => places.remove(&name),
+    };
 }
 
 fn aborted(sequence: u64) -> Settled {

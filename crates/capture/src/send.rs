@@ -4,8 +4,8 @@ use crate::journal::Journal;
 use crate::own;
 use crate::plan::{Control, Effect, Plan, Step, Strip};
 use crate::session::{
-    ExecuteRun, Expected, Hold, Output, OwnRun, Page, Portal, Prepared, Purpose, QueryRun, Session, Stage, SyncPurpose,
-    ToServer,
+    Before, ExecuteRun, Expected, Hold, Output, OwnRun, Page, Portal, Prepared, Purpose, QueryRun, Session, Stage,
+    SyncPurpose, ToServer,
 };
 use crate::shape::{Shaped, shape};
 use crate::unit::Unit;
@@ -142,6 +142,9 @@ impl<J: Journal> Session<J> {
             Known::Ask(names) => self.ask(names, frame, out),
             Known::Plan(plan) => {
                 self.probe_failed = false;
+                if plan.steps.first().is_some_and(|s| is_commit(s)) && self.must_know_before_commit() {
+                    return self.hold = Hold::Answers(frame);
+                }
                 plan.steps.iter().for_each(|s| Counter::Statements(s.class).add(1));
                 if plan.steps.len() > 1 && plan.steps.iter().any(|s| ends_or_begins(s)) {
                     self.split(&plan, &text, frame, out);
@@ -158,15 +161,18 @@ impl<J: Journal> Session<J> {
         let mut block = self.block;
         let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
         let mut after_control = true;
+        // outside a block: something was run since, so that a block of the string's own is open
+        let mut open = false;
         for (step, range) in plan.steps.iter().zip(&plan.ranges) {
             let control = ends_or_begins(step);
             match &step.effect {
-                // several statements outside a block make a block of their own, which a BEGIN would turn into a real one
-                Effect::Control(Control::Begin) => block = true,
-                _ if !block => return self.send_declared(plan, text, frame, out),
+                // BEGIN would turn that one into a real one
+                Effect::Control(Control::Begin) if !open => block = true,
+                _ if control && !block => return self.send_declared(plan, text, frame, out),
                 Effect::Control(Control::Commit { chain } | Control::Rollback { chain }) => block = *chain,
                 Effect::Control(Control::Prepare) => block = false,
-                _ => {}
+                _ if !block && !same_by_itself(step) => return self.send_declared(plan, text, frame, out),
+                _ => open = !block,
             }
             match cuts.last_mut() {
                 Some(last) if !control && !after_control => last.end = range.end,
@@ -418,7 +424,7 @@ impl<J: Journal> Session<J> {
 
     fn parse(&mut self, frame: Frame, out: &mut Output) {
         let Some(read) = Parse::read(frame.body()) else {
-            self.reply_to(frame, None, out);
+            self.reply_to(frame, Before::Nothing, out);
             return;
         };
         let (name, text) = (Bytes::copy_from_slice(read.name), Bytes::copy_from_slice(read.query));
@@ -431,24 +437,30 @@ impl<J: Journal> Session<J> {
                     None => frame.bytes.clone(),
                 };
                 let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::new(Step::none(StatementClass::Other)));
-                self.statements.insert(name, Prepared { text, plan: Arc::clone(&plan), step });
-                self.pending.push_back(Expected::Reply(Some(plan)));
+                let before = self.statements.insert(name.clone(), Prepared { text, plan: Arc::clone(&plan), step });
+                let before = Before::Statement(name, before);
+                self.replacing(&before);
+                self.pending.push_back(Expected::Reply { plan: Some(plan), before });
                 self.batch = true;
                 out.server(bytes);
             }
         }
     }
 
-    fn reply_to(&mut self, frame: Frame, plan: Option<Arc<Plan>>, out: &mut Output) {
-        self.pending.push_back(Expected::Reply(plan));
+    fn reply_to(&mut self, frame: Frame, before: Before, out: &mut Output) {
+        self.replacing(&before);
+        self.pending.push_back(Expected::Reply { plan: None, before });
         self.batch = true;
         out.server(frame.bytes);
     }
 
     fn bind(&mut self, frame: Frame, out: &mut Output) {
-        let Some(bind) = Bind::read(frame.body()) else { return self.reply_to(frame, None, out) };
+        let Some(bind) = Bind::read(frame.body()) else { return self.reply_to(frame, Before::Nothing, out) };
         let portal = Bytes::copy_from_slice(bind.portal);
         let name = Bytes::copy_from_slice(bind.statement);
+        if self.is_unsure(b'S', &name) {
+            return self.hold = Hold::Answers(frame);
+        }
         let prepared = match self.current(&name) {
             Ok(prepared) => prepared,
             Err(names) => return self.ask(names, frame, out),
@@ -458,8 +470,8 @@ impl<J: Journal> Session<J> {
             let step = sql.unwrap_or_else(|| {
                 Arc::new(Step { hidden_writes: true, changes_session: true, ..Step::none(StatementClass::Other) })
             });
-            self.portals.insert(portal, Portal { plan: None, step, binary: false, paged: false });
-            return self.reply_to(frame, None, out);
+            let before = self.portals.insert(portal.clone(), Portal { plan: None, step, binary: false, paged: false });
+            return self.reply_to(frame, Before::Portal(portal, before), out);
         };
         let formats = bind.result_formats.as_slice();
         let (bytes, binary) = match (self.resolved(&prepared.step).strip(), formats) {
@@ -469,11 +481,11 @@ impl<J: Journal> Session<J> {
             (Strip::LastColumn, [all]) => (frame.bytes.clone(), *all == 1),
             (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
-        self.portals.insert(
-            portal,
-            Portal { plan: Some(Arc::clone(&prepared.plan)), step: Arc::clone(&prepared.step), binary, paged: false },
-        );
-        self.pending.push_back(Expected::Reply(Some(prepared.plan)));
+        let bound = Portal { plan: Some(Arc::clone(&prepared.plan)), step: prepared.step, binary, paged: false };
+        let before = self.portals.insert(portal.clone(), bound);
+        let before = Before::Portal(portal, before);
+        self.replacing(&before);
+        self.pending.push_back(Expected::Reply { plan: Some(prepared.plan), before });
         self.batch = true;
         out.server(bytes);
     }
@@ -505,7 +517,11 @@ impl<J: Journal> Session<J> {
     }
 
     fn describe(&mut self, frame: Frame, out: &mut Output) {
-        let strip = match frontend::kind_and_name(frame.body()) {
+        let named = frontend::kind_and_name(frame.body());
+        if named.is_some_and(|(kind, name)| self.is_unsure(kind, name)) {
+            return self.hold = Hold::Answers(frame);
+        }
+        let strip = match named {
             Some((b'S', name)) => self.statements.get(name).map(|s| self.resolved(&s.step).strip()),
             Some((_, name)) => self.portals.get(name).map(|p| self.resolved(&p.step).strip()),
             None => None,
@@ -516,23 +532,22 @@ impl<J: Journal> Session<J> {
     }
 
     fn close(&mut self, frame: Frame, out: &mut Output) {
-        match frontend::kind_and_name(frame.body()) {
-            Some((b'S', name)) => {
-                self.statements.remove(name);
-            }
-            Some((_, name)) => {
-                self.portals.remove(name);
-            }
-            None => {}
-        }
-        self.reply_to(frame, None, out);
+        let before = match frontend::kind_and_name(frame.body()) {
+            Some((b'S', name)) => Before::Statement(Bytes::copy_from_slice(name), self.statements.remove(name)),
+            Some((_, name)) => Before::Portal(Bytes::copy_from_slice(name), self.portals.remove(name)),
+            None => Before::Nothing,
+        };
+        self.reply_to(frame, before, out);
     }
 
     fn execute(&mut self, frame: Frame, out: &mut Output) {
         let Some((name, limit)) = frontend::execute(frame.body()) else {
-            return self.reply_to(frame, None, out);
+            return self.reply_to(frame, Before::Nothing, out);
         };
         let name = Bytes::copy_from_slice(name);
+        if self.is_unsure(b'P', &name) {
+            return self.hold = Hold::Answers(frame);
+        }
         let (step, plan, binary) = match self.portals.get(&name) {
             Some(portal) if portal.paged => {
                 // its rows have come, or are coming, all at once: the client gets them page by page
@@ -542,6 +557,9 @@ impl<J: Journal> Session<J> {
             Some(p) => (self.resolved(&p.step), p.plan.clone(), p.binary),
             None => (Arc::new(Step::none(StatementClass::Other)), None, false),
         };
+        if is_commit(&step) && self.must_know_before_commit() {
+            return self.hold = Hold::Answers(frame);
+        }
         Counter::Statements(step.class).add(1);
         let in_block = self.block;
         self.batch = true;
@@ -627,6 +645,7 @@ impl<J: Journal> Session<J> {
         }
         let purpose = if copy_begins { SyncPurpose::AheadOfCopy } else { SyncPurpose::Client };
         self.pending.push_back(Expected::Sync { ends_unit, purpose });
+        self.syncs_sent += 1;
         if self.batch_control && !copy_begins {
             self.hold = Hold::Ready;
         }
@@ -699,6 +718,21 @@ fn ends_or_begins(step: &Step) -> bool {
         &step.effect,
         Effect::Control(Control::Begin | Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare)
     )
+}
+
+/// Whether it does and says the same as a Query of its own as it does in a string's own block: SET LOCAL, LOCK, VACUUM, and
+/// what is checked at the end, tell the two apart.
+fn same_by_itself(step: &Step) -> bool {
+    let deferrable = matches!(&step.effect, Effect::Write(write) if write.table.deferrable);
+    let plain = matches!(
+        step.class,
+        StatementClass::Read | StatementClass::Insert | StatementClass::Update | StatementClass::Delete
+    );
+    plain && !deferrable && !step.alone && !step.changes_session && !matches!(step.effect, Effect::Control(_))
+}
+
+fn is_commit(step: &Step) -> bool {
+    matches!(step.effect, Effect::Control(Control::Commit { .. }))
 }
 
 /// The text for the parser: where it isn't UTF-8, each byte above ASCII stands as one ASCII letter, so that places stay.

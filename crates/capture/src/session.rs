@@ -55,7 +55,7 @@ pub(crate) enum Expected {
     /// A Query's results, up to ReadyForQuery.
     Query(Box<QueryRun>),
     /// ParseComplete, BindComplete or CloseComplete; error positions go through the plan.
-    Reply(Option<Arc<Plan>>),
+    Reply { plan: Option<Arc<Plan>>, before: Before },
     /// The answer to Describe.
     Describe(Strip),
     /// An Execute's results.
@@ -68,6 +68,14 @@ pub(crate) enum Expected {
     FunctionCall { suspects: Vec<Suspect> },
     /// A statement of ours.
     Own(OwnRun),
+}
+
+/// What a Parse, Bind or Close took the place of: it stands again if the server refuses or skips the message.
+#[derive(Debug)]
+pub(crate) enum Before {
+    Nothing,
+    Statement(Bytes, Option<Prepared>),
+    Portal(Bytes, Option<Portal>),
 }
 
 /// Whose Sync it is.
@@ -192,6 +200,8 @@ pub(crate) enum Hold {
     Free,
     /// Until a probe has answered; then this frame is taken again.
     Probe(Frame),
+    /// Until all Syncs and Queries before it are answered; then this frame is taken again.
+    Answers(Frame),
     /// Until the server is ready: what was sent may have changed the transaction's state.
     Ready,
 }
@@ -211,6 +221,10 @@ pub struct Session<J: Journal> {
     /// By portal.
     pub(crate) pages: HashMap<Bytes, Page>,
     pub(crate) sql_prepared: HashMap<String, Arc<Step>>,
+    /// Names that got another meaning (`S` statement, `P` portal), and after how many Syncs.
+    pub(crate) replaced: VecDeque<(u8, Bytes, u64)>,
+    pub(crate) syncs_sent: u64,
+    pub(crate) syncs_answered: u64,
     pub(crate) units: VecDeque<Unit>,
     pub(crate) pending: VecDeque<Expected>,
     pub(crate) hold: Hold,
@@ -232,7 +246,7 @@ pub struct Session<J: Journal> {
     pub(crate) copy_done: bool,
     /// Frames can't be cut or made sense of any more: everything is forwarded as it is.
     pub(crate) lost_track: bool,
-    /// A failed COMMIT of a pipelined batch left the block open: end it before the client sees ReadyForQuery.
+    /// A COMMIT that our own statement failed left a block open: end it before the client sees ReadyForQuery.
     pub(crate) roll_back_at_ready: bool,
     /// Transaction status of the last ReadyForQuery.
     pub(crate) status: u8,
@@ -256,6 +270,9 @@ impl<J: Journal> Session<J> {
             portals: HashMap::new(),
             pages: HashMap::new(),
             sql_prepared: HashMap::new(),
+            replaced: VecDeque::new(),
+            syncs_sent: 0,
+            syncs_answered: 0,
             units: VecDeque::new(),
             pending: VecDeque::new(),
             hold: Hold::Free,
@@ -354,7 +371,7 @@ impl<J: Journal> Session<J> {
     /// The unit that what is sent now belongs to.
     pub(crate) fn open_unit(&mut self) -> &mut Unit {
         if self.units.back().is_none_or(|u| u.closed) {
-            self.units.push_back(Unit { explicit: self.block, ..Unit::default() });
+            self.units.push_back(Unit { explicit: self.block, begun: self.block, ..Unit::default() });
         }
         let last = self.units.len() - 1;
         #[allow(clippy::indexing_slicing, reason = "one was pushed if there was none")]
@@ -456,6 +473,38 @@ impl<J: Journal> Session<J> {
             self.tables.insert(name.clone(), table);
         }
         self.identity = Some(identity);
+    }
+
+    /// Notes that a message which may still be refused or skipped gave a name another meaning.
+    pub(crate) fn replacing(&mut self, before: &Before) {
+        let (kind, name) = match before {
+            Before::Statement(name, Some(_)) => (b'S', name),
+            Before::Portal(name, Some(_)) => (b'P', name),
+            _ => return,
+        };
+        self.replaced.push_back((kind, name.clone(), self.syncs_sent));
+    }
+
+    /// Whether a name was given another meaning in a batch before the open one that may still fail as a whole.
+    pub(crate) fn is_unsure(&mut self, kind: u8, name: &[u8]) -> bool {
+        while self.replaced.front().is_some_and(|(_, _, batch)| *batch < self.syncs_answered) {
+            self.replaced.pop_front();
+        }
+        let last = self.replaced.iter().rfind(|(k, n, _)| *k == kind && n == name);
+        last.is_some_and(|(_, _, batch)| *batch < self.syncs_sent)
+    }
+
+    /// Whether statements of ours must come ahead of a COMMIT sent now, while the transaction may have failed unseen: they
+    /// would get an error of their own.
+    pub(crate) fn must_know_before_commit(&self) -> bool {
+        self.units.back().is_some_and(|u| u.explicit && !u.closed && !u.failed && u.needs_end()) && self.awaits_ready()
+    }
+
+    /// A ReadyForQuery is to come.
+    pub(crate) fn awaits_ready(&self) -> bool {
+        let is_end =
+            |e: &Expected| matches!(e, Expected::Query(_) | Expected::Sync { .. } | Expected::FunctionCall { .. });
+        self.pending.iter().any(is_end)
     }
 
     /// Asks in the session what these names are; `frame` is taken again when the answer is there.

@@ -13,6 +13,8 @@ const HELD_BYTES_MAX: usize = 256 << 20;
 pub(crate) struct Unit {
     /// It is a block: only COMMIT ends it.
     pub explicit: bool,
+    /// The server has opened that block.
+    pub begun: bool,
     /// Something was sent that may write a mirrored table.
     pub writes: bool,
     /// Tables that statements sent so far may write.

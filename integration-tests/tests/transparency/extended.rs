@@ -1,0 +1,233 @@
+//! The extended protocol.
+use crate::messages::{
+    Message, bind, bind_as, bind_full, close_portal, close_statement, describe_portal, describe_statement, execute,
+    flush, open, parse, parse_typed, q, sync, unnamed,
+};
+use crate::stage::Stage;
+
+const WRITES: [&str; 8] = [
+    "INSERT INTO t VALUES (50, 1, 'a')",
+    "INSERT INTO t VALUES (51, 1, 'a'), (52, 2, 'b'), (53, NULL, NULL) RETURNING *",
+    "UPDATE t SET v = v + 1 WHERE id = 1",
+    "UPDATE t SET v = v + 1 WHERE id < 4 RETURNING v, id AS other, s",
+    "DELETE FROM t WHERE id = 4",
+    "DELETE FROM t WHERE id > 7 RETURNING s, id, v",
+    "INSERT INTO child (parent_id, u) VALUES (1, 90) RETURNING id",
+    "UPDATE noisy SET v = 3 WHERE id < 3 RETURNING v, id",
+];
+
+#[test]
+fn writes_in_every_order_of_messages() {
+    let mut sessions = Vec::new();
+    for sql in WRITES {
+        sessions.push(("plain", unnamed(sql, &[])));
+        let mut described = vec![parse("s", sql), describe_statement("s"), sync()];
+        described.extend([
+            bind("p", "s", &[]),
+            describe_portal("p"),
+            execute("p", 0),
+            sync(),
+            close_statement("s"),
+            sync(),
+        ]);
+        sessions.push(("named", described));
+        sessions.push(("undescribed", [open(sql, &[]), vec![sync(), q("SELECT 1")]].concat()));
+        let flushed = vec![parse("", sql), flush(), bind("", "", &[]), flush(), execute("", 0), flush(), sync()];
+        sessions.push(("flushed", flushed));
+        let twice =
+            vec![parse("s", sql), bind("", "s", &[]), execute("", 0), bind("", "s", &[]), execute("", 0), sync()];
+        sessions.push(("twice", twice));
+        sessions.push(("never run", vec![parse("s", sql), bind("", "s", &[]), close_portal(""), sync()]));
+    }
+    sessions.push(("pipeline", [WRITES.iter().flat_map(|sql| open(sql, &[])).collect(), vec![sync()]].concat()));
+    sessions.push(("many", WRITES.iter().flat_map(|sql| unnamed(sql, &[])).collect()));
+    Stage::old().expect_same(&sessions);
+}
+
+#[test]
+fn parameters_and_formats() {
+    let up = "UPDATE t SET v = $2, s = $3 WHERE id = $1 RETURNING id, v, s";
+    let run = |results: &[i16]| {
+        vec![bind_as("", "s", &["1", "7", "x"], results), describe_portal(""), execute("", 0), sync()]
+    };
+    let prepare = |sql: &str| vec![parse("s", sql), describe_statement("s"), sync()];
+    let mut sessions: Vec<(&str, Vec<Message>)> = Vec::new();
+    for results in [[].as_slice(), &[0], &[1], &[0, 1, 0], &[1, 1, 0], &[2]] {
+        sessions.push(("formats", [prepare(up), run(results)].concat()));
+    }
+    for results in [[].as_slice(), &[0], &[1], &[2]] {
+        let silent =
+            vec![parse("", "UPDATE t SET v = 1 WHERE id = 1"), bind_as("", "", &[], results), describe_portal("")];
+        sessions.push(("formats of no result", [silent, vec![execute("", 0), sync()]].concat()));
+    }
+    let one: &[u8] = &1_i32.to_be_bytes();
+    let two: &[u8] = &2_i32.to_be_bytes();
+    let three = "INSERT INTO t VALUES ($1, $2, $3) RETURNING *";
+    let binary = |formats: &[i16], values: &[Option<&[u8]>]| {
+        vec![parse("", up), bind_full("", "", formats, values, &[1]), execute("", 0), sync()]
+    };
+    sessions.extend([
+        ("binary parameters", binary(&[1, 1, 0], &[Some(one), Some(two), Some(b"x")])),
+        ("binary, all", binary(&[1], &[Some(one), None, None])),
+        ("wrong length", binary(&[1], &[Some(b"abc"), None, None])),
+        ("too few", binary(&[], &[Some(b"1")])),
+        ("wrong formats", binary(&[1, 1], &[Some(one), Some(two), Some(b"x")])),
+        ("no number", binary(&[], &[Some(b"a"), None, None])),
+        ("typed", vec![parse_typed("", three, &[23, 20, 25]), describe_statement(""), sync()]),
+        ("half typed", vec![parse_typed("", three, &[0, 21]), describe_statement(""), sync()]),
+        ("too many types", vec![parse_typed("", "DELETE FROM t", &[23, 23]), describe_statement(""), sync()]),
+        ("unknown type", vec![parse("", "SELECT $1"), describe_statement(""), sync()]),
+        ("undetermined", vec![parse("", "UPDATE t SET v = 1 WHERE $1 IS NULL"), describe_statement(""), sync()]),
+        ("conflicting", vec![parse("", "UPDATE t SET v = $1, s = $1"), sync()]),
+    ]);
+    Stage::old().expect_same(&sessions);
+}
+
+#[test]
+fn portals_give_as_many_rows_as_asked_for() {
+    let mut sessions = Vec::new();
+    for sql in [
+        "UPDATE t SET v = v + 1 WHERE id < 4 RETURNING id, v",
+        "INSERT INTO t VALUES (51), (52), (53) RETURNING id",
+        "DELETE FROM t WHERE id > 6 RETURNING *",
+        "UPDATE t SET v = 0 WHERE id < 4",
+        "UPDATE noisy SET v = v + 1 WHERE id < 4 RETURNING id",
+        "SELECT id FROM t WHERE id < 4 ORDER BY id",
+        "WITH w AS (UPDATE t SET v = 0 WHERE id < 4 RETURNING id) SELECT id FROM w",
+    ] {
+        let reads = sql.starts_with("SELECT");
+        let further = [[1, 1, 1, 1].as_slice(), &[2, 2, 2], &[3, 1, 0], &[1, 0, 0], &[2, 5], &[-1, 1]];
+        let further = if reads { further.as_slice() } else { &[] };
+        for limits in [[1].as_slice(), &[2], &[3], &[4]].iter().chain(further) {
+            let mut messages = vec![parse("s", sql), bind("p", "s", &[]), describe_portal("p")];
+            messages.extend(limits.iter().map(|rows| execute("p", *rows)));
+            messages.push(sync());
+            sessions.push(("portal", messages.clone()));
+            if !reads {
+                continue;
+            }
+            messages.insert(0, q("BEGIN"));
+            let more = [execute("p", 1), sync(), close_portal("p"), execute("p", 1), sync(), q("ROLLBACK")];
+            messages.extend(more);
+            sessions.push(("portal in a transaction", messages));
+        }
+    }
+    Stage::old().expect_same(&sessions);
+}
+
+#[test]
+fn errors_skip_to_sync() {
+    let ok = "UPDATE t SET v = v + 1 WHERE id = 1 RETURNING v";
+    let after = || vec![sync(), q("SELECT id, v FROM t ORDER BY id")];
+    let mut sessions = Vec::new();
+    for bad in [
+        "SELEC 1",
+        "UPDATE t SET nothing = 1",
+        "UPDATE t SET v = 1 WHERE id = 1 RETURNING nothing",
+        "INSERT INTO t VALUES (1)",
+        "UPDATE t SET v = 1/(v - 20) WHERE id < 5 RETURNING id",
+        "UPDATE noisy SET v = 5000 WHERE id = 1",
+        "SELECT 1; SELECT 2",
+        "UPDATE t SET v = 1; UPDATE t SET v = 2",
+        "",
+    ] {
+        sessions.push(("alone", [open(bad, &[]), after()].concat()));
+        // the tables must be looked up while the server skips
+        let forget = || vec![q("SET search_path = public")];
+        sessions.push(("in front", [forget(), open(bad, &[]), open(ok, &[]), after()].concat()));
+        for skipped in [["BEGIN", ok].as_slice(), &["BEGIN", ok, "COMMIT"], &[ok, "BEGIN"], &["COMMIT", ok]] {
+            let skipped = skipped.iter().flat_map(|sql| open(sql, &[])).collect();
+            sessions.push(("control in what is skipped", [open(bad, &[]), skipped, after(), vec![q(ok)]].concat()));
+        }
+        sessions.push(("query in what is skipped", [open(bad, &[]), vec![q(ok)], open(ok, &[]), after()].concat()));
+        let replaced = vec![close_statement("s"), parse("s", ok), sync(), bind("", "s", &[]), execute("", 0)];
+        let kept = vec![parse("s", "SELECT id FROM t WHERE id = 1"), sync()];
+        sessions.push(("names in what is skipped", [kept, open(bad, &[]), replaced, after()].concat()));
+        sessions.push(("in the middle", [open(ok, &[]), open(bad, &[]), open(ok, &[]), after()].concat()));
+        let block =
+            [open("BEGIN", &[]), open(ok, &[]), open(bad, &[]), open("COMMIT", &[]), after(), open("COMMIT", &[])];
+        sessions.push(("in a block", block.concat()));
+    }
+    sessions.extend([
+        (
+            "unknown statement",
+            vec![bind("", "nothing", &[]), execute("", 0), sync(), describe_statement("nothing"), sync()],
+        ),
+        ("unknown portal", vec![execute("nothing", 0), sync(), describe_portal("nothing"), sync()]),
+        (
+            "same name, other statement",
+            vec![
+                parse("s", "SELECT 1"),
+                parse("s", "DELETE FROM t"),
+                sync(),
+                bind("", "s", &[]),
+                execute("", 0),
+                sync(),
+            ],
+        ),
+        ("same name", [vec![parse("s", ok), parse("s", ok)], open(ok, &[]), after()].concat()),
+        (
+            "same portal",
+            [vec![parse("s", ok), bind("p", "s", &[]), bind("p", "s", &[]), execute("p", 0)], after()].concat(),
+        ),
+        ("closed", [vec![parse("s", ok), close_statement("s"), bind("", "s", &[]), execute("", 0)], after()].concat()),
+        ("close unknown", vec![close_statement("nothing"), close_portal("nothing"), sync()]),
+        (
+            "portal ends with sync",
+            [vec![parse("s", ok), bind("p", "s", &[]), sync(), execute("p", 0)], after()].concat(),
+        ),
+        ("close, sync, query", [vec![parse("s", ok), sync(), close_statement("s"), sync(), q(ok)], after()].concat()),
+        ("query unsynced", [open(ok, &[]), vec![q(ok)], open(ok, &[]), after()].concat()),
+        ("syncs", vec![sync(); 50]),
+        ("bind before an error", [vec![parse("s", ok), bind("a", "s", &[]), parse("", "SELEC")], after()].concat()),
+    ]);
+    Stage::old().expect_same(&sessions);
+}
+
+#[test]
+fn statements_live_on() {
+    let up = "UPDATE t SET v = v + $2 WHERE id = $1";
+    let run = |id: &str| vec![bind("", "s", &[id, "1"]), execute("", 0)];
+    let begin = vec![parse("s", up), describe_statement("s"), sync()];
+    let prepared = |sql: &str| unnamed(sql, &[]);
+    Stage::old().expect_same(&[
+        (
+            "again and again",
+            [begin.clone(), run("1"), vec![sync()], run("2"), run("3"), vec![sync()], run("77"), vec![sync()]].concat(),
+        ),
+        (
+            "in a block",
+            [begin.clone(), open("BEGIN", &[]), run("1"), run("2"), open("COMMIT", &[]), vec![sync()]].concat(),
+        ),
+        (
+            "rolled back",
+            [begin.clone(), open("BEGIN", &[]), run("1"), open("ROLLBACK", &[]), vec![sync()], run("1"), vec![sync()]]
+                .concat(),
+        ),
+        ("deallocated", [begin.clone(), vec![q("DEALLOCATE s")], run("1"), vec![sync()]].concat()),
+        ("discarded", [begin, vec![q("DISCARD ALL")], run("1"), vec![sync()]].concat()),
+        (
+            "cursor",
+            [
+                prepared("BEGIN"),
+                prepared("DECLARE c CURSOR FOR SELECT id FROM t ORDER BY id FOR UPDATE"),
+                prepared("FETCH 2 FROM c"),
+                prepared("UPDATE t SET v = -1 WHERE CURRENT OF c RETURNING id"),
+                prepared("COMMIT"),
+            ]
+            .concat(),
+        ),
+        ("explain", prepared("EXPLAIN (COSTS OFF) DELETE FROM t WHERE id = 1 RETURNING v")),
+        (
+            "changed result",
+            vec![
+                parse("s", "DELETE FROM t WHERE id = 1 RETURNING *"),
+                sync(),
+                q("SET search_path = pg_temp"),
+                bind("", "s", &[]),
+                execute("", 0),
+                sync(),
+            ],
+        ),
+    ]);
+}

@@ -1,0 +1,249 @@
+//! The simple protocol.
+use crate::messages::{function_call, q};
+use crate::stage::{Session, Stage};
+
+fn queries(name: &'static str, strings: &[&str]) -> Session {
+    (name, strings.iter().map(|sql| q(sql)).collect())
+}
+
+#[test]
+fn writes_as_queries() {
+    Stage::old().expect_same(&[
+        queries(
+            "writes",
+            &[
+                "INSERT INTO t VALUES (50, 1, 'a')",
+                "INSERT INTO t VALUES (51, 1, 'a'), (52, 2, 'b'), (53, NULL, NULL) RETURNING *",
+                "INSERT INTO t VALUES (51, 1, 'a') ON CONFLICT (id) DO UPDATE SET v = t.v + 1 RETURNING v, s AS other",
+                "INSERT INTO t VALUES (51, 1, 'a') ON CONFLICT DO NOTHING RETURNING id",
+                "UPDATE t SET v = v + 1 WHERE id = 1",
+                "UPDATE t SET v = v + 1 WHERE id < 4 RETURNING t, id, v + 1",
+                "UPDATE t SET v = 0 WHERE id = -1",
+                "UPDATE t SET v = 0 WHERE id = -1 RETURNING s",
+                "UPDATE t AS x SET s = p.name FROM parent p WHERE p.id = x.id RETURNING x.*, p.*, x.tableoid::regclass",
+                "DELETE FROM t WHERE id = 2",
+                "DELETE FROM t WHERE id > 2 AND id < 5 RETURNING id -- comment",
+                "DELETE FROM t WHERE id = 5 /* at the end */ ;",
+                "INSERT INTO child (parent_id, u) VALUES (1, 70), (2, 71) RETURNING id, note",
+                "INSERT INTO child DEFAULT VALUES",
+                "SELECT * FROM t ORDER BY id",
+                "SELECT * FROM child ORDER BY id",
+            ],
+        ),
+        queries(
+            "notices",
+            &[
+                "INSERT INTO noisy VALUES (10, 10)",
+                "INSERT INTO noisy VALUES (11, 10), (12, 12) RETURNING id",
+                "UPDATE noisy SET v = v + 1 WHERE id IN (1, 2)",
+                "UPDATE noisy SET v = 13 WHERE id = 1",
+                "DELETE FROM noisy WHERE id = 2",
+                "DROP TABLE IF EXISTS nothing_of_that_name",
+                "DO $$BEGIN RAISE WARNING 'of a block'; END$$",
+                "SET client_min_messages = error",
+                "UPDATE noisy SET v = v + 1 WHERE id = 1",
+                "COMMIT",
+            ],
+        ),
+        queries("empty", &["", ";", " ; ; ", "-- nothing", "SELECT 1;; SELECT 2", "UPDATE t SET v = 1 WHERE id = 1;;"]),
+        queries(
+            "settings",
+            &[
+                "SET application_name = 'x'",
+                "SHOW application_name",
+                "SET DateStyle = 'German'",
+                "SET TimeZone = 'Asia/Tokyo'; SET TimeZone = 'UTC'",
+                "SET nonsense = 1",
+                "SET standard_conforming_strings = off",
+                r"INSERT INTO t VALUES (90, 1, 'a\'b') RETURNING s",
+                "RESET ALL",
+            ],
+        ),
+        queries(
+            "explain",
+            &[
+                "EXPLAIN (COSTS OFF) UPDATE t SET v = 1 WHERE id = 1",
+                "EXPLAIN (COSTS OFF, VERBOSE) INSERT INTO t VALUES (60) RETURNING id",
+                "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) DELETE FROM t WHERE id = 1 RETURNING *",
+                "SELECT count(*) FROM t",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn errors_have_their_positions() {
+    Stage::old().expect_same(&[
+        queries(
+            "errors",
+            &[
+                "SELEC 1",
+                "UPDATE t SET nothing = 1 WHERE id = 1",
+                "UPDATE t SET v = 1 WHERE nothing = 1 RETURNING id",
+                "UPDATE t SET v = 1 WHERE id = 1 RETURNING id, nothing",
+                "INSERT INTO t VALUES (1, 1, 'a')",
+                "INSERT INTO t VALUES (1, 1, 'a') RETURNING 1/0",
+                "INSERT INTO t VALUES (70, 'a', 'a')",
+                "INSERT INTO nothing VALUES (1)",
+                "UPDATE t SET v = 1/0 WHERE id = 1",
+                "UPDATE t SET v = 1/(v - 20) WHERE id < 5",
+                "DELETE FROM t WHERE id = 1 RETURNING (SELECT 1/0)",
+                "DELETE FROM t WHERE s = 1",
+                "/* äöü */ UPDATE t SET v = nothing, s = 'ü' WHERE id = 1",
+                "UPDATE noisy SET v = 5000 WHERE id = 1",
+                "DELETE FROM t WHERE id = 1 RETURNING",
+                "INSERT INTO t (id, id) VALUES (1, 1)",
+                "UPDATE t SET v = 1, v = 2",
+                "WITH w AS (UPDATE t SET v = 1 WHERE id = 1 RETURNING nothing) SELECT * FROM w",
+                "SELECT 'not ended",
+            ],
+        ),
+        queries(
+            "errors in later statements",
+            &[
+                "UPDATE t SET v = 1 WHERE id = 1; UPDATE t SET nothing = 1",
+                "UPDATE t SET v = 1 WHERE id = 1 RETURNING id; UPDATE t SET v = 1 WHERE id = 2 RETURNING nothing",
+                "SELECT 1; INSERT INTO t VALUES (80); INSERT INTO t VALUES (1); INSERT INTO t VALUES (81)",
+                "UPDATE t SET v = 1 WHERE id = 1; SELEC 2",
+                "UPDATE t SET v = 1 WHERE id = 1; SELECT 'ü', 1/0; UPDATE t SET v = 2 WHERE id = 1",
+                "INSERT INTO t VALUES (82); SELECT nothing",
+                "SELECT id, v FROM t ORDER BY id",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn several_statements_in_one_string() {
+    Stage::old().expect_same(&[
+        queries(
+            "implicit transaction",
+            &[
+                "INSERT INTO t VALUES (50); UPDATE t SET v = 1 WHERE id = 50 RETURNING id, v; SELECT count(*) FROM t",
+                "DELETE FROM t WHERE id = 50; DELETE FROM t WHERE id = 1 RETURNING *; DELETE FROM t WHERE id = 1",
+                "INSERT INTO noisy VALUES (30, 1); INSERT INTO noisy VALUES (31, 1)",
+                "INSERT INTO child (parent_id, u) VALUES (99, 99); SELECT 1",
+                "SELECT 1; SELECT 2 AS b; SELECT 3",
+            ],
+        ),
+        queries(
+            "with transaction control",
+            &[
+                "BEGIN; UPDATE t SET v = 1 WHERE id = 1; COMMIT",
+                "BEGIN; UPDATE t SET v = 2 WHERE id = 1 RETURNING v; ROLLBACK; INSERT INTO t VALUES (60)",
+                "UPDATE t SET v = 3 WHERE id = 1; COMMIT; UPDATE t SET v = 4 WHERE id = 1; SELECT 1/0",
+                "SELECT v FROM t WHERE id = 1",
+                "UPDATE t SET v = 5 WHERE id = 1; BEGIN; UPDATE t SET v = 6 WHERE id = 2; COMMIT; SELECT 1",
+                "BEGIN; UPDATE t SET v = 7 WHERE id = 1",
+                "UPDATE t SET v = 8 WHERE id = 2; COMMIT; BEGIN; UPDATE t SET v = 9 WHERE id = 3; COMMIT",
+                "BEGIN; BEGIN; UPDATE t SET v = 1 WHERE id = 1; COMMIT; COMMIT",
+                "BEGIN; INSERT INTO t VALUES (1); COMMIT",
+                "ROLLBACK",
+                "BEGIN; SAVEPOINT a; INSERT INTO t VALUES (61); ROLLBACK TO a; INSERT INTO t VALUES (62); COMMIT",
+                "SELECT * FROM t ORDER BY id",
+                "UPDATE t SET v = 31 WHERE id = 3; ROLLBACK; UPDATE t SET v = 32 WHERE id = 3 RETURNING v",
+                "UPDATE t SET v = 33 WHERE id = 3; COMMIT AND CHAIN; UPDATE t SET v = 34 WHERE id = 3",
+                "BEGIN; UPDATE t SET v = 35 WHERE id = 3; COMMIT; LOCK TABLE t; UPDATE t SET v = 36 WHERE id = 4",
+                "BEGIN; UPDATE t SET v = 37 WHERE id = 3; COMMIT; SET LOCAL work_mem = '8MB'; SELECT 1",
+                "UPDATE child SET u = 1 WHERE id = 102; COMMIT; UPDATE t SET v = 38 WHERE id = 3",
+                "SELECT 1; COMMIT; ROLLBACK; COMMIT; VACUUM t",
+                "SELECT * FROM t ORDER BY id",
+            ],
+        ),
+        queries(
+            "after each other",
+            &["UPDATE t SET v = 1 WHERE id = 1", "BEGIN; UPDATE t SET v = 2 WHERE id = 1; ROLLBACK"],
+        ),
+        queries(
+            "rolled back",
+            &["BEGIN; UPDATE t SET v = 2 WHERE id = 1; ROLLBACK", "UPDATE t SET v = 3 WHERE id = 1"],
+        ),
+    ]);
+}
+
+#[test]
+fn prepare_and_cursors() {
+    Stage::old().expect_same(&[
+        queries(
+            "prepare",
+            &[
+                "PREPARE up (int, int) AS UPDATE t SET v = $2 WHERE id = $1",
+                "EXECUTE up(1, 100)",
+                "EXECUTE up(1)",
+                "PREPARE ins AS INSERT INTO t VALUES ($1, $2, $3) RETURNING id, s",
+                "EXECUTE ins(100, 1, 'x')",
+                "EXECUTE ins(100, 1, 'x')",
+                "EXECUTE ins('a', 1, 'x')",
+                "BEGIN; EXECUTE up(3, 300); EXECUTE ins(101, 1, 'y'); COMMIT",
+                "EXPLAIN (COSTS OFF) EXECUTE up(1, 2)",
+                "SELECT name, statement, parameter_types, result_types FROM pg_prepared_statements ORDER BY 1",
+                "DEALLOCATE up",
+                "EXECUTE up(1, 1)",
+                "DEALLOCATE ALL",
+                "PREPARE bad AS UPDATE t SET nothing = $1",
+                "SELECT id, v FROM t ORDER BY id",
+            ],
+        ),
+        queries(
+            "cursors",
+            &[
+                "DECLARE c CURSOR FOR SELECT * FROM t",
+                "BEGIN",
+                "DECLARE c CURSOR FOR SELECT id, v FROM t ORDER BY id FOR UPDATE",
+                "FETCH 2 FROM c",
+                "UPDATE t SET v = -1 WHERE CURRENT OF c",
+                "FETCH NEXT FROM c",
+                "DELETE FROM t WHERE CURRENT OF c RETURNING id, v",
+                "MOVE 2 IN c",
+                "FETCH ALL FROM c",
+                "UPDATE t SET v = -2 WHERE CURRENT OF c",
+                "COMMIT",
+                "BEGIN; DECLARE h CURSOR WITH HOLD FOR SELECT id FROM t ORDER BY id; COMMIT",
+                "FETCH 2 FROM h",
+                "UPDATE t SET v = 1 WHERE id = 1",
+                "CLOSE h",
+                "CLOSE h",
+            ],
+        ),
+        queries(
+            "notify",
+            &[
+                "LISTEN a",
+                "NOTIFY a, 'one'",
+                "BEGIN; NOTIFY a, 'two'; UPDATE t SET v = 1 WHERE id = 1; COMMIT",
+                "BEGIN; NOTIFY a, 'never'; UPDATE t SET v = 1 WHERE id = 1; ROLLBACK",
+                "UPDATE t SET v = 1 WHERE id = 1; NOTIFY a, 'three'",
+                "UNLISTEN *",
+                "NOTIFY a, 'unheard'",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn function_calls_and_a_long_statement() {
+    // OIDs of functions: lower(text) 870, int4pl 177, setval(regclass, bigint) 1576.
+    let long = "x".repeat(1 << 20);
+    Stage::old().expect_same(&[
+        ("function", vec![function_call(870, &["ABC"]), function_call(177, &["1", "2"]), function_call(1, &["a"])]),
+        (
+            "function in a transaction",
+            vec![
+                q("BEGIN"),
+                q("UPDATE t SET v = 1 WHERE id = 1"),
+                function_call(870, &["ABC"]),
+                function_call(177, &["1"]),
+                function_call(870, &["ABC"]),
+                q("COMMIT"),
+            ],
+        ),
+        (
+            "long",
+            vec![
+                q(&format!("UPDATE t SET s = '{long}' WHERE id = 1")),
+                q(&format!("INSERT INTO t VALUES (60, 1, '{long}') RETURNING length(s), s")),
+                q(&format!("UPDATE t SET s = '{long}' WHERE nothing = 1")),
+            ],
+        ),
+    ]);
+}

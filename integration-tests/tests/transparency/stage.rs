@@ -1,0 +1,159 @@
+//! Two equal databases on one server, one of them behind a pgshadow that mirrors it.
+use crate::messages::Message;
+use crate::transcript::{End, Pace, Transcript, play};
+use integration_tests::client::Endpoint;
+use integration_tests::equal;
+use integration_tests::installation::Installation;
+use integration_tests::postgres::{Auth, Cluster};
+use integration_tests::proxy::Pgshadow;
+use integration_tests::scene::DRAIN;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Keys, a foreign key, a deferrable unique key, a sequence, and triggers that say something, at once and at COMMIT.
+const SCHEMA: &str = "
+CREATE TABLE t (id int PRIMARY KEY, v int, s text);
+CREATE TABLE parent (id int PRIMARY KEY, name text);
+CREATE TABLE child (id serial PRIMARY KEY, parent_id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED,
+    u int UNIQUE DEFERRABLE INITIALLY DEFERRED, note text);
+CREATE TABLE noisy (id int PRIMARY KEY, v int CHECK (v < 1000));
+CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+    RAISE NOTICE '% of %', TG_OP, NEW.id USING HINT = 'before';
+    RETURN NEW;
+END$$;
+CREATE FUNCTION say_late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+    RAISE NOTICE 'at the end: % of %', TG_OP, NEW.id;
+    IF NEW.v = 13 THEN RAISE EXCEPTION 'thirteen'; END IF;
+    RETURN NULL;
+END$$;
+CREATE TRIGGER say BEFORE INSERT OR UPDATE ON noisy FOR EACH ROW EXECUTE FUNCTION say();
+CREATE CONSTRAINT TRIGGER say_late AFTER INSERT OR UPDATE ON noisy DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION say_late();
+";
+
+/// What each session starts from, made by the session itself.
+const RESET: &str = "DELETE FROM child; DELETE FROM parent; DELETE FROM noisy; DELETE FROM t;
+INSERT INTO t SELECT g, g * 10, 'row ' || g FROM generate_series(1, 9) g;
+INSERT INTO parent SELECT g, 'p' || g FROM generate_series(1, 3) g;
+INSERT INTO child (id, parent_id, u) VALUES (101, 1, 1), (102, 2, 2), (103, 2, 3);
+INSERT INTO noisy VALUES (1, 1), (2, 2);
+SELECT setval('child_id_seq', 1, false)";
+
+/// Rows are found by index, so that they come in the order of their keys and not of their places (and plans that look dear
+/// for it are not compiled).
+fn server(installation: &Installation) -> Cluster {
+    let builder = Cluster::of(installation).auth(Auth::Trust);
+    builder
+        .set("enable_seqscan", "off")
+        .set("enable_bitmapscan", "off")
+        .set("autovacuum", "off")
+        .set("jit", "off")
+        .start()
+}
+
+/// The older and the newest server, and another newest one as a shadow of the newest.
+fn servers() -> &'static [Cluster; 3] {
+    static SERVERS: OnceLock<[Cluster; 3]> = OnceLock::new();
+    SERVERS.get_or_init(|| {
+        let servers = [Installation::old(), Installation::newest(), Installation::newest()].map(server);
+        for server in &servers {
+            server.create_database("pattern").psql(SCHEMA);
+        }
+        servers
+    })
+}
+
+/// A session: its name and its messages.
+pub type Session = (&'static str, Vec<Message>);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stage {
+    /// Without pgshadow.
+    pub direct: Endpoint,
+    source: Endpoint,
+    target: Endpoint,
+    pgshadow: Pgshadow,
+}
+
+impl Stage {
+    /// On the older server, mirrored to the newest.
+    pub fn old() -> Stage {
+        let [old, newest, _] = servers();
+        Stage::between(old, newest)
+    }
+
+    /// On the newest server, mirrored to its like.
+    pub fn newest() -> Stage {
+        let [_, newest, other] = servers();
+        Stage::between(newest, other)
+    }
+
+    fn between(source: &Cluster, target: &Cluster) -> Stage {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Copies of one database: tables have the same object identifiers, which clients see.
+        let create = |cluster: &Cluster, name: &str| {
+            cluster
+                .superuser()
+                .in_database("postgres")
+                .psql(&format!("CREATE DATABASE {name} OWNER app TEMPLATE pattern"));
+            cluster.app().in_database(name)
+        };
+        let direct = create(source, &format!("direct{number}"));
+        let name = format!("proxied{number}");
+        let (source_place, target_place) = (create(source, &name), create(target, &name));
+        let pgshadow = Pgshadow::between(source, target).database(&name).start();
+        Stage { direct, source: source_place, target: target_place, pgshadow }
+    }
+
+    /// Through pgshadow.
+    pub fn proxied(&self) -> Endpoint {
+        self.pgshadow.app()
+    }
+
+    /// One session at both places; what differs.
+    pub fn difference(&self, parameters: &[(&str, &str)], messages: &[Message], how: (Pace, End)) -> Option<String> {
+        let [direct, proxied] = self.transcripts(parameters, messages, how);
+        direct.difference(&proxied)
+    }
+
+    /// One session directly and through pgshadow.
+    pub fn transcripts(&self, parameters: &[(&str, &str)], messages: &[Message], how: (Pace, End)) -> [Transcript; 2] {
+        [self.direct.clone(), self.proxied()].map(|place| play(&place, parameters, RESET, messages, how))
+    }
+
+    /// All sessions, stepwise and pipelined, are the same at both places.
+    #[track_caller]
+    pub fn expect_same(&self, sessions: &[Session]) {
+        self.expect_same_with(&[], End::Query, sessions);
+    }
+
+    /// [`expect_same`](Self::expect_same) with parameters of the startup and another end.
+    #[track_caller]
+    pub fn expect_same_with(&self, parameters: &[(&str, &str)], end: End, sessions: &[Session]) {
+        let mut found = Vec::new();
+        for (name, messages) in sessions {
+            for pace in [Pace::Stepwise, Pace::Pipelined] {
+                if let Some(difference) = self.difference(parameters, messages, (pace, end)) {
+                    found.push(format!("=== {name}, {pace:?}\nsent {messages:#?}\n{difference}"));
+                }
+            }
+        }
+        assert!(found.is_empty(), "{} differ\n{}", found.len(), found.join("\n"));
+        self.expect_mirrored();
+    }
+
+    /// What was written is on the shadow, or its table is called suspect.
+    #[track_caller]
+    pub fn expect_mirrored(&self) {
+        self.pgshadow.wait_drained(DRAIN);
+        let suspects = self.pgshadow.suspect_tables();
+        let lost: Vec<_> = equal::differences(&self.source, &self.target)
+            .into_iter()
+            .filter(|difference| !suspects.contains(&difference.table))
+            .map(|difference| difference.to_string())
+            .collect();
+        assert!(lost.is_empty(), "differ without being suspect ({suspects:?}):\n{}", lost.join("\n"));
+    }
+}
