@@ -205,6 +205,7 @@ def write_report(results, plan):
         paths = [os.path.join(OUTPUT, "quick.md")]
     else:
         paths = [os.path.join(OUTPUT, "performance.md"), os.path.join(ROOT, "docs", "performance.md")]
+        os.makedirs(os.path.join(ROOT, "docs"), exist_ok=True)
         results.write_to(os.path.join(ROOT, "docs", "performance.jsonl"))
     for path in paths:
         os.makedirs(os.path.dirname(path), exist_ok=True)
