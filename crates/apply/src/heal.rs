@@ -63,14 +63,20 @@ impl Target {
 
     /// The image that writes the row as it is on the primary, or deletes it.
     fn image(&self, row: Option<Values>) -> RowImage {
-        let operation = if row.is_some() { Operation::Upsert } else { Operation::Delete };
-        let mut values = row.unwrap_or_else(|| vec![None; self.relation.columns.len()]);
-        for (position, value) in self.relation.key.iter().zip(&self.key) {
+        let relation = Arc::clone(&self.relation);
+        if let Some(values) = row {
+            // Equal keys may have several spellings (1.0 and 1.00): the primary's is written too.
+            let key = relation.key.iter().map(|p| values.get(usize::from(*p)).and_then(Option::as_ref));
+            let old_key = (!key.eq(self.key.iter().map(Option::as_ref))).then(|| self.key.clone());
+            return RowImage { relation, operation: Operation::Upsert, values, old_key };
+        }
+        let mut values = vec![None; relation.columns.len()];
+        for (position, value) in relation.key.iter().zip(&self.key) {
             if let Some(slot) = values.get_mut(usize::from(*position)) {
                 slot.clone_from(value);
             }
         }
-        RowImage { relation: Arc::clone(&self.relation), operation, values, old_key: None }
+        RowImage { relation, operation: Operation::Delete, values, old_key: None }
     }
 }
 
