@@ -111,17 +111,21 @@ impl Lane {
             Change::Ddl(ddl) => (named_tables(session.client(), &ddl.sql).await?, &ddl.sql),
             Change::Row(_) => return Ok(()),
         };
-        if tables.iter().any(|t| self.suspects.is_suspect(t).is_some()) {
+        let clean: Vec<_> = tables.iter().filter(|t| self.suspects.is_suspect(t).is_none()).cloned().collect();
+        if clean.is_empty() && !tables.is_empty() {
             self.tolerated += 1;
             return Ok(());
         }
+        let first = clean.first().cloned();
+        // What names no table that is there may have been to change any.
+        let suspect: Vec<_> = if tables.is_empty() { vec![None] } else { clean.into_iter().map(Some).collect() };
         reports.add(Report {
             origin: (place.0.sequence, place.1),
-            finding: Some(statement_finding(place.0, change, tables.first(), error, sql)),
+            finding: Some(statement_finding(place.0, change, first.as_ref(), error, sql)),
             heal: Vec::new(),
-            suspect: tables
+            suspect: suspect
                 .into_iter()
-                .map(|t| (Some(t), format!("the shadow refused a statement that changes it: {}", error.message)))
+                .map(|t| (t, format!("the shadow refused a statement that changes it: {}", error.message)))
                 .collect(),
         });
         Ok(())
