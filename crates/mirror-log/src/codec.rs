@@ -50,14 +50,14 @@ pub(crate) fn encode(record: &Record, interner: &mut Interner) -> Result<Encoded
     let mut used = Used { interner, relations: Vec::new(), seen: HashSet::new() };
     let (kind, body) = match record {
         Record::Intent(intent) => (INTENT, postcard::to_stdvec(&used.intent(intent))),
-        Record::Outcome { of, outcome } => {
+        Record::Outcome { of, flushed, outcome } => {
             let outcome = match outcome {
                 Outcome::Committed { order, changes, suspects } => {
                     OutcomeOut::Committed { order: *order, changes: used.changes(changes), suspects }
                 }
                 Outcome::Aborted => OutcomeOut::Aborted,
             };
-            (OUTCOME, postcard::to_stdvec(&(of, outcome)))
+            (OUTCOME, postcard::to_stdvec(&(of, flushed, outcome)))
         }
         Record::Suspects(suspects) => (SUSPECTS, postcard::to_stdvec(suspects)),
         Record::SuspectsCleared(tables) => (SUSPECTS_CLEARED, postcard::to_stdvec(tables)),
@@ -79,14 +79,14 @@ pub(crate) fn decode(kind: u32, payload: &Bytes, relations: &Relations) -> Resul
     Ok(match kind {
         INTENT => Record::Intent(source.intent(whole(body)?)?),
         OUTCOME => {
-            let (of, outcome): (Sequence, OutcomeIn<'_>) = whole(body)?;
+            let (of, flushed, outcome): (Sequence, bool, OutcomeIn<'_>) = whole(body)?;
             let outcome = match outcome {
                 OutcomeIn::Committed { order, changes, suspects } => {
                     Outcome::Committed { order, changes: source.changes(changes)?, suspects }
                 }
                 OutcomeIn::Aborted => Outcome::Aborted,
             };
-            Record::Outcome { of, outcome }
+            Record::Outcome { of, flushed, outcome }
         }
         SUSPECTS => Record::Suspects(whole(body)?),
         SUSPECTS_CLEARED => Record::SuspectsCleared(whole(body)?),

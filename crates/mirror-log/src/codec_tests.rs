@@ -88,14 +88,16 @@ fn intent() -> impl Strategy<Value = Intent> {
 
 fn record() -> impl Strategy<Value = Record> {
     let order = any::<Option<(u32, u64, u64)>>();
-    let committed = (any::<u64>(), order, changes(), suspects()).prop_map(|(of, order, changes, suspects)| {
-        let order = order.map(|(epoch, token, xid)| Order { epoch: Epoch(epoch), token: Lsn(token), xid: Xid(xid) });
-        Record::Outcome { of, outcome: Outcome::Committed { order, changes, suspects } }
-    });
+    let committed =
+        (any::<(u64, bool)>(), order, changes(), suspects()).prop_map(|((of, flushed), order, changes, suspects)| {
+            let order =
+                order.map(|(epoch, token, xid)| Order { epoch: Epoch(epoch), token: Lsn(token), xid: Xid(xid) });
+            Record::Outcome { of, flushed, outcome: Outcome::Committed { order, changes, suspects } }
+        });
     prop_oneof![
         3 => intent().prop_map(Record::Intent),
         3 => committed,
-        1 => any::<u64>().prop_map(|of| Record::Outcome { of, outcome: Outcome::Aborted }),
+        1 => any::<u64>().prop_map(|of| Record::Outcome { of, flushed: false, outcome: Outcome::Aborted }),
         1 => suspects().prop_map(Record::Suspects),
         1 => suspects().prop_map(|s| Record::SuspectsCleared(s.into_iter().filter_map(|s| s.table).collect())),
         1 => (any::<u32>(), ".{0,20}")
@@ -146,7 +148,11 @@ fn rows_share_one_definition_and_one_relation() {
     // The second half names an equal relation at another address, as after a refresh of the catalog.
     let again = relation("wide".to_owned(), 50);
     let changes: Vec<_> = (0..100).map(|n| row(if n < 50 { &table } else { &again })).collect();
-    let record = Record::Outcome { of: 1, outcome: Outcome::Committed { order: None, changes, suspects: vec![] } };
+    let record = Record::Outcome {
+        of: 1,
+        flushed: true,
+        outcome: Outcome::Committed { order: None, changes, suspects: vec![] },
+    };
     let encoded = encode(&record, &mut Interner::default()).unwrap();
     assert_eq!(encoded.relations.len(), 1);
     assert!(encoded.body.len() < 100 * 9, "{}", encoded.body.len());
@@ -169,7 +175,11 @@ fn a_relation_that_the_segment_lacks_is_an_error() {
     let table = relation("t".to_owned(), 1);
     let row = RowImage { relation: table, operation: Operation::Insert, values: vec![], old_key: None };
     let changes = vec![Change::Row(row)];
-    let record = Record::Outcome { of: 1, outcome: Outcome::Committed { order: None, changes, suspects: vec![] } };
+    let record = Record::Outcome {
+        of: 1,
+        flushed: true,
+        outcome: Outcome::Committed { order: None, changes, suspects: vec![] },
+    };
     let encoded = encode(&record, &mut Interner::default()).unwrap();
     let (payload, _) = payload(&encoded);
     assert!(matches!(decode(encoded.kind, &payload, &Relations::new()), Err(DecodeError::Relation(1))));

@@ -2,7 +2,7 @@
 
 use pgshadow_model::Sequence;
 
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
 pub(crate) const ALIGNMENT: usize = 8;
@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn a_later_version_is_named() {
         let mut bytes = SegmentHeader { base: 1, salt: 1 }.encode();
-        bytes[8] = 2;
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(2)));
+        bytes[8] = 3;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(3)));
     }
 
     #[test]

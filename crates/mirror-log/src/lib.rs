@@ -28,7 +28,7 @@
 //! A record without disk space reserved for it is never accepted: segments are allocated before they are used. So a
 //! full disk refuses records, and doesn't poison.
 //!
-//! # Format (version 1; integers are little-endian)
+//! # Format (version 2; integers are little-endian)
 //! `NNNNNNNNNNNNNNNNNNNN.segment` is named after its first record's number:
 //!
 //! | bytes | content |

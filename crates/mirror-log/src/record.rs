@@ -9,6 +9,8 @@ pub enum Record {
     Outcome {
         /// The intent's sequence.
         of: Sequence,
+        /// It is known to be on the primary's disk; else a crash of that one may have taken it back.
+        flushed: bool,
         /// What became of it.
         outcome: Outcome,
     },

@@ -1,9 +1,9 @@
-//! Files of format 1, as written when it was fixed: every later version must read them, or raise the version.
+//! Files of format 2, as written when it was fixed: every later version must read them, or raise the version.
 
 use super::*;
 use pgshadow_model::{CopyData, DdlStatement, SessionSettings, Suspect, Truncate};
 
-const SEGMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/version-1.segment");
+const SEGMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/version-2.segment");
 
 /// One of everything.
 fn everything() -> Vec<Record> {
@@ -38,7 +38,7 @@ fn everything() -> Vec<Record> {
         Record::Epoch { epoch: Epoch(1), fingerprint: "6871 1 2026-01-01 100,101".to_owned() },
         Record::Intent(prepared),
         committed(2, changes),
-        Record::Outcome { of: 1, outcome: Outcome::Aborted },
+        Record::Outcome { of: 1, flushed: false, outcome: Outcome::Aborted },
         Record::Suspects(suspects),
         Record::SuspectsCleared(tables),
         Record::Applied { below: 3 },
@@ -46,7 +46,7 @@ fn everything() -> Vec<Record> {
 }
 
 #[test]
-fn version_1_is_read() {
+fn version_2_is_read() {
     let bytes = std::fs::read(SEGMENT).unwrap();
     let disk = FaultyDisk::default();
     disk.set_content(&Path::new(DIRECTORY).join(crate::format::segment_name(1)), &bytes);

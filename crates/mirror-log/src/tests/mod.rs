@@ -83,7 +83,7 @@ fn intent(changes: Vec<Change>) -> Record {
 
 fn committed(of: Sequence, changes: Vec<Change>) -> Record {
     let order = Some(Order { epoch: Epoch(1), token: Lsn(0xABC), xid: Xid(99) });
-    Record::Outcome { of, outcome: Outcome::Committed { order, changes, suspects: Vec::new() } }
+    Record::Outcome { of, flushed: true, outcome: Outcome::Committed { order, changes, suspects: Vec::new() } }
 }
 
 fn records(recovery: &Recovery) -> Vec<(Sequence, Record)> {
