@@ -58,10 +58,13 @@ impl Store {
     pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
         let path = path.as_ref();
         let damaged = |e: &Error| Error::Damaged { path: path.to_owned(), reason: e.to_string() };
-        let database = open_checked(path)?;
+        Self::of(open_checked(path)?, limits).map_err(|e| damaged(&e))
+    }
+
+    pub(crate) fn of(database: Database, limits: Limits) -> Result<Self, Error> {
         let store = Self { database, limits, suspects: RwLock::default() };
-        store.create_tables().map_err(|e| damaged(&e))?;
-        store.load_suspects().map_err(|e| damaged(&e))?;
+        store.create_tables()?;
+        store.load_suspects()?;
         Ok(store)
     }
 

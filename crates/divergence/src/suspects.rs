@@ -41,14 +41,13 @@ impl Store {
     /// Marks a table (`None`: every table) as suspect. The same reason again changes nothing. True if it is new.
     ///
     /// # Errors
-    /// The file can't be written; the mark then holds until the process ends.
+    /// The file can't be written; nothing is marked then, so that another try is one.
     pub fn suspect(&self, table: Option<&QualifiedName>, reason: &str, since: Option<&str>) -> Result<bool, Error> {
         let suspect = SuspectTable {
             table: table.cloned(),
             reason: reason.to_owned(),
             since: since.map_or_else(now, str::to_owned),
         };
-        self.suspects.write().unwrap_or_else(PoisonError::into_inner).add(&suspect);
         let key = serde_json::to_string(&(&suspect.table, reason))?;
         if self.database.begin_read()?.open_table(SUSPECTS)?.get(key.as_str())?.is_some() {
             return Ok(false);
@@ -56,6 +55,7 @@ impl Store {
         let write = self.database.begin_write()?;
         write.open_table(SUSPECTS)?.insert(key.as_str(), serde_json::to_vec(&suspect)?.as_slice())?;
         write.commit()?;
+        self.suspects.write().unwrap_or_else(PoisonError::into_inner).add(&suspect);
         let shown = table.map_or_else(|| "every table".to_owned(), ToString::to_string);
         tracing::warn!(target: "pgshadow::suspect", table = shown, reason, "table is suspect");
         Ok(true)

@@ -1,5 +1,8 @@
 use crate::{Error, Limits, Store};
 use pgshadow_model::{Cause, Finding, Kind, QualifiedName, Severity};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn table() -> QualifiedName {
     QualifiedName::new("public", "t")
@@ -146,5 +149,49 @@ fn a_file_damaged_inside_is_an_error_and_not_a_panic() {
         std::fs::write(&path, &bad).unwrap();
         let read = Store::open(&path).and_then(|s| s.list().map(|l| l.len()));
         drop(read);
+    }
+}
+
+/// A disk in memory that can be full.
+#[derive(Debug)]
+struct Full(redb::backends::InMemoryBackend, Arc<AtomicBool>);
+
+impl Full {
+    fn refuse(&self) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl redb::StorageBackend for Full {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.refuse()?;
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.refuse()?;
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.refuse()?;
+        self.0.write(offset, data)
+    }
+}
+
+#[test]
+fn a_mark_that_could_not_be_written_is_no_mark() {
+    let full = Arc::new(AtomicBool::new(false));
+    let backend = Full(redb::backends::InMemoryBackend::new(), Arc::clone(&full));
+    let database = redb::Database::builder().create_with_backend(backend).unwrap();
+    let store = Store::of(database, Limits::default()).unwrap();
+    full.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert!(store.suspect(Some(&table()), "DO block", None).is_err(), "it must not be taken as written");
+        assert_eq!(store.is_suspect(&table()), None);
     }
 }
