@@ -1,7 +1,21 @@
 use pgshadow_model::Sequence;
 
 /// What a [`crate::Log`] says when it can't give a payload.
-pub type LogError = Box<dyn std::error::Error + Send + Sync>;
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// It isn't on the disk yet, and will be.
+    #[error("it is not written yet")]
+    NotYet,
+    /// It can't be read, or is gone.
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<String> for LogError {
+    fn from(error: String) -> Self {
+        Self::Failed(error.into())
+    }
+}
 
 /// What can stop a piece of the applier's work. None of it stops the applier: it tries again.
 #[derive(Debug, thiserror::Error)]

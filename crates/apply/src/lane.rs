@@ -8,7 +8,7 @@ use crate::heal::Healing;
 use crate::report::Reports;
 use crate::session::Session;
 use crate::trace::Trace;
-use crate::{Config, Dial, Error, Log, OrderBook, Suspects};
+use crate::{Config, Dial, Error, Log, LogError, OrderBook, Suspects};
 use pgshadow_compare::ShadowError;
 use pgshadow_divergence::Store;
 use pgshadow_model::{Change, Order, Sequence};
@@ -23,6 +23,9 @@ use tokio::time::Instant;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Attempts to read an entry's changes from the log before its tables are given up.
 const LOG_ATTEMPTS: u32 = 5;
+
+/// Pause between two positions that pass nothing but what wasn't to be applied.
+const PASS_EVERY: Duration = Duration::from_secs(1);
 
 /// An entry with its changes.
 #[derive(Clone)]
@@ -55,6 +58,8 @@ pub(crate) struct Lane {
     pids: Vec<i32>,
     /// The applied position as it was last on the shadow.
     below: Sequence,
+    /// When it was last looked whether it has moved without anything to apply.
+    passed_at: Instant,
     entries_applied: u64,
     rows_applied: u64,
     rate_from: (Instant, u64),
@@ -86,6 +91,7 @@ impl Lane {
             trace: None,
             pids: Vec::new(),
             below: 0,
+            passed_at: Instant::now(),
             entries_applied: 0,
             rows_applied: 0,
             rate_from: (Instant::now(), 0),
@@ -160,11 +166,27 @@ impl Lane {
         }
     }
 
-    async fn idle(&self, session: &Session) -> Result<(), Error> {
+    async fn idle(&mut self, session: &Session) -> Result<(), Error> {
         self.doing("waiting for commits");
+        self.pass_nothing(session).await?;
         let longest = Duration::from_secs(1).min(self.healing.until_due());
         let _ = tokio::time::timeout(longest, self.book.wait_for_work()).await;
         if session.client().is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Where nothing is to be applied, rolled back transactions still let the log be trimmed. Not for each of them.
+    async fn pass_nothing(&mut self, session: &Session) -> Result<(), Error> {
+        if self.passed_at.elapsed() < PASS_EVERY {
+            return Ok(());
+        }
+        self.passed_at = Instant::now();
+        let position = self.book.applied_position();
+        if position.below > self.below {
+            session.write_position(&self.config.stream, &position).await?;
+            self.below = position.below;
+            self.log.applied(position.below);
+        }
+        Ok(())
     }
 
     pub(crate) fn doing(&self, what: &str) {
@@ -196,6 +218,10 @@ impl Lane {
             let log = Arc::clone(&self.log);
             let error = match tokio::task::spawn_blocking(move || log.read(sequence)).await? {
                 Ok(changes) => return Ok(changes),
+                Err(LogError::NotYet) => {
+                    tokio::time::sleep(PAUSE_MIN).await;
+                    continue;
+                }
                 Err(e) => Error::Log(sequence, e),
             };
             tracing::error!(error = %error, attempt, "the log gives no changes");

@@ -78,7 +78,10 @@ pub trait Suspects: Send + Sync + 'static {
     fn is_suspect(&self, table: &QualifiedName) -> Option<String>;
 
     /// Makes a table (`None`: every table) suspect, durably. May block on the disk.
-    fn suspect(&self, table: Option<&QualifiedName>, reason: &str);
+    ///
+    /// # Errors
+    /// It could not be written down: what makes the table suspect must not be passed over yet.
+    fn suspect(&self, table: Option<&QualifiedName>, reason: &str) -> Result<(), pgshadow_divergence::Error>;
 }
 
 impl Suspects for pgshadow_divergence::Store {
@@ -86,9 +89,7 @@ impl Suspects for pgshadow_divergence::Store {
         Self::is_suspect(self, table)
     }
 
-    fn suspect(&self, table: Option<&QualifiedName>, reason: &str) {
-        if let Err(e) = Self::suspect(self, table, reason, None) {
-            tracing::error!(error = %e, reason, "a suspect table could not be written down");
-        }
+    fn suspect(&self, table: Option<&QualifiedName>, reason: &str) -> Result<(), pgshadow_divergence::Error> {
+        Self::suspect(self, table, reason, None).map(|_| ())
     }
 }

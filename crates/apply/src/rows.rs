@@ -123,8 +123,7 @@ impl Lane {
             return Ok(());
         }
         let (suspects, table) = (Arc::clone(&self.suspects), table.cloned());
-        tokio::task::spawn_blocking(move || suspects.suspect(table.as_ref(), &reason)).await?;
-        Ok(())
+        Ok(tokio::task::spawn_blocking(move || suspects.suspect(table.as_ref(), &reason)).await??)
     }
 
     /// The report on a row that did not fit, by what its statement gave.

@@ -30,13 +30,20 @@ pub struct MemoryLog {
     begun: Mutex<Vec<Sequence>>,
     pub below: Mutex<Sequence>,
     pub reads: Mutex<u64>,
+    /// So many reads find that it isn't written yet.
+    pub not_yet: Mutex<u64>,
 }
 
 impl Log for MemoryLog {
     fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
+        let mut not_yet = self.not_yet.lock().unwrap();
+        if *not_yet > 0 {
+            *not_yet -= 1;
+            return Err(LogError::NotYet);
+        }
         *self.reads.lock().unwrap() += 1;
         let committed = self.committed.lock().unwrap();
-        committed.get(&sequence).map(|(_, c)| c.clone()).ok_or_else(|| "not in the log".into())
+        committed.get(&sequence).map(|(_, c)| c.clone()).ok_or_else(|| "not in the log".to_owned().into())
     }
     fn applied(&self, below: Sequence) {
         let mut old = self.below.lock().unwrap();
@@ -238,6 +245,12 @@ impl Session {
         let outcome = self.returning(w).await;
         let barrier = self.book.barrier();
         self.settle(sequence, barrier, outcome)
+    }
+
+    /// An intent that comes to nothing.
+    pub fn rolled_back(&self) {
+        let sequence = self.log.begin(&self.book);
+        self.book.settle(sequence, self.book.barrier(), None);
     }
 
     /// As `autocommit`, but the proxy comes to read the reply only after a while.
