@@ -1,6 +1,7 @@
 //! The primary, watched on a connection of pgshadow's own: its life (epoch), its functions, its flush position.
 use super::error::AssemblyError;
 use super::mirror::Mirror;
+use super::primary::{self, Connection, Unanswered, answered};
 use crate::config::Database;
 use pgshadow_capture::Journal;
 use pgshadow_catalog::Functions;
@@ -8,7 +9,7 @@ use pgshadow_model::{Epoch, Lsn};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 /// Pause between two looks.
@@ -18,11 +19,12 @@ const BLOCKED: Duration = Duration::from_millis(500);
 /// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What tells one life of a primary from another. System identifier and timeline are left out where the role may not ask.
-const FINGERPRINT: &str = "
+/// What tells one life of a primary from another: also a crash of a backend, after which the postmaster goes on with another
+/// checkpointer. Other processes come and go within one life, but a role that may not see what each of them is sees them all.
+pub(super) const FINGERPRINT: &str = "
 SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catalog.text,
   (SELECT pg_catalog.string_agg(a.pid::pg_catalog.text, ',' ORDER BY a.pid) FROM pg_catalog.pg_stat_activity a
-    WHERE a.datid IS NULL AND a.usesysid IS NULL AND NOT coalesce(a.backend_type, '') ~ 'worker')),
+    WHERE a.datid IS NULL AND a.usesysid IS NULL AND coalesce(a.backend_type, 'checkpointer') OPERATOR(pg_catalog.=) 'checkpointer')),
   pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version')";
 
 /// Connects, sees whether the server can be a primary, and settles the epoch and the functions before anyone writes.
@@ -32,7 +34,7 @@ pub(super) async fn first_contact(
     source: &Database,
     mirror: &Mirror,
     shutdown: &CancellationToken,
-) -> Result<Client, AssemblyError> {
+) -> Result<Connection, AssemblyError> {
     let mut told = false;
     loop {
         match contact(&source.postgres, mirror).await {
@@ -56,9 +58,16 @@ enum Refusal {
     ForGood(String),
 }
 
-impl From<tokio_postgres::Error> for Refusal {
-    fn from(error: tokio_postgres::Error) -> Self {
-        match error.as_db_error() {
+impl From<Unanswered> for Refusal {
+    fn from(error: Unanswered) -> Self {
+        let db = match &error {
+            Unanswered::Postgres(error) => error.as_db_error(),
+            Unanswered::Standby => {
+                return Self::ForGood("it is a standby: point [source] url at the primary server".to_owned());
+            }
+            Unanswered::Timeout => None,
+        };
+        match db {
             // invalid authorisation, unknown database, no right: nothing that waiting mends
             Some(db) if ["28", "3D", "42"].iter().any(|class| db.code().code().starts_with(class)) => {
                 Self::ForGood(format!("{} (SQLSTATE {}); check [source] url", db.message(), db.code().code()))
@@ -69,47 +78,43 @@ impl From<tokio_postgres::Error> for Refusal {
     }
 }
 
-async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Client, Refusal> {
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    let row = client.query_one(FINGERPRINT, &[]).await?;
-    if row.get::<_, bool>(1) {
-        return Err(Refusal::ForGood("it is a standby: point [source] url at the primary server".to_owned()));
-    }
-    settle_epoch(mirror, row.get(0));
+async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
+    let (client, _) = primary::connect_to_life(config, mirror).await?;
     load_functions(&client, mirror).await?;
     Ok(client)
 }
 
-fn settle_epoch(mirror: &Mirror, fingerprint: String) {
+/// The life of the primary with this fingerprint; a new one if it isn't the last one known.
+pub(super) fn settle_epoch(mirror: &Mirror, fingerprint: &str) -> Epoch {
+    let _one_at_a_time = mirror.life.lock().unwrap_or_else(PoisonError::into_inner);
     let meta = |name| mirror.store.meta_get(name).ok().flatten();
     let known: u32 = meta("epoch").and_then(|e| e.parse().ok()).unwrap_or(0);
-    let epoch = if meta("epoch_fingerprint").as_deref() == Some(&fingerprint) { known } else { known + 1 };
+    let epoch = if meta("epoch_fingerprint").as_deref() == Some(fingerprint) { known } else { known + 1 };
     if epoch != known {
         tracing::info!(epoch, fingerprint, "a new life of the primary");
         let kept = mirror
             .store
             .meta_set("epoch", &epoch.to_string())
-            .and_then(|()| mirror.store.meta_set("epoch_fingerprint", &fingerprint));
+            .and_then(|()| mirror.store.meta_set("epoch_fingerprint", fingerprint));
         if let Err(error) = kept {
-            tracing::error!(%error, "the epoch could not be written down");
+            // the next process would give its number to another life
+            mirror.stop(&format!("a new life of the primary could not be written down: {error}"));
         }
     }
     mirror.set_epoch(Epoch(epoch));
+    Epoch(epoch)
 }
 
-async fn load_functions(client: &Client, mirror: &Mirror) -> Result<u64, tokio_postgres::Error> {
+async fn load_functions(client: &Client, mirror: &Mirror) -> Result<u64, Unanswered> {
     let epoch = mirror.catalog.epoch();
-    mirror.catalog.set_functions(Functions::load(client, epoch).await?);
+    mirror.catalog.set_functions(answered(Functions::load(client, epoch)).await?);
     Ok(epoch)
 }
 
 /// Starts the watch, on the connection of the first contact.
 pub(super) fn start(
     config: tokio_postgres::Config,
-    client: Client,
+    client: Connection,
     mirror: Arc<Mirror>,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
@@ -133,21 +138,22 @@ pub(super) fn start(
     })
 }
 
-async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Result<(), tokio_postgres::Error> {
+async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Result<(), Unanswered> {
     if *functions_at != mirror.catalog.epoch() {
         *functions_at = load_functions(client, mirror).await?;
     }
-    let waiting = !mirror.unflushed.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-    if waiting || mirror.book.lag().entries > 0 {
+    // counted before the position is read: it says nothing about those that come later
+    let waiting = mirror.unflushed();
+    if waiting > 0 || mirror.book.lag().entries > 0 {
         let positions = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text, pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text";
-        if waiting {
+        if waiting > 0 {
             // the insert position after their replies: beyond it lies none of their commit records
-            let row = client.query_one(positions, &[]).await?;
+            let row = answered(client.query_one(positions, &[])).await?;
             if let Ok(lsn) = row.get::<_, String>(0).parse::<Lsn>() {
-                mirror.gate_unflushed(lsn);
+                mirror.gate_unflushed(waiting, lsn);
             }
         }
-        let row = client.query_one(positions, &[]).await?;
+        let row = answered(client.query_one(positions, &[])).await?;
         if let Ok(lsn) = row.get::<_, String>(1).parse::<Lsn>() {
             mirror.book.flushed(lsn);
         }
@@ -157,21 +163,19 @@ async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Resul
 
 /// A statement that is blocked for long would hold every later entry. Its place can't be below a position that was read while it
 /// was still in progress: position first, then who runs what, then the snapshot, in separate statements.
-async fn raise_blocked(client: &Client, mirror: &Mirror) -> Result<(), tokio_postgres::Error> {
+async fn raise_blocked(client: &Client, mirror: &Mirror) -> Result<(), Unanswered> {
     let blocked = mirror.long_in_flight(BLOCKED);
     if blocked.is_empty() || mirror.book.lag().entries == 0 {
         return Ok(());
     }
-    let position = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text", &[]).await?;
+    let position = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
+    let position = answered(client.query_one(position, &[])).await?;
     let pids: Vec<i32> = blocked.iter().map(|(_, pid)| *pid).collect();
-    let running = client
-        .query(
-            "SELECT pid, backend_xid::pg_catalog.text FROM pg_catalog.pg_stat_activity
-             WHERE pid OPERATOR(pg_catalog.=) ANY ($1) AND backend_xid IS NOT NULL",
-            &[&pids],
-        )
-        .await?;
-    let snapshot = client.query_one("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text", &[]).await?;
+    let running = "SELECT pid, backend_xid::pg_catalog.text FROM pg_catalog.pg_stat_activity
+         WHERE pid OPERATOR(pg_catalog.=) ANY ($1) AND backend_xid IS NOT NULL";
+    let running = answered(client.query(running, &[&pids])).await?;
+    let snapshot = "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text";
+    let snapshot = answered(client.query_one(snapshot, &[])).await?;
     let (Ok(lsn), Some(in_progress)) =
         (position.get::<_, String>(0).parse::<Lsn>(), in_progress(&snapshot.get::<_, String>(0)))
     else {

@@ -1,16 +1,18 @@
 //! Where sessions write down what they do: the log, and the applier's book behind it.
+use super::recovery::Recovered;
 use super::unsynced::Unsynced;
 use dashmap::DashMap;
 use pgshadow_apply::{Entry, LogError, OrderBook, Payload};
 use pgshadow_capture::{Journal, Settled, Stopped, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
-use pgshadow_mirror_log::{AppendError, Log, Record};
+use pgshadow_mirror_log::{AppendError, Log, ReadError, Record};
 use pgshadow_model::{
-    Cause, Change, Epoch, Finding, Intent, Kind, Lsn, Order, Outcome, QualifiedName, Sequence, Severity, Suspect,
+    Cause, Change, Epoch, Finding, Intent, Kind, Lsn, Outcome, QualifiedName, Sequence, Severity, Suspect,
 };
 use pgshadow_proxy::Gate;
 use pgshadow_telemetry::{Counter, Gauge};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,25 +29,37 @@ pub(super) struct Unflushed {
     pub entry: Entry,
 }
 
+/// An intent without its outcome.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    pid: i32,
+    since: Instant,
+}
+
 pub(super) struct Mirror {
     pub log: Log,
     pub book: Arc<OrderBook>,
     pub store: Arc<Store>,
     pub catalog: Arc<Catalog>,
-    pub lost: mpsc::Sender<Unsettled>,
+    lost: mpsc::Sender<Unsettled>,
     lost_receiver: Mutex<Option<mpsc::Receiver<Unsettled>>>,
     /// Held while a number is drawn and entered in the book, so that the book sees them in order.
     numbering: Mutex<()>,
     /// Where the outcome of a committed, unapplied intent stands.
     outcomes: DashMap<Sequence, Sequence>,
-    /// Backend and begin of what is in flight.
-    in_flight: DashMap<Sequence, (i32, Instant)>,
-    pub unflushed: Mutex<Vec<Unflushed>>,
+    in_flight: DashMap<Sequence, InFlight>,
+    unflushed: Mutex<Vec<Unflushed>>,
     /// With `durability = "os"`.
     unsynced: Option<Unsynced>,
     epoch: AtomicU32,
+    /// Held while it is found out whether the primary lives another life.
+    pub life: Mutex<()>,
     replies: AtomicU64,
     stopped: AtomicBool,
+    /// Whether the stop is written down.
+    stop_marked: Mutex<bool>,
+    /// Suspect tables that the log has and the store doesn't.
+    pub unwritten: Mutex<Vec<Suspect>>,
 }
 
 impl Mirror {
@@ -70,8 +84,11 @@ impl Mirror {
             unflushed: Mutex::new(Vec::new()),
             unsynced,
             epoch: AtomicU32::new(0),
+            life: Mutex::new(()),
             replies: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
+            stop_marked: Mutex::new(false),
+            unwritten: Mutex::default(),
         }
     }
 
@@ -99,16 +116,21 @@ impl Mirror {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Mirroring ends: the application goes on, and what it writes from now on is suspect.
-    pub fn stop(&self, reason: &str) {
-        if self.stopped.swap(true, Ordering::AcqRel) {
-            return;
+    /// Mirroring ends: the application goes on, and what it writes from now on is suspect. Returns once that is written down, to
+    /// everyone: no write may go on unmirrored before. False if it can't be.
+    pub fn stop(&self, reason: &str) -> bool {
+        let mut marked = self.stop_marked.lock().unwrap_or_else(PoisonError::into_inner);
+        if *marked {
+            return true;
         }
         Gauge::Mirroring.set(0);
         tracing::error!(reason, "mirroring has stopped; tables written from now on are suspect");
-        if let Err(error) = self.log.mark_stopped(reason) {
-            tracing::error!(%error, "the stop could not be marked in the log's directory");
+        match self.log.mark_stopped(reason) {
+            Ok(()) => *marked = true,
+            Err(error) => tracing::error!(%error, "the stop could not be marked in the log's directory"),
         }
+        self.stopped.store(true, Ordering::Release);
+        *marked
     }
 
     /// Appends where waiting is allowed for (the buffer's limit, or a full log that blocks writes).
@@ -122,12 +144,18 @@ impl Mirror {
         }
     }
 
+    /// Appends, and waits until it is on disk.
+    pub fn append_synced(&self, record: &Record) -> Result<(), AppendError> {
+        let at = self.append(record)?;
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.log.synced(at)))
+    }
+
     /// Appends an outcome and enters it in the book.
     fn conclude(&self, settled: Settled) {
         let Settled { sequence, barrier, flushed, committed, order, intent_changes, changes, suspects } = settled;
         self.in_flight.remove(&sequence);
         let outcome = if committed { Outcome::Committed { order, changes, suspects } } else { Outcome::Aborted };
-        let record = Record::Outcome { of: sequence, outcome };
+        let record = Record::Outcome { of: sequence, flushed, outcome };
         let written = self.append(&record);
         let Record::Outcome { outcome: Outcome::Committed { order, changes, suspects }, .. } = record else {
             return self.book.settle(sequence, barrier, None);
@@ -141,7 +169,9 @@ impl Mirror {
                     self.outcomes.insert(sequence, at);
                 }
             }
-            Err(error) => self.stop(&error.to_string()),
+            Err(error) => {
+                self.stop(&error.to_string());
+            }
         }
         let Some(order) = order else { return self.book.settle(sequence, barrier, None) };
         let mut all = intent_changes;
@@ -151,49 +181,59 @@ impl Mirror {
         if flushed {
             self.book.settle(sequence, barrier, Some(entry));
         } else {
-            self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).push(Unflushed { sequence, barrier, entry });
+            self.wait_for_flush(Unflushed { sequence, barrier, entry });
         }
     }
 
     /// What has been in flight for `age` or longer, by sequence and backend, one for each backend that has just one.
     pub fn long_in_flight(&self, age: Duration) -> Vec<(Sequence, i32)> {
         let all: Vec<(Sequence, i32, Duration)> =
-            self.in_flight.iter().map(|entry| (*entry.key(), entry.value().0, entry.value().1.elapsed())).collect();
+            self.in_flight.iter().map(|i| (*i.key(), i.pid, i.since.elapsed())).collect();
         let alone = |pid: i32| all.iter().filter(|(_, other, _)| *other == pid).count() == 1;
         all.iter().filter(|(_, pid, since)| *since >= age && alone(*pid)).map(|(s, pid, _)| (*s, *pid)).collect()
     }
 
-    /// Entries that waited for a position to wait for: they may be applied once the primary has flushed up to `lsn`.
-    pub fn gate_unflushed(&self, lsn: Lsn) {
-        let waiting = std::mem::take(&mut *self.unflushed.lock().unwrap_or_else(PoisonError::into_inner));
+    fn wait_for_flush(&self, unflushed: Unflushed) {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).push(unflushed);
+    }
+
+    /// How many entries wait for a position to wait for: [`Mirror::gate_unflushed`] takes them once that was read.
+    pub fn unflushed(&self) -> usize {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// These first entries may be applied once the primary has flushed up to `lsn`, an insert position read after they were
+    /// counted: it lies above their commit records. Those that came since then may lie above it.
+    pub fn gate_unflushed(&self, counted: usize, lsn: Lsn) {
+        let waiting: Vec<Unflushed> = {
+            let mut unflushed = self.unflushed.lock().unwrap_or_else(PoisonError::into_inner);
+            let counted = counted.min(unflushed.len());
+            unflushed.drain(..counted).collect()
+        };
         for mut unflushed in waiting {
             unflushed.entry.flush_gate = Some(lsn);
             self.book.settle(unflushed.sequence, unflushed.barrier, Some(unflushed.entry));
         }
     }
 
-    pub fn keep_suspects(&self, suspects: &[Suspect]) {
-        for suspect in suspects {
-            let known = suspect.table.as_ref().and_then(|t| self.store.is_suspect(t));
-            if known.as_ref() == Some(&suspect.reason) {
-                continue;
-            }
-            match self.store.suspect(suspect.table.as_ref(), &suspect.reason, None) {
-                Ok(true) => Counter::Suspects.add(1),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(%error, reason = suspect.reason, "a suspect table could not be written down")
-                }
-            }
-        }
-    }
-
     /// Enters what the log held at the start.
-    pub fn reenter(&self, sequence: Sequence, outcome_at: Sequence, order: Order, changes: Vec<Change>) {
+    pub fn reenter(&self, recovered: Recovered) {
+        let Recovered { sequence, outcome_at, flushed, order, changes } = recovered;
         self.outcomes.insert(sequence, outcome_at);
         let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { sequence, order, changes: Payload::memory(changes), flush_gate: None, reply_number };
-        self.book.settle(sequence, 0, Some(entry));
+        let changes = Payload::memory(changes);
+        // A transaction that it depends on may still be open; it began before the outcome was written.
+        let barrier = outcome_at;
+        let mut entry = Entry { sequence, order, changes, flush_gate: None, reply_number };
+        if flushed {
+            self.book.settle(sequence, barrier, Some(entry));
+        } else if order.epoch == self.epoch() {
+            self.wait_for_flush(Unflushed { sequence, barrier, entry });
+        } else {
+            // The life that could have said so is over: any gate of it is one that will never be known to be passed.
+            entry.flush_gate = Some(Lsn(0));
+            self.book.settle(sequence, barrier, Some(entry));
+        }
     }
 
     /// A transaction whose outcome is now known, or never will be (`committed` is then assumed, its tables suspect).
@@ -210,13 +250,13 @@ impl Mirror {
         };
         if let Some(reason) = reason {
             let written = intent_changes.iter().chain(&changes).flat_map(tables_of);
-            let mut tables: Vec<QualifiedName> = written.chain(lost.may_write).collect();
-            tables.sort();
-            tables.dedup();
-            suspects.extend(tables.into_iter().map(|t| Suspect { table: Some(t), reason: reason.to_owned() }));
-            if lost.may_write_any {
-                suspects.push(Suspect { table: None, reason: reason.to_owned() });
+            let mut tables: BTreeSet<Option<QualifiedName>> =
+                written.chain(lost.may_write.into_iter().map(Some)).collect();
+            // what is missing and can't be named may be anywhere
+            if lost.may_write_any || (tables.is_empty() && !lost.complete) {
+                tables.insert(None);
             }
+            suspects.extend(tables.into_iter().map(|table| Suspect { table, reason: reason.to_owned() }));
             order = None;
             intent_changes.clear();
             changes.clear();
@@ -235,12 +275,13 @@ impl Mirror {
     }
 }
 
-fn tables_of(change: &Change) -> Vec<QualifiedName> {
+/// Tables that a change writes. `None` stands for every table.
+pub(super) fn tables_of(change: &Change) -> Vec<Option<QualifiedName>> {
     match change {
-        Change::Row(row) => vec![row.relation.name.clone()],
-        Change::Copy(copy) => vec![copy.relation.name.clone()],
-        Change::Truncate(truncate) => truncate.tables.clone(),
-        Change::Ddl(_) => Vec::new(),
+        Change::Row(row) => vec![Some(row.relation.name.clone())],
+        Change::Copy(copy) => vec![Some(copy.relation.name.clone())],
+        Change::Truncate(truncate) => truncate.tables.iter().cloned().map(Some).collect(),
+        Change::Ddl(_) => vec![None],
     }
 }
 
@@ -277,7 +318,8 @@ impl Journal for Mirror {
             let drawn = match drawn {
                 Ok(sequence) => self.book.begin(sequence).map(|()| sequence).map_err(|late| {
                     // never sent under this number
-                    let _ = self.log.append(Record::Outcome { of: late.0, outcome: Outcome::Aborted });
+                    let aborted = Record::Outcome { of: late.0, flushed: false, outcome: Outcome::Aborted };
+                    let _ = self.log.append(aborted);
                     None
                 }),
                 Err(error) => Err(Some(error)),
@@ -285,7 +327,7 @@ impl Journal for Mirror {
             drop(numbering);
             match drawn {
                 Ok(sequence) => {
-                    self.in_flight.insert(sequence, (pid, Instant::now()));
+                    self.in_flight.insert(sequence, InFlight { pid, since: Instant::now() });
                     break Ok(sequence);
                 }
                 Err(None) => {}
@@ -323,6 +365,12 @@ impl Journal for Mirror {
 
     fn suspect(&self, suspects: Vec<Suspect>) {
         self.keep_suspects(&suspects);
+    }
+
+    fn renamed(&self, old: &QualifiedName, new: &QualifiedName) {
+        if let Some(reason) = self.store.is_suspect(old) {
+            self.keep_suspects(&[Suspect { table: Some(new.clone()), reason }]);
+        }
     }
 
     fn not_repeated(&self, sql: &str, reason: &str) {
@@ -369,13 +417,16 @@ impl Gate for Mirror {
 impl pgshadow_apply::Log for Mirror {
     fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
         let failed = |error: String| LogError::from(error);
-        let read = |at| self.log.read(at).map_err(LogError::from);
+        let read = |at| match self.log.read(at) {
+            Err(ReadError::NotWritten(_)) if self.log.status().poisoned.is_none() => Err(LogError::NotYet),
+            read => read.map_err(|error| LogError::Failed(Box::new(error))),
+        };
         let Record::Intent(intent) = read(sequence)? else { return Err(failed("not an intent".to_owned())) };
         let mut changes = intent.changes;
         let at = self.outcomes.get(&sequence).map(|o| *o);
         let at = at.ok_or_else(|| failed("its outcome isn't known".to_owned()))?;
         match read(at)? {
-            Record::Outcome { of, outcome: Outcome::Committed { changes: more, .. } } if of == sequence => {
+            Record::Outcome { of, outcome: Outcome::Committed { changes: more, .. }, .. } if of == sequence => {
                 changes.extend(more)
             }
             _ => return Err(failed("its outcome can't be read".to_owned())),
@@ -385,6 +436,8 @@ impl pgshadow_apply::Log for Mirror {
 
     fn applied(&self, below: Sequence) {
         self.outcomes.retain(|sequence, _| *sequence >= below);
-        self.log.trim(below);
+        if self.suspects_are_written() {
+            self.log.trim(below);
+        }
     }
 }

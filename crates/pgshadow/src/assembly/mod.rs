@@ -6,8 +6,12 @@
 mod control;
 mod error;
 mod mirror;
+mod primary;
 mod recovery;
 mod settle;
+mod suspects;
+#[cfg(test)]
+mod tests;
 mod unsynced;
 mod windows;
 
@@ -85,7 +89,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
             Arc::clone(&mirror.book),
             Arc::clone(mirror) as Arc<dyn pgshadow_apply::Log>,
             Arc::clone(&mirror.store),
-            Arc::clone(&mirror.store) as Arc<dyn pgshadow_apply::Suspects>,
+            Arc::clone(mirror) as Arc<dyn pgshadow_apply::Suspects>,
         );
         windows.applier_started(handle);
         windows.set_phase(Phase::Mirroring);

@@ -3,18 +3,21 @@ use super::error::AssemblyError;
 use super::mirror::Mirror;
 use pgshadow_capture::Unsettled;
 use pgshadow_mirror_log::{Record, Recovery};
-use pgshadow_model::{Epoch, Intent, Order, Outcome, Sequence, Suspect};
+use pgshadow_model::{Change, Intent, Order, Outcome, Sequence};
 use std::collections::BTreeMap;
 
-/// A transaction that was open at the crash, with the life of the primary that it belongs to.
+/// A committed transaction that the log held.
 #[derive(Debug)]
-pub(super) struct Open {
-    pub epoch: Epoch,
-    pub unsettled: Unsettled,
+pub(super) struct Recovered {
+    pub sequence: Sequence,
+    pub outcome_at: Sequence,
+    pub flushed: bool,
+    pub order: Order,
+    pub changes: Vec<Change>,
 }
 
 /// Reads the log; returns what must be looked up.
-pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Open>, AssemblyError> {
+pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Unsettled>, AssemblyError> {
     if let Some(torn) = &recovery.torn_tail {
         tracing::warn!(
             ?torn,
@@ -23,7 +26,7 @@ pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Open>, 
     }
     if let Some(reason) = &recovery.stopped {
         let reason = format!("mirroring was stopped ({reason}); tables may have been written meanwhile");
-        mirror.keep_suspects(&[Suspect { table: None, reason }]);
+        mirror.store.suspect(None, &reason, None)?;
         mirror.log.clear_stopped()?;
     }
     let mut intents: BTreeMap<Sequence, Intent> = BTreeMap::new();
@@ -34,14 +37,15 @@ pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Open>, 
             Record::Intent(intent) => {
                 intents.insert(sequence, intent);
             }
-            Record::Outcome { of, outcome } => {
+            Record::Outcome { of, flushed, outcome } => {
                 let Some(intent) = intents.remove(&of) else { continue };
                 if let Outcome::Committed { order, changes, suspects } = outcome {
                     mirror.keep_suspects(&suspects);
                     let mut all = intent.changes;
                     all.extend(changes);
                     if let Some(order) = order.filter(|_| !all.is_empty()) {
-                        committed.push((of, sequence, order, all));
+                        let (sequence, outcome_at) = (of, sequence);
+                        committed.push(Recovered { sequence, outcome_at, flushed, order, changes: all });
                     }
                 }
             }
@@ -50,34 +54,32 @@ pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Open>, 
         }
     }
     tracing::info!(committed = committed.len(), open = intents.len(), last = recovery.last, "the log was read");
-    let mut numbers: Vec<Sequence> = intents.keys().copied().chain(committed.iter().map(|c| c.0)).collect();
+    let mut numbers: Vec<Sequence> = intents.keys().copied().chain(committed.iter().map(|c| c.sequence)).collect();
     numbers.sort_unstable();
     for sequence in numbers {
         // nothing is applied yet in this process, so no number can come late
         let _ = mirror.book.begin(sequence);
     }
-    for (sequence, outcome_at, order, changes) in committed {
-        mirror.reenter(sequence, outcome_at, order, changes);
+    for recovered in committed {
+        mirror.reenter(recovered);
     }
     Ok(intents.into_iter().map(|(sequence, intent)| open(mirror, sequence, intent)).collect())
 }
 
-fn open(mirror: &Mirror, sequence: Sequence, intent: Intent) -> Open {
+fn open(mirror: &Mirror, sequence: Sequence, intent: Intent) -> Unsettled {
     let order = intent.token.zip(intent.xid).map(|(token, xid)| Order { epoch: intent.epoch, token, xid });
     let complete = intent.may_write.is_empty() && !intent.may_write_any;
-    Open {
+    Unsettled {
+        sequence,
         epoch: intent.epoch,
-        unsettled: Unsettled {
-            sequence,
-            order,
-            barrier: mirror.book.barrier(),
-            backend: intent.backend,
-            intent_changes: intent.changes,
-            changes: Vec::new(),
-            complete,
-            may_write: intent.may_write,
-            may_write_any: intent.may_write_any,
-            suspects: intent.suspects,
-        },
+        order,
+        barrier: mirror.book.barrier(),
+        backend: intent.backend,
+        intent_changes: intent.changes,
+        changes: Vec::new(),
+        complete,
+        may_write: intent.may_write,
+        may_write_any: intent.may_write_any,
+        suspects: intent.suspects,
     }
 }

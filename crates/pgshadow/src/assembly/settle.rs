@@ -1,11 +1,12 @@
 //! Transactions whose outcome no session saw: the primary is asked, once nobody can change the answer any more.
 use super::mirror::Mirror;
-use super::recovery::Open;
-use pgshadow_capture::{Journal, Unsettled};
+use super::primary::{Unanswered, answered, connect_to_life};
+use pgshadow_capture::Unsettled;
+use pgshadow_model::Epoch;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 /// Pause between two looks at a backend that still runs.
@@ -15,23 +16,23 @@ const POLL: Duration = Duration::from_millis(100);
 pub(super) fn start(
     primary: tokio_postgres::Config,
     mirror: Arc<Mirror>,
-    open: Vec<Open>,
+    open: Vec<Unsettled>,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut waiting: Vec<Open> = open;
+        let mut waiting: Vec<Unsettled> = open;
         let Some(mut lost) = mirror.take_lost() else { return };
         loop {
             if waiting.is_empty() {
                 let next = tokio::select! { () = shutdown.cancelled() => return, next = lost.recv() => next };
-                let Some(unsettled) = next else { return };
-                waiting.push(Open { epoch: mirror.epoch(), unsettled });
+                let Some(open) = next else { return };
+                waiting.push(open);
             }
-            while let Ok(unsettled) = lost.try_recv() {
-                waiting.push(Open { epoch: mirror.epoch(), unsettled });
+            while let Ok(open) = lost.try_recv() {
+                waiting.push(open);
             }
-            match connect(&primary).await {
-                Ok(client) => waiting = look_up(&client, &mirror, waiting).await,
+            match connect_to_life(&primary, &mirror).await {
+                Ok((client, epoch)) => waiting = look_up(&client, epoch, &mirror, waiting).await,
                 Err(error) => tracing::debug!(%error, "the primary can't be asked about lost transactions"),
             }
             if !waiting.is_empty() {
@@ -41,26 +42,21 @@ pub(super) fn start(
     })
 }
 
-async fn connect(primary: &tokio_postgres::Config) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = primary.connect(NoTls).await?;
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(client)
-}
-
 /// Looks every one of them up; returns those that must wait.
-async fn look_up(client: &Client, mirror: &Mirror, waiting: Vec<Open>) -> Vec<Open> {
+async fn look_up(client: &Client, epoch: Epoch, mirror: &Mirror, waiting: Vec<Unsettled>) -> Vec<Unsettled> {
     let mut left = Vec::new();
-    for open in waiting {
-        match verdict(client, mirror, &open).await {
+    let mut waiting = waiting.into_iter();
+    while let Some(open) = waiting.next() {
+        match verdict(client, epoch, &open).await {
             Ok(Verdict::Wait) => left.push(open),
-            Ok(Verdict::Committed) => mirror.found_out(open.unsettled, true, None),
-            Ok(Verdict::Aborted) => mirror.found_out(open.unsettled, false, None),
-            Ok(Verdict::Unknown(reason)) => mirror.found_out(open.unsettled, false, Some(reason)),
+            Ok(Verdict::Committed) => mirror.found_out(open, true, None),
+            Ok(Verdict::Aborted) => mirror.found_out(open, false, None),
+            Ok(Verdict::Unknown(reason)) => mirror.found_out(open, false, Some(reason)),
             Err(error) => {
                 tracing::debug!(%error, "a lost transaction could not be looked up");
+                // of this connection nothing more is to be had
                 left.push(open);
+                left.extend(waiting.by_ref());
             }
         }
     }
@@ -76,15 +72,15 @@ enum Verdict {
 
 /// `pg_xact_status` decides, but only in the same life of the primary, and only when the backend is gone: a backend whose
 /// client was killed goes on, and commits when the lock that it waits for comes free.
-async fn verdict(client: &Client, mirror: &Mirror, open: &Open) -> Result<Verdict, tokio_postgres::Error> {
-    if open.epoch != mirror.epoch() {
+async fn verdict(client: &Client, epoch: Epoch, open: &Unsettled) -> Result<Verdict, Unanswered> {
+    if open.epoch != epoch {
         return Ok(Verdict::Unknown(
             "the primary was restarted before the outcome of a transaction that wrote it was known",
         ));
     }
-    let Unsettled { backend, order, .. } = &open.unsettled;
+    let Unsettled { backend, order, .. } = open;
     let alive = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) $1)";
-    if client.query_one(alive, &[&backend.pid]).await?.get::<_, bool>(0) {
+    if answered(client.query_one(alive, &[&backend.pid])).await?.get::<_, bool>(0) {
         return Ok(Verdict::Wait);
     }
     let Some(order) = order else {
@@ -93,14 +89,14 @@ async fn verdict(client: &Client, mirror: &Mirror, open: &Open) -> Result<Verdic
         ));
     };
     let status = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
-    match client.query_one(status, &[&order.xid.to_string()]).await {
+    match answered(client.query_one(status, &[&order.xid.to_string()])).await {
         Ok(row) => Ok(match row.get::<_, Option<String>>(0).as_deref() {
             Some("committed") => Verdict::Committed,
             Some("aborted") => Verdict::Aborted,
             Some(_) => Verdict::Wait,
             None => Verdict::Unknown("its transaction is too old for the primary to tell its outcome"),
         }),
-        Err(error) if error.as_db_error().is_some() => {
+        Err(Unanswered::Postgres(error)) if error.as_db_error().is_some() => {
             Ok(Verdict::Unknown("the primary can't tell the outcome of its transaction"))
         }
         Err(error) => Err(error),

@@ -3,8 +3,9 @@
 //! The log then survives a crash of the process, but not one of the machine. So the name of each table is written to the store,
 //! durably, before the first write to it in one boot of the machine; if the next start finds another boot, exactly these
 //! tables are suspect. A clean end, after which the log is on disk, takes the names back.
+use super::mirror::tables_of;
 use pgshadow_divergence::{Error, Store};
-use pgshadow_model::{Change, Intent, QualifiedName, Suspect};
+use pgshadow_model::{Intent, QualifiedName, Suspect};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -45,7 +46,7 @@ impl Unsynced {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let every = intent.may_write_any.then_some(None);
         let written =
-            intent.changes.iter().flat_map(written).chain(intent.may_write.iter().cloned().map(Some)).chain(every);
+            intent.changes.iter().flat_map(tables_of).chain(intent.may_write.iter().cloned().map(Some)).chain(every);
         let fresh: Vec<Option<QualifiedName>> = written.filter(|t| !tables.contains(t)).collect();
         if fresh.is_empty() {
             return Ok(());
@@ -69,15 +70,6 @@ impl Unsynced {
 fn doubtful(table: Option<QualifiedName>) -> Suspect {
     let reason = "the machine crashed, and with durability = \"os\" the last writes to it may be missing from the log";
     Suspect { table, reason: reason.to_owned() }
-}
-
-fn written(change: &Change) -> Vec<Option<QualifiedName>> {
-    match change {
-        Change::Row(row) => vec![Some(row.relation.name.clone())],
-        Change::Copy(copy) => vec![Some(copy.relation.name.clone())],
-        Change::Truncate(truncate) => truncate.tables.iter().cloned().map(Some).collect(),
-        Change::Ddl(_) => vec![None],
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,78 @@
+//! Connections of pgshadow's own to the primary. None waits for ever: a primary that is cut off without a word looks like one
+//! that is slow.
+use super::control;
+use super::mirror::Mirror;
+use pgshadow_model::Epoch;
+use std::ops::Deref;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+/// How long a connection may take to be made.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long one answer may take; what is asked is answered from memory.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// Why the primary gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("it did not answer in time")]
+    Timeout,
+    #[error("it is a standby")]
+    Standby,
+}
+
+/// A client whose connection's work ends with it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Client,
+    work: JoinHandle<()>,
+}
+
+impl Deref for Connection {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+pub(super) async fn connect(config: &tokio_postgres::Config) -> Result<Connection, Unanswered> {
+    let mut config = config.clone();
+    config.keepalives(true).keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(5));
+    config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(30)).connect_timeout(CONNECT_MAX);
+    let connected = tokio::time::timeout(CONNECT_MAX, config.connect(NoTls)).await;
+    let (client, connection) = connected.map_err(|_| Unanswered::Timeout)??;
+    let work = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(Connection { client, work })
+}
+
+/// Connects, and sees in which life of the primary: a connection never reaches into another one.
+pub(super) async fn connect_to_life(
+    config: &tokio_postgres::Config,
+    mirror: &Mirror,
+) -> Result<(Connection, Epoch), Unanswered> {
+    let client = connect(config).await?;
+    let row = answered(client.query_one(control::FINGERPRINT, &[])).await?;
+    if row.get::<_, bool>(1) {
+        return Err(Unanswered::Standby);
+    }
+    let epoch = control::settle_epoch(mirror, &row.get::<_, String>(0));
+    Ok((client, epoch))
+}
+
+/// Gives an answer up that doesn't come.
+pub(super) async fn answered<T>(
+    question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Unanswered> {
+    Ok(tokio::time::timeout(ANSWER_MAX, question).await.map_err(|_| Unanswered::Timeout)??)
+}
