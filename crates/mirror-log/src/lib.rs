@@ -58,7 +58,8 @@
 //! A row doesn't repeat its table: relations have numbers, and the first record of a segment that uses one defines it,
 //! so every segment can be read alone. Segments are zeroed ahead of their use (`N.spare`) and used again after
 //! trimming; number and salt in the checksum keep a stale record from being read as a new one. After a restart a new
-//! segment is begun. `lock` keeps other processes out; `stopped` is the stop mark.
+//! segment is begun. `lock` keeps other processes out; `stopped` is the stop mark; `identity` tells
+//! this log from another one in its place.
 //!
 //! # What it is not
 //! It knows no transaction: it doesn't match outcomes with intents, sort by token, or decide what may be trimmed. It
@@ -72,6 +73,7 @@ mod error;
 #[cfg(any(test, feature = "faulty-disk"))]
 mod faulty_disk;
 mod format;
+mod identity;
 mod keeper;
 mod log;
 mod options;

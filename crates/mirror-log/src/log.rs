@@ -3,6 +3,7 @@
 use crate::codec::{self, Encoded};
 use crate::disk::{Disk, DiskFile};
 use crate::format::SEGMENT_HEADER_BYTES;
+use crate::identity::identity;
 use crate::keeper::{self, make_spare, spare_name};
 use crate::reading::{Place, read_record};
 use crate::recovery::{Recovery, recover};
@@ -29,6 +30,7 @@ pub struct Log {
     shared: Arc<Shared>,
     interner: Mutex<Interner>,
     mark: StopMark,
+    identity: String,
     threads: Mutex<Vec<JoinHandle<()>>>,
     last_read: Mutex<Option<Opened>>,
     // Last, so that it is released when everything else is done.
@@ -83,6 +85,7 @@ impl Log {
         let names = disk.list(directory).map_err(|e| Error::io("list", directory, e))?;
         let recovered = recover(&*disk, directory, &names)?;
         let (mark, stopped) = StopMark::open(&*disk, &directory.join("stopped"))?;
+        let identity = identity(&*disk, &directory.join("identity"))?;
         disk.sync_directory(directory).map_err(|e| Error::io("sync", directory, e))?;
 
         let recovery = Recovery {
@@ -100,6 +103,7 @@ impl Log {
             shared,
             interner: Mutex::default(),
             mark,
+            identity,
             threads: Mutex::default(),
             last_read: Mutex::default(),
             _lock: lock,
@@ -225,6 +229,11 @@ impl Log {
             state.trim_below = state.trim_below.max(below);
         }
         self.shared.chores.notify_one();
+    }
+
+    /// Tells this log from every other one: numbers of different logs are never compared.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// The last record appended; 0 before the first.

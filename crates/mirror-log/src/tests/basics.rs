@@ -208,3 +208,20 @@ async fn the_stop_mark_lasts_and_refuses_intents_only() {
     let stopped = open(&disk).1.stopped.unwrap();
     assert!(stopped.len() > 400 && long.starts_with(&stopped));
 }
+
+#[test]
+fn a_log_keeps_its_identity_and_another_one_has_another() {
+    let disk = FaultyDisk::default();
+    let identity = |disk: &FaultyDisk| open(disk).0.identity().to_owned();
+    let first = identity(&disk);
+    assert_eq!(first.len(), 32);
+    assert_eq!(identity(&disk), first);
+    let path = Path::new(DIRECTORY).join("identity");
+    let mut content = disk.content(&path).unwrap();
+    content[3] ^= 1;
+    disk.set_content(&path, &content);
+    let second = identity(&disk);
+    assert_ne!(second, first);
+    assert_eq!(identity(&disk), second);
+    assert_ne!(identity(&FaultyDisk::default()), second);
+}
