@@ -180,6 +180,17 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets all origins: the numbers in them will be given out anew.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn forget_all_origins(&self) -> Result<(), Error> {
+        let write = self.database.begin_write()?;
+        write.open_table(ORIGINS)?.retain(|_, _| false)?;
+        write.commit()?;
+        Ok(())
+    }
+
     /// A DBA has seen it. False if there is none of that number.
     ///
     /// # Errors
