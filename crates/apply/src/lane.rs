@@ -7,8 +7,9 @@ use crate::fence::Primary;
 use crate::heal::Healing;
 use crate::report::Reports;
 use crate::session::Session;
+use crate::tie::{Standing, standing};
 use crate::trace::Trace;
-use crate::{Config, Dial, Error, Log, LogError, OrderBook, Suspects};
+use crate::{AppliedPosition, Config, Dial, Error, Log, LogError, LogExtent, OrderBook, Suspects};
 use pgshadow_compare::ShadowError;
 use pgshadow_divergence::Store;
 use pgshadow_model::{Change, Order, Sequence};
@@ -58,6 +59,8 @@ pub(crate) struct Lane {
     pids: Vec<i32>,
     /// The applied position as it was last on the shadow.
     below: Sequence,
+    /// Whether that was read, since the log was opened.
+    resumed: bool,
     /// When it was last looked whether it has moved without anything to apply.
     passed_at: Instant,
     entries_applied: u64,
@@ -91,6 +94,7 @@ impl Lane {
             trace: None,
             pids: Vec::new(),
             below: 0,
+            resumed: false,
             passed_at: Instant::now(),
             entries_applied: 0,
             rows_applied: 0,
@@ -112,7 +116,7 @@ impl Lane {
         loop {
             let before = self.entries_applied;
             self.doing("connecting to the shadow");
-            let error = match Session::open(&*self.dial, &self.config, &self.pids).await {
+            let error = match Session::open(&*self.dial, &self.config, self.log.extent(), &self.pids).await {
                 Ok(mut session) => {
                     self.pids = vec![session.pid];
                     match self.serve(&mut session).await {
@@ -132,15 +136,7 @@ impl Lane {
 
     /// Works on one connection until it is lost.
     async fn serve(&mut self, session: &mut Session) -> Result<Infallible, Error> {
-        let position = session.position(&self.config.stream).await?;
-        if position.below < self.below {
-            let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
-            self.suspect(None, reason.to_owned()).await?;
-        }
-        self.below = position.below;
-        self.book.restore(&position);
-        self.log.applied(position.below);
-        self.in_hand.retain(|e| !position.contains(e.sequence));
+        let position = self.resume(session).await?;
         session.forget_started(&self.config.stream, position.below).await?;
         self.healing = Healing::load(session, &self.config.stream).await?;
         if let (Some(path), None) = (&self.config.trace, &self.trace) {
@@ -164,6 +160,51 @@ impl Lane {
                 self.idle(session).await?;
             }
         }
+    }
+
+    /// Finds out where the shadow stands. What it doesn't have and nobody can bring any more makes every table suspect.
+    async fn resume(&mut self, session: &Session) -> Result<AppliedPosition, Error> {
+        let log = self.log.extent();
+        let position = match standing(session.stored(&self.config.stream).await?, &log, !self.resumed) {
+            Standing::Follows(position) => position,
+            Standing::Gap(position, reason) => {
+                self.suspect(None, reason).await?;
+                position
+            }
+            Standing::Foreign(reason) => return self.start_anew(session, &log, reason).await,
+        };
+        if position.below < self.below {
+            let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
+            self.suspect(None, reason.to_owned()).await?;
+        }
+        (self.below, self.resumed) = (position.below, true);
+        self.book.restore(&position);
+        self.log.applied(position.below);
+        self.in_hand.retain(|e| !position.contains(e.sequence));
+        Ok(position)
+    }
+
+    /// The shadow's numbers aren't this log's: every table is to be reloaded, and this log's own numbers count from here on.
+    async fn start_anew(
+        &mut self,
+        session: &Session,
+        log: &LogExtent,
+        reason: String,
+    ) -> Result<AppliedPosition, Error> {
+        self.suspect(None, reason).await?;
+        if !self.resumed {
+            // Nobody knows what of it the shadow has; and a statement must not be run there twice.
+            self.book.skip(log.last);
+            self.book.restore(&AppliedPosition::default());
+        }
+        session.forget_numbers(&self.config.stream).await?;
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.forget_all_origins()).await??;
+        let position = self.book.applied_position();
+        session.write_position(&self.config.stream, &position).await?;
+        (self.below, self.resumed) = (position.below, true);
+        self.log.applied(position.below);
+        Ok(position)
     }
 
     async fn idle(&mut self, session: &Session) -> Result<(), Error> {

@@ -8,6 +8,7 @@
 //! 1. An entry is released only when nothing that it may depend on can still turn up (see [`OrderBook`]).
 //! 2. The applied position is written to the shadow in the transaction that applies: exactly once, over crashes of
 //!    both sides. One lock on the shadow keeps every older connection of the same stream out.
+//!    A position that can't be one in this log makes every table suspect, and counts no more ([`LogExtent`]).
 //! 3. The application never waits: sessions only touch the book, whose calls are short and never do I/O. The shadow
 //!    may be away or frozen for hours; entries then wait in the log, and in memory only their order and units remain.
 //! 4. Applying is comparing: every row that did not do on the shadow what it did on the primary is a finding, recorded
@@ -47,6 +48,7 @@ mod rows;
 mod session;
 mod shadow_table;
 mod statement;
+mod tie;
 mod trace;
 mod units;
 
@@ -57,6 +59,7 @@ pub use entry::{Entry, Payload};
 pub use error::{Error, LogError};
 pub use order::{BeganLate, Lag, OrderBook};
 pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
+pub use tie::LogExtent;
 
 use pgshadow_model::{Change, QualifiedName, Sequence};
 
@@ -67,6 +70,9 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// The log can't be read, or no longer has it.
     fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError>;
+
+    /// Which log it is, and what it held when it was opened.
+    fn extent(&self) -> LogExtent;
 
     /// Everything below is on the shadow for good: the log may be trimmed. Must not block.
     fn applied(&self, below: Sequence);

@@ -156,6 +156,12 @@ impl OrderBook {
         self.progress.notify_waiters();
     }
 
+    /// What is settled with a number up to this is not to be applied; what is in flight still is, if it commits.
+    pub(crate) fn skip(&self, last: Sequence) {
+        self.lock().skip(last);
+        self.progress.notify_waiters();
+    }
+
     /// How far the shadow is behind.
     #[must_use]
     pub fn lag(&self) -> Lag {

@@ -328,6 +328,11 @@ impl State {
         self.advance()
     }
 
+    pub(crate) fn skip(&mut self, last: Sequence) {
+        let gone: Vec<Sequence> = self.unapplied.range(..=last).map(|(s, _)| *s).collect();
+        gone.into_iter().for_each(|s| self.remove(s));
+    }
+
     /// The low-water mark if `batch` were applied.
     pub(crate) fn below(&self, batch: &BTreeSet<Sequence>, barrier: Sequence) -> Sequence {
         let waiting = self.unapplied.keys().find(|s| !batch.contains(s)).copied().unwrap_or(Sequence::MAX);

@@ -5,7 +5,8 @@ use crate::dial::{Connected, connect};
 use crate::plan::{self, Form, Param};
 use crate::raw::Raw;
 use crate::shadow_table::ShadowTable;
-use crate::{AppliedPosition, Config, Dial, Error};
+use crate::tie::Stored;
+use crate::{AppliedPosition, Config, Dial, Error, LogExtent};
 use pgshadow_model::{QualifiedName, Relation, RowImage};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub(crate) struct Session {
     tables: HashMap<QualifiedName, Known>,
     plans: HashMap<(Arc<Relation>, Form), Option<Arc<Plan>>>,
     write_position: Statement,
+    /// The log whose numbers the position has.
+    log: LogExtent,
     /// The role may set `session_replication_role`.
     pub(crate) may_replica: bool,
     /// The server's process.
@@ -67,19 +70,27 @@ WHERE name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout', 't
 /// `applied.above` holds pairs: first and one past the last of each range.
 const SCHEMA: &str = "
 CREATE SCHEMA IF NOT EXISTS pgshadow;
-CREATE TABLE IF NOT EXISTS pgshadow.applied (stream text PRIMARY KEY, below int8 NOT NULL, above int8[] NOT NULL);
+CREATE TABLE IF NOT EXISTS pgshadow.applied (stream text PRIMARY KEY, log text NOT NULL, source text,
+    below int8 NOT NULL, above int8[] NOT NULL);
 CREATE TABLE IF NOT EXISTS pgshadow.heal (stream text, sequence int8, change int4, part int4, target bytea NOT NULL,
     PRIMARY KEY (stream, sequence, change, part));
 CREATE TABLE IF NOT EXISTS pgshadow.started (stream text, sequence int8, change int4,
     PRIMARY KEY (stream, sequence, change))";
 
-const WRITE_POSITION: &str = "INSERT INTO pgshadow.applied (stream, below, above) VALUES ($1, $2, $3)
-ON CONFLICT (stream) DO UPDATE SET below = excluded.below, above = excluded.above";
+const WRITE_POSITION: &str =
+    "INSERT INTO pgshadow.applied (stream, log, source, below, above) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (stream) DO UPDATE SET log = excluded.log, source = coalesce(excluded.source, applied.source),
+    below = excluded.below, above = excluded.above";
 
 impl Session {
     /// Connects and takes the stream's lock, so that no older connection still writes. `own_pids`: servers' processes of
     /// this process's earlier connections, which may be ended if they hang on.
-    pub(crate) async fn open(dial: &dyn Dial, config: &Config, own_pids: &[i32]) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        dial: &dyn Dial,
+        config: &Config,
+        log: LogExtent,
+        own_pids: &[i32],
+    ) -> Result<Self, Error> {
         let connected = connect(dial, &config.shadow, config.connect_timeout, "shadow").await?;
         let client = &connected.client;
         let prepare = async {
@@ -98,7 +109,7 @@ impl Session {
         let may_replica = client.batch_execute(attempt).await.is_ok();
         client.batch_execute("ROLLBACK").await?;
         let write_position = client.prepare(WRITE_POSITION).await?;
-        Ok(Self { connected, write_position, tables: HashMap::new(), plans: HashMap::new(), may_replica, pid })
+        Ok(Self { connected, write_position, log, tables: HashMap::new(), plans: HashMap::new(), may_replica, pid })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -158,15 +169,23 @@ impl Session {
     }
 
     /// What the shadow says that it holds.
-    pub(crate) async fn position(&self, stream: &str) -> Result<AppliedPosition, Error> {
-        let sql = "SELECT below, above FROM pgshadow.applied WHERE stream = $1";
+    pub(crate) async fn stored(&self, stream: &str) -> Result<Option<Stored>, Error> {
+        let sql = "SELECT below, above, log, source FROM pgshadow.applied WHERE stream = $1";
         let Some(row) = self.client().query_opt(sql, &[&stream]).await? else {
-            return Ok(AppliedPosition::default());
+            return Ok(None);
         };
         let (below, above): (i64, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
         let (pairs, _) = above.as_chunks::<2>();
         let above = pairs.iter().map(|[from, to]| from.cast_unsigned()..to.cast_unsigned()).collect();
-        Ok(AppliedPosition { below: below.cast_unsigned(), above })
+        let position = AppliedPosition { below: below.cast_unsigned(), above };
+        Ok(Some(Stored { position, identity: row.try_get(2)?, source: row.try_get(3)? }))
+    }
+
+    /// Drops all that is remembered of entries by numbers that aren't this log's.
+    pub(crate) async fn forget_numbers(&self, stream: &str) -> Result<(), Error> {
+        self.client().execute("DELETE FROM pgshadow.started WHERE stream = $1", &[&stream]).await?;
+        self.client().execute("DELETE FROM pgshadow.heal WHERE stream = $1", &[&stream]).await?;
+        Ok(())
     }
 
     /// Drops the marks of statements whose entries are applied.
@@ -180,7 +199,8 @@ impl Session {
     pub(crate) async fn write_position(&self, stream: &str, position: &AppliedPosition) -> Result<(), Error> {
         let above: Vec<i64> =
             position.above.iter().flat_map(|r| [r.start.cast_signed(), r.end.cast_signed()]).collect();
-        self.client().execute(&self.write_position, &[&stream, &position.below.cast_signed(), &above]).await?;
+        let (below, LogExtent { identity, source, .. }) = (position.below.cast_signed(), &self.log);
+        self.client().execute(&self.write_position, &[&stream, identity, source, &below, &above]).await?;
         Ok(())
     }
 }

@@ -400,6 +400,42 @@ async fn healing_writes_a_key_as_the_primary_spells_it() {
     assert!(rig.suspects().is_empty(), "{:?}", rig.suspects());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_of_another_log_are_not_taken_as_applied() {
+    let mut rig = Rig::new("CREATE TABLE t (id int4 PRIMARY KEY, v text)").await;
+    rig.start();
+    let t = relation(&rig.on_primary, "t").await;
+    let insert = async |rig: &Rig, id: i32| {
+        let s = rig.session().await;
+        s.autocommit(&write(&t, Insert, format!("INSERT INTO t VALUES ({id}, 'v')"))).await.unwrap();
+        rig.drained().await;
+        rig.assert_equal(&["t"]).await;
+    };
+    for id in 1..=5 {
+        insert(&rig, id).await;
+    }
+    rig.restart().await;
+    insert(&rig, 6).await;
+    assert!(rig.suspects().is_empty(), "{:?}", rig.suspects());
+
+    rig.log = Arc::default();
+    rig.restart().await;
+    insert(&rig, 7).await;
+    assert!(rig.suspects().iter().all(|s| s.starts_with("*: the target is ahead")), "{:?}", rig.suspects());
+    assert!(rig.store.clear_suspect(None).unwrap());
+    rig.restart().await;
+    insert(&rig, 8).await;
+    assert!(rig.suspects().is_empty(), "once: {:?}", rig.suspects());
+
+    rig.log.extent.lock().unwrap().identity = "another".into();
+    rig.restart().await;
+    insert(&rig, 9).await;
+    assert!(rig.suspects().iter().all(|s| s.starts_with("*: the target was mirrored from")), "{:?}", rig.suspects());
+    assert_eq!(rig.suspects().len(), 1);
+    let sql = "SELECT log FROM pgshadow.applied";
+    assert_eq!(rig.shadow.client().await.query_one(sql, &[]).await.unwrap().get::<_, String>(0), "another");
+}
+
 const TRIGGERS: &str = "
 CREATE TABLE t (id int4 PRIMARY KEY, v text);
 CREATE TABLE parent (id int4 PRIMARY KEY); CREATE TABLE child (id int4 PRIMARY KEY, p int4 REFERENCES parent ON DELETE CASCADE);

@@ -2,7 +2,7 @@
 
 use crate::cluster::{self, Cluster};
 use bytes::Bytes;
-use pgshadow_apply::{Applier, Config, Entry, Handle, Log, LogError, OrderBook, Payload, Plain};
+use pgshadow_apply::{Applier, Config, Entry, Handle, Log, LogError, LogExtent, OrderBook, Payload, Plain};
 use pgshadow_divergence::Store;
 use pgshadow_model::*;
 use std::collections::BTreeMap;
@@ -30,6 +30,7 @@ pub struct MemoryLog {
     begun: Mutex<Vec<Sequence>>,
     pub below: Mutex<Sequence>,
     pub reads: Mutex<u64>,
+    pub extent: Mutex<LogExtent>,
     /// So many reads find that it isn't written yet.
     pub not_yet: Mutex<u64>,
 }
@@ -44,6 +45,9 @@ impl Log for MemoryLog {
         *self.reads.lock().unwrap() += 1;
         let committed = self.committed.lock().unwrap();
         committed.get(&sequence).map(|(_, c)| c.clone()).ok_or_else(|| "not in the log".to_owned().into())
+    }
+    fn extent(&self) -> LogExtent {
+        self.extent.lock().unwrap().clone()
     }
     fn applied(&self, below: Sequence) {
         let mut old = self.below.lock().unwrap();
@@ -150,6 +154,7 @@ impl Rig {
         if let Some(handle) = self.handle.take() {
             handle.stop().await;
         }
+        self.log.extent.lock().unwrap().last = *self.log.next.lock().unwrap();
         self.book = self.log.replay(self.memory);
         self.start();
     }
