@@ -29,16 +29,20 @@ SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catal
 
 /// Connects, sees whether the server can be a primary, and settles the epoch and the functions before anyone writes.
 ///
-/// Waits for a server that isn't there yet; a server that refuses pgshadow's role is an error.
+/// Waits for a server that isn't there yet; a server that refuses pgshadow's role is an error. Also gives the primary's system
+/// identifier, where the role may ask for it.
 pub(super) async fn first_contact(
     source: &Database,
     mirror: &Mirror,
     shutdown: &CancellationToken,
-) -> Result<Connection, AssemblyError> {
+) -> Result<(Connection, Option<String>), AssemblyError> {
     let mut told = false;
     loop {
         match contact(&source.postgres, mirror).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => {
+                let source = source_of(&client).await;
+                return Ok((client, source));
+            }
             Err(Refusal::ForGood(reason)) => return Err(AssemblyError::Primary(reason)),
             Err(Refusal::ForNow(reason)) if !told => {
                 told = true;
@@ -65,7 +69,7 @@ impl From<Unanswered> for Refusal {
             Unanswered::Standby => {
                 return Self::ForGood("it is a standby: point [source] url at the primary server".to_owned());
             }
-            Unanswered::Timeout => None,
+            Unanswered::Timeout | Unanswered::Restarted => None,
         };
         match db {
             // invalid authorisation, unknown database, no right: nothing that waiting mends
@@ -78,8 +82,19 @@ impl From<Unanswered> for Refusal {
     }
 }
 
+async fn source_of(client: &Client) -> Option<String> {
+    let sql = "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()";
+    match answered(client.query_one(sql, &[])).await {
+        Ok(row) => row.get(0),
+        Err(error) => {
+            tracing::info!(%error, "the primary doesn't tell its system identifier; another one in its place is not noticed");
+            None
+        }
+    }
+}
+
 async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
-    let (client, _) = primary::connect_to_life(config, mirror).await?;
+    let client = primary::connect(config, mirror).await?;
     load_functions(&client, mirror).await?;
     Ok(client)
 }
@@ -138,7 +153,7 @@ pub(super) fn start(
     })
 }
 
-async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Result<(), Unanswered> {
+async fn beat(client: &Connection, mirror: &Mirror, functions_at: &mut u64) -> Result<(), Unanswered> {
     if *functions_at != mirror.catalog.epoch() {
         *functions_at = load_functions(client, mirror).await?;
     }
@@ -149,11 +164,13 @@ async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Resul
         if waiting > 0 {
             // the insert position after their replies: beyond it lies none of their commit records
             let row = answered(client.query_one(positions, &[])).await?;
+            still_in(client, mirror)?;
             if let Ok(lsn) = row.get::<_, String>(0).parse::<Lsn>() {
                 mirror.gate_unflushed(waiting, lsn);
             }
         }
         let row = answered(client.query_one(positions, &[])).await?;
+        still_in(client, mirror)?;
         if let Ok(lsn) = row.get::<_, String>(1).parse::<Lsn>() {
             mirror.book.flushed(lsn);
         }
@@ -161,9 +178,14 @@ async fn beat(client: &Client, mirror: &Mirror, functions_at: &mut u64) -> Resul
     raise_blocked(client, mirror).await
 }
 
+/// Positions of a life that is over say nothing about the present one.
+fn still_in(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
+    if client.epoch == mirror.epoch() { Ok(()) } else { Err(Unanswered::Restarted) }
+}
+
 /// A statement that is blocked for long would hold every later entry. Its place can't be below a position that was read while it
 /// was still in progress: position first, then who runs what, then the snapshot, in separate statements.
-async fn raise_blocked(client: &Client, mirror: &Mirror) -> Result<(), Unanswered> {
+async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
     let blocked = mirror.long_in_flight(BLOCKED);
     if blocked.is_empty() || mirror.book.lag().entries == 0 {
         return Ok(());
@@ -186,7 +208,7 @@ async fn raise_blocked(client: &Client, mirror: &Mirror) -> Result<(), Unanswere
         // the view shows the low 32 bits, the snapshot all 64; within one snapshot no two share them
         let running = xid.parse::<u32>().is_ok_and(|xid| in_progress.iter().any(|full| *full as u32 == xid));
         if let Some((sequence, _)) = blocked.iter().find(|(_, blocked)| *blocked == pid && running) {
-            mirror.book.raise(*sequence, mirror.epoch(), lsn);
+            mirror.book.raise(*sequence, client.epoch, lsn);
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 use super::recovery::Recovered;
 use super::unsynced::Unsynced;
 use dashmap::DashMap;
-use pgshadow_apply::{Entry, LogError, OrderBook, Payload};
+use pgshadow_apply::{Entry, LogError, LogExtent, OrderBook, Payload};
 use pgshadow_capture::{Journal, Settled, Stopped, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
@@ -14,7 +14,7 @@ use pgshadow_proxy::Gate;
 use pgshadow_telemetry::{Counter, Gauge};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -55,6 +55,8 @@ pub(super) struct Mirror {
     /// Held while it is found out whether the primary lives another life.
     pub life: Mutex<()>,
     replies: AtomicU64,
+    /// Which log it is; set once it was read.
+    pub extent: OnceLock<LogExtent>,
     stopped: AtomicBool,
     /// Whether the stop is written down.
     stop_marked: Mutex<bool>,
@@ -86,6 +88,7 @@ impl Mirror {
             epoch: AtomicU32::new(0),
             life: Mutex::new(()),
             replies: AtomicU64::new(0),
+            extent: OnceLock::new(),
             stopped: AtomicBool::new(false),
             stop_marked: Mutex::new(false),
             unwritten: Mutex::default(),
@@ -415,6 +418,10 @@ impl Gate for Mirror {
 }
 
 impl pgshadow_apply::Log for Mirror {
+    fn extent(&self) -> LogExtent {
+        self.extent.get().cloned().unwrap_or_default()
+    }
+
     fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
         let failed = |error: String| LogError::from(error);
         let read = |at| match self.log.read(at) {

@@ -72,8 +72,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     let mut background = Vec::new();
     if let (Some(mirror), Some(recovered)) = (&mirror, recovered) {
         // the primary is asked before any session may write: what a crash left open belongs to its present life or not
-        let primary = control::first_contact(&config.source, mirror, &shutdown).await?;
-        let lost = recovery::restore(mirror, recovered)?;
+        let (primary, source) = control::first_contact(&config.source, mirror, &shutdown).await?;
+        let lost = recovery::restore(mirror, recovered, source)?;
         let settler = settle::start(config.source.postgres.clone(), Arc::clone(mirror), lost, shutdown.clone());
         background.push(settler);
         background.push(control::start(config.source.postgres.clone(), primary, Arc::clone(mirror), shutdown.clone()));

@@ -22,6 +22,8 @@ pub(super) enum Unanswered {
     Timeout,
     #[error("it is a standby")]
     Standby,
+    #[error("it was restarted")]
+    Restarted,
 }
 
 /// A client whose connection's work ends with it.
@@ -29,6 +31,8 @@ pub(super) enum Unanswered {
 pub(super) struct Connection {
     client: Client,
     work: JoinHandle<()>,
+    /// The life of the primary that it reaches: never another one.
+    pub epoch: Epoch,
 }
 
 impl Deref for Connection {
@@ -44,7 +48,8 @@ impl Drop for Connection {
     }
 }
 
-pub(super) async fn connect(config: &tokio_postgres::Config) -> Result<Connection, Unanswered> {
+/// Connects, and sees in which life of the primary.
+pub(super) async fn connect(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Unanswered> {
     let mut config = config.clone();
     config.keepalives(true).keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(5));
     config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(30)).connect_timeout(CONNECT_MAX);
@@ -53,21 +58,13 @@ pub(super) async fn connect(config: &tokio_postgres::Config) -> Result<Connectio
     let work = tokio::spawn(async move {
         let _ = connection.await;
     });
-    Ok(Connection { client, work })
-}
-
-/// Connects, and sees in which life of the primary: a connection never reaches into another one.
-pub(super) async fn connect_to_life(
-    config: &tokio_postgres::Config,
-    mirror: &Mirror,
-) -> Result<(Connection, Epoch), Unanswered> {
-    let client = connect(config).await?;
-    let row = answered(client.query_one(control::FINGERPRINT, &[])).await?;
+    let mut connection = Connection { client, work, epoch: Epoch::default() };
+    let row = answered(connection.query_one(control::FINGERPRINT, &[])).await?;
     if row.get::<_, bool>(1) {
         return Err(Unanswered::Standby);
     }
-    let epoch = control::settle_epoch(mirror, &row.get::<_, String>(0));
-    Ok((client, epoch))
+    connection.epoch = control::settle_epoch(mirror, &row.get::<_, String>(0));
+    Ok(connection)
 }
 
 /// Gives an answer up that doesn't come.

@@ -1,6 +1,7 @@
 //! What the log held at the start: committed transactions go into the book, open ones are looked up.
 use super::error::AssemblyError;
 use super::mirror::Mirror;
+use pgshadow_apply::LogExtent;
 use pgshadow_capture::Unsettled;
 use pgshadow_mirror_log::{Record, Recovery};
 use pgshadow_model::{Change, Intent, Order, Outcome, Sequence};
@@ -16,8 +17,12 @@ pub(super) struct Recovered {
     pub changes: Vec<Change>,
 }
 
-/// Reads the log; returns what must be looked up.
-pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Unsettled>, AssemblyError> {
+/// Reads the log; returns what must be looked up. `source`: the primary's system identifier.
+pub(super) fn restore(
+    mirror: &Mirror,
+    recovery: Recovery,
+    source: Option<String>,
+) -> Result<Vec<Unsettled>, AssemblyError> {
     if let Some(torn) = &recovery.torn_tail {
         tracing::warn!(
             ?torn,
@@ -29,11 +34,20 @@ pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Unsettl
         mirror.store.suspect(None, &reason, None)?;
         mirror.log.clear_stopped()?;
     }
+    let first = first_of_source(mirror, &recovery, source.as_deref())?;
+    let _ = mirror.extent.set(LogExtent {
+        identity: mirror.log.identity().to_owned(),
+        source,
+        first: first.max(recovery.first),
+        last: recovery.last,
+    });
     let mut intents: BTreeMap<Sequence, Intent> = BTreeMap::new();
     let mut committed = Vec::new();
     for record in recovery.read_all() {
         let (sequence, record) = record?;
         match record {
+            // what another source committed is nothing to this one's shadow
+            Record::Intent(_) if sequence < first => {}
             Record::Intent(intent) => {
                 intents.insert(sequence, intent);
             }
@@ -64,6 +78,27 @@ pub(super) fn restore(mirror: &Mirror, recovery: Recovery) -> Result<Vec<Unsettl
         mirror.reenter(recovered);
     }
     Ok(intents.into_iter().map(|(sequence, intent)| open(mirror, sequence, intent)).collect())
+}
+
+/// The first record that belongs to the source at hand. With another one than before nothing in the log can be looked up or read
+/// again, and the target may be anything.
+fn first_of_source(mirror: &Mirror, recovery: &Recovery, source: Option<&str>) -> Result<Sequence, AssemblyError> {
+    const SOURCE: &str = "source";
+    const FROM: &str = "source_from";
+    let (store, log) = (&mirror.store, mirror.log.identity());
+    let known = store.meta_get(SOURCE)?;
+    if let Some(source) = source.filter(|source| known.as_deref() != Some(source)) {
+        if known.is_some() {
+            let reason = "the source is another database cluster than before, so what the target holds is not from it";
+            store.suspect(None, reason, None)?;
+            // before the source: a crash in between does it again
+            store.meta_set(FROM, &format!("{log} {}", recovery.last + 1))?;
+        }
+        store.meta_set(SOURCE, source)?;
+    }
+    let from = store.meta_get(FROM)?;
+    let from = from.as_deref().and_then(|from| from.split_once(' ')).filter(|(of, _)| *of == log);
+    Ok(from.and_then(|(_, from)| from.parse().ok()).unwrap_or(1))
 }
 
 fn open(mirror: &Mirror, sequence: Sequence, intent: Intent) -> Unsettled {

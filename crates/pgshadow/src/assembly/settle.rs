@@ -1,12 +1,10 @@
 //! Transactions whose outcome no session saw: the primary is asked, once nobody can change the answer any more.
 use super::mirror::Mirror;
-use super::primary::{Unanswered, answered, connect_to_life};
+use super::primary::{Connection, Unanswered, answered, connect};
 use pgshadow_capture::Unsettled;
-use pgshadow_model::Epoch;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 /// Pause between two looks at a backend that still runs.
@@ -31,8 +29,8 @@ pub(super) fn start(
             while let Ok(open) = lost.try_recv() {
                 waiting.push(open);
             }
-            match connect_to_life(&primary, &mirror).await {
-                Ok((client, epoch)) => waiting = look_up(&client, epoch, &mirror, waiting).await,
+            match connect(&primary, &mirror).await {
+                Ok(client) => waiting = look_up(&client, &mirror, waiting).await,
                 Err(error) => tracing::debug!(%error, "the primary can't be asked about lost transactions"),
             }
             if !waiting.is_empty() {
@@ -43,11 +41,11 @@ pub(super) fn start(
 }
 
 /// Looks every one of them up; returns those that must wait.
-async fn look_up(client: &Client, epoch: Epoch, mirror: &Mirror, waiting: Vec<Unsettled>) -> Vec<Unsettled> {
+async fn look_up(client: &Connection, mirror: &Mirror, waiting: Vec<Unsettled>) -> Vec<Unsettled> {
     let mut left = Vec::new();
     let mut waiting = waiting.into_iter();
     while let Some(open) = waiting.next() {
-        match verdict(client, epoch, &open).await {
+        match verdict(client, &open).await {
             Ok(Verdict::Wait) => left.push(open),
             Ok(Verdict::Committed) => mirror.found_out(open, true, None),
             Ok(Verdict::Aborted) => mirror.found_out(open, false, None),
@@ -72,8 +70,8 @@ enum Verdict {
 
 /// `pg_xact_status` decides, but only in the same life of the primary, and only when the backend is gone: a backend whose
 /// client was killed goes on, and commits when the lock that it waits for comes free.
-async fn verdict(client: &Client, epoch: Epoch, open: &Unsettled) -> Result<Verdict, Unanswered> {
-    if open.epoch != epoch {
+async fn verdict(client: &Connection, open: &Unsettled) -> Result<Verdict, Unanswered> {
+    if open.epoch != client.epoch {
         return Ok(Verdict::Unknown(
             "the primary was restarted before the outcome of a transaction that wrote it was known",
         ));

@@ -101,7 +101,7 @@ fn suspects(mirror: &Mirror) -> Vec<String> {
 async fn after_a_restart_an_entry_waits_for_what_was_open_when_it_was_settled() {
     let directory = tempfile::tempdir().unwrap();
     let (mirror, recovery) = open(directory.path(), 1);
-    restore(&mirror, recovery).unwrap();
+    restore(&mirror, recovery, None).unwrap();
     let older = intend(&mirror, 1, vec![row(1)]);
     let entry = intend(&mirror, 1, vec![row(1)]);
     commit(&mirror, entry, 1, true);
@@ -109,7 +109,7 @@ async fn after_a_restart_an_entry_waits_for_what_was_open_when_it_was_settled() 
     mirror.close();
     drop(mirror);
     let (mirror, recovery) = open(directory.path(), 1);
-    let open: Vec<_> = restore(&mirror, recovery).unwrap();
+    let open: Vec<_> = restore(&mirror, recovery, None).unwrap();
     assert_eq!(open.iter().map(|o| (o.sequence, o.epoch)).collect::<Vec<_>>(), [older, younger].map(|s| (s, Epoch(1))));
     assert!(take(&mirror).is_empty());
     mirror.found_out(lost(older, vec![row(1)]), false, None);
@@ -120,7 +120,7 @@ async fn after_a_restart_an_entry_waits_for_what_was_open_when_it_was_settled() 
 async fn after_a_restart_an_entry_is_applied_only_if_the_primary_has_it() {
     let directory = tempfile::tempdir().unwrap();
     let (mirror, recovery) = open(directory.path(), 1);
-    restore(&mirror, recovery).unwrap();
+    restore(&mirror, recovery, None).unwrap();
     let flushed: Vec<_> = [false, true].map(|flushed| (intend(&mirror, 1, vec![row(1)]), flushed)).into();
     for (sequence, flushed) in &flushed {
         commit(&mirror, *sequence, 1, *flushed);
@@ -130,7 +130,7 @@ async fn after_a_restart_an_entry_is_applied_only_if_the_primary_has_it() {
     drop(mirror);
 
     let (mirror, recovery) = open(directory.path(), 1);
-    restore(&mirror, recovery).unwrap();
+    restore(&mirror, recovery, None).unwrap();
     assert!(take(&mirror).is_empty(), "the second one waits for the first");
     mirror.gate_unflushed(mirror.unflushed(), Lsn(50));
     assert!(take(&mirror).is_empty());
@@ -140,7 +140,7 @@ async fn after_a_restart_an_entry_is_applied_only_if_the_primary_has_it() {
     drop(mirror);
 
     let (mirror, recovery) = open(directory.path(), 2);
-    restore(&mirror, recovery).unwrap();
+    restore(&mirror, recovery, None).unwrap();
     assert_eq!(gates(&mirror), [Some(Lsn(0)), None], "in another life nobody knows any more");
 }
 
@@ -148,7 +148,7 @@ async fn after_a_restart_an_entry_is_applied_only_if_the_primary_has_it() {
 async fn a_position_gates_only_what_came_before_it() {
     let directory = tempfile::tempdir().unwrap();
     let (mirror, recovery) = open(directory.path(), 1);
-    restore(&mirror, recovery).unwrap();
+    restore(&mirror, recovery, None).unwrap();
     let first = intend(&mirror, 1, vec![row(1)]);
     commit(&mirror, first, 1, false);
     let counted = mirror.unflushed();
@@ -171,7 +171,7 @@ async fn what_was_lost_without_a_name_makes_every_table_suspect() {
     ] {
         let directory = tempfile::tempdir().unwrap();
         let (mirror, recovery) = open(directory.path(), 1);
-        restore(&mirror, recovery).unwrap();
+        restore(&mirror, recovery, None).unwrap();
         let sequence = intend(&mirror, 1, changes.clone());
         mirror.found_out(Unsettled { complete, ..lost(sequence, changes.clone()) }, false, Some("nobody knows"));
         let mut found = suspects(&mirror);
@@ -184,7 +184,7 @@ async fn what_was_lost_without_a_name_makes_every_table_suspect() {
 async fn a_stop_is_written_down_when_anybody_returns_from_it() {
     let directory = tempfile::tempdir().unwrap();
     let (mirror, recovery) = open(directory.path(), 1);
-    restore(&mirror, recovery).unwrap();
+    restore(&mirror, recovery, None).unwrap();
     let mirror = Arc::new(mirror);
     let stops: Vec<_> = (0..4)
         .map(|_| {
@@ -199,11 +199,44 @@ async fn a_stop_is_written_down_when_anybody_returns_from_it() {
     mirror.close();
     drop(mirror);
     let (mirror, recovery) = open(directory.path(), 1);
-    restore(&mirror, recovery).unwrap();
+    restore(&mirror, recovery, None).unwrap();
     assert_eq!(suspects(&mirror), ["*"]);
     mirror.close();
     drop(mirror);
     let (mirror, recovery) = open(directory.path(), 1);
     assert_eq!(recovery.stopped, None);
     assert!(!mirror.is_stopped());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_source_committed_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let restart = |source: &str| {
+        let (mirror, recovery) = open(directory.path(), 1);
+        let lost = restore(&mirror, recovery, Some(source.to_owned())).unwrap().len();
+        (mirror, lost)
+    };
+    let (mirror, _) = restart("one");
+    let sequence = intend(&mirror, 1, vec![row(1)]);
+    commit(&mirror, sequence, 1, true);
+    intend(&mirror, 1, vec![row(2)]);
+    mirror.close();
+    drop(mirror);
+    let (mirror, lost) = restart("one");
+    assert_eq!((lost, suspects(&mirror).len(), take(&mirror).len()), (1, 0, 1));
+    mirror.close();
+    drop(mirror);
+    for _ in 0..2 {
+        let (mirror, lost) = restart("two");
+        assert_eq!((lost, suspects(&mirror), take(&mirror).len()), (0, vec!["*".to_owned()], 0));
+        let (extent, last) = (pgshadow_apply::Log::extent(&mirror), mirror.log.position());
+        assert_eq!((extent.first, extent.last, extent.source.as_deref()), (last + 1, last, Some("two")));
+        mirror.close();
+    }
+    let (mirror, _) = restart("two");
+    let sequence = intend(&mirror, 1, vec![row(3)]);
+    commit(&mirror, sequence, 1, true);
+    mirror.close();
+    drop(mirror);
+    assert_eq!(take(&restart("two").0).len(), 1, "its own are there");
 }
