@@ -122,7 +122,9 @@ impl<J: Gate> Relay<J> {
 
     /// Waits for, and does, one thing.
     async fn exchange(&mut self, shutdown: &CancellationToken) -> Result<()> {
-        let reads_client = !self.client_ended && self.takes_client() && self.to_server.len() < OUTBOX_MAX;
+        // what a client sends ahead of its login's end waits here
+        let too_early = matches!(self.phase, Phase::Login(..)) && self.from_client.len() >= OUTBOX_MAX;
+        let reads_client = !self.client_ended && !too_early && self.takes_client() && self.to_server.len() < OUTBOX_MAX;
         let reads_server = !self.server_ended && self.to_client.len() < OUTBOX_MAX;
         let waits = self.durable.is_some();
         self.from_client.reserve(if reads_client { READ } else { 0 });
@@ -266,6 +268,8 @@ impl<J: Gate> Relay<J> {
                 if header.tag != b'p' && !*asked {
                     return false;
                 }
+                // one answer to each request: what comes behind it waits for what the server says
+                *asked = false;
                 self.passing_client = header.size;
             }
             Phase::Capture(session) => {

@@ -162,6 +162,14 @@ pub fn parse(name: &[u8], query: &[u8], types: &[u8]) -> Bytes {
     })
 }
 
+/// A Close message for a prepared statement.
+#[must_use]
+pub fn close_statement(name: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(name.len() + 8);
+    put_close(&mut out, b'S', name);
+    out.freeze()
+}
+
 /// A Bind message from [`Bind::head`] and other result formats.
 #[must_use]
 pub fn bind_with_result_formats(head: &[u8], result_formats: &[i16]) -> Bytes {
