@@ -2,7 +2,7 @@
 use crate::image::columns_in_utf8;
 use crate::plan::{Control, Effect, Plan, Step, Strip, WriteEffect};
 use bytes::Bytes;
-use pgshadow_catalog::{Default, FunctionNature, Functions, Identity, Table};
+use pgshadow_catalog::{Default, FunctionNature, Functions, Identity, Table, block_may_commit, block_may_define};
 use pgshadow_model::{Operation, QualifiedName, RelationKind, Suspect};
 use pgshadow_sql::{
     CopyCommand, Ddl, Dialect, Discard, Image, OnConflict, Parsed, RelationName, ReturningForm, Rewrite, Rewrites,
@@ -20,6 +20,8 @@ pub(crate) struct Context<'a> {
     pub epoch: u64,
     /// By [`sql_name`]; a name that no relation has is `None`.
     pub tables: &'a HashMap<String, Option<Arc<Table>>>,
+    /// Constants of the text stand as other letters.
+    pub masked: bool,
     /// Tables that `[mirror] exclude` names.
     pub excluded: &'a dyn Fn(&QualifiedName) -> bool,
 }
@@ -107,17 +109,38 @@ impl Context<'_> {
         self.with_functions(statement, step)
     }
 
+    /// What the functions may do that a statement calls by itself or through views.
+    fn nature_of_calls(&self, statement: &Statement) -> FunctionNature {
+        let called =
+            statement.functions.iter().map(|f| self.functions.nature(self.epoch, f.schema.as_deref(), &f.name));
+        let read = statement.relations.iter().map(|r| self.functions.nature_of_read(self.epoch, r));
+        called.chain(read).max().unwrap_or(FunctionNature::Harmless)
+    }
+
+    /// What the functions may do that a table's defaults and constraints call.
+    fn nature_of_table(&self, table: &Table) -> FunctionNature {
+        let of = |name: &String| self.functions.nature(self.epoch, Some(""), name);
+        table.functions.iter().map(of).max().unwrap_or(FunctionNature::Harmless)
+    }
+
+    /// What the functions of a table's triggers may do besides changing its row.
+    fn nature_of_triggers(&self, table: &Table) -> FunctionNature {
+        let of = |name: &String| self.functions.nature_of_trigger(self.epoch, name);
+        table.trigger_functions.iter().map(of).max().unwrap_or(FunctionNature::Harmless)
+    }
+
     /// The step, with what the functions that its statement calls may do.
     fn with_functions(&self, statement: &Statement, mut step: Step) -> Step {
-        let nature = statement
-            .functions
-            .iter()
-            .map(|f| self.functions.nature(self.epoch, f.schema.as_deref(), &f.name))
-            .max()
-            .unwrap_or(FunctionNature::Harmless);
+        let of_table = match &step.effect {
+            Effect::Write(write) => self.nature_of_table(&write.table),
+            Effect::Copy { table, .. } => self.nature_of_table(table),
+            _ => FunctionNature::Harmless,
+        };
+        let nature = self.nature_of_calls(statement).max(of_table);
         if nature > FunctionNature::Harmless {
             step.changes_session |= nature != FunctionNature::MayWriteOthers;
             step.hidden_writes |= nature >= FunctionNature::MayWriteOthers;
+            step.hidden_anywhere |= nature == FunctionNature::MayWrite;
             if let (FunctionNature::MayWrite, Effect::Write(write)) = (nature, &step.effect) {
                 let mut suspects = write.suspects.clone();
                 suspects.push(suspect(
@@ -154,8 +177,14 @@ impl Context<'_> {
                 } else {
                     self.opaque(statement, Class::Read, "it was written inside WITH")
                 };
-                if matches!(statement.kind, StatementKind::DeclareCursor { hold: true, .. }) {
-                    step.hidden_writes |= !statement.functions.is_empty();
+                if let StatementKind::DeclareCursor { hold, .. } = statement.kind {
+                    // outside a block it is refused, which a statement of ours behind it would change
+                    step.alone = true;
+                    // what it calls runs when the transaction commits, behind the end token
+                    if hold && self.nature_of_calls(statement) >= FunctionNature::MayWriteOthers {
+                        let reason = "a cursor WITH HOLD runs its functions while the transaction commits".to_owned();
+                        step.effect = Effect::Opaque(vec![Suspect { table: None, reason }]);
+                    }
                 }
                 step
             }
@@ -169,17 +198,25 @@ impl Context<'_> {
             StatementKind::CommitPrepared { .. } | StatementKind::RollbackPrepared { .. } => {
                 control(Control::FinishPrepared, true)
             }
-            StatementKind::Copy(copy) => self.copy(statement, copy),
+            StatementKind::Copy(copy) => {
+                let copy_in = copy.from && copy.stdin_stdout;
+                Step { copy_in, ..self.copy(statement, copy) }
+            }
             StatementKind::Truncate { tables, .. } => self.truncate(statement, tables),
             StatementKind::Set { name, kind, .. } => {
                 Step { changes_session: changes_identity(name.as_deref(), kind), ..Step::none(Class::Session) }
             }
+            StatementKind::Deallocate { name } => {
+                Step { effect: Effect::Deallocate(name.clone()), ..Step::none(Class::Session) }
+            }
             StatementKind::Discard(what) => Step {
+                effect: if *what == Discard::All { Effect::Deallocate(None) } else { Effect::None },
                 changes_session: matches!(what, Discard::All | Discard::Temp),
                 alone: *what == Discard::All,
                 ..Step::none(Class::Session)
             },
             StatementKind::Prepare { name, statement: inner } => {
+                let before = rewrites.len();
                 let step = match &inner.kind {
                     StatementKind::Insert(write) => self.write(statement, write, Operation::Insert, rewrites),
                     StatementKind::Update(write) => self.write(statement, write, Operation::Update, rewrites),
@@ -188,10 +225,12 @@ impl Context<'_> {
                     _ => self.opaque(inner, Class::Other, "it was written by EXECUTE"),
                 };
                 let step = self.with_functions(statement, step);
-                Step {
-                    effect: Effect::Prepare { name: name.clone(), step: Arc::new(step) },
-                    ..Step::none(Class::Session)
-                }
+                let text = self.text.get(statement.range.clone()).unwrap_or_default();
+                let inserted = rewrites.get(before..).and_then(<[Rewrite]>::last).and_then(Rewrite::inserted);
+                let sent = inserted.map(|inserted| Bytes::from([text, inserted].concat()));
+                let text = Bytes::copy_from_slice(text.as_bytes());
+                let effect = Effect::Prepare { name: name.clone(), step: Arc::new(step), text, sent };
+                Step { effect, ..Step::none(Class::Session) }
             }
             StatementKind::Execute { name } => {
                 Step { effect: Effect::Execute { name: name.clone() }, ..Step::none(Class::Other) }
@@ -199,13 +238,28 @@ impl Context<'_> {
             StatementKind::Explain { analyze: true, .. } if !statement.written().is_empty() => {
                 self.opaque(statement, Class::Other, "it was written by EXPLAIN ANALYZE")
             }
-            StatementKind::Call | StatementKind::Do => Step {
-                effect: Effect::None,
-                changes_session: true,
-                hidden_writes: true,
-                alone: true,
-                ..Step::none(Class::Other)
+            StatementKind::Explain { analyze: true, statement: inner } => match inner.kind {
+                StatementKind::Execute { .. } => Step::unknown(Class::Other),
+                StatementKind::Ddl(_) => {
+                    let reason = "EXPLAIN ANALYZE made a table".to_owned();
+                    let effect = Effect::Opaque(vec![Suspect { table: None, reason }]);
+                    Step { effect, ..Step::unknown(Class::Other) }
+                }
+                _ => Step::none(Class::Read),
             },
+            StatementKind::Call | StatementKind::Do => {
+                let text = self.text.get(statement.range.clone()).unwrap_or_default();
+                let (may_commit, may_define) = match statement.kind {
+                    StatementKind::Do => (block_may_commit(text), block_may_define(text)),
+                    _ => {
+                        let mut called = statement.functions.iter().map(|f| f.name.as_str());
+                        let (functions, epoch) = (self.functions, self.epoch);
+                        let may_define = called.clone().any(|name| functions.may_define(epoch, name));
+                        (called.any(|name| functions.may_commit(epoch, name)), may_define)
+                    }
+                };
+                Step { alone: true, may_commit, may_define, ..Step::unknown(Class::Other) }
+            }
             StatementKind::Maintenance { in_transaction_block_allowed, .. } => {
                 Step { alone: !in_transaction_block_allowed, ..Step::none(Class::Other) }
             }
@@ -233,14 +287,28 @@ impl Context<'_> {
     }
 
     fn opaque_tables(&self, names: &[&RelationName], class: Class, reason: &str) -> Step {
-        let suspects = names
+        let found: Vec<&Arc<Table>> = names.iter().filter_map(|name| self.table(name)).collect();
+        let suspects = found
             .iter()
-            .filter_map(|name| self.table(name))
             .filter(|t| !self.not_mirrored(t))
             .flat_map(|t| t.tree.iter())
             .map(|name| Suspect { table: Some(name.clone()), reason: reason.to_owned() })
             .collect();
-        Step { effect: Effect::Opaque(suspects), hidden_writes: true, ..Step::none(class) }
+        let plain = |t: &&Arc<Table>| {
+            let table = matches!(t.relation.kind, RelationKind::Table | RelationKind::Partitioned);
+            table && !t.triggers && !t.rules && self.nature_of_table(t) == FunctionNature::Harmless
+        };
+        let hidden_anywhere = !found.iter().all(plain);
+        Step { effect: Effect::Opaque(suspects), hidden_writes: true, hidden_anywhere, ..Step::none(class) }
+    }
+
+    /// A write of a table that isn't mirrored: what else it writes, by WITH, cascades, triggers and rules.
+    fn beside(&self, table: &Table, names: &[&RelationName], class: Class) -> Step {
+        if names.len() > 1 {
+            return self.opaque_tables(names, class, "it was written inside WITH");
+        }
+        let more = table.triggers || table.rules || self.nature_of_table(table) > FunctionNature::Harmless;
+        Step { hidden_writes: more, hidden_anywhere: more, ..Step::none(class) }
     }
 
     /// A table that the statement makes, with rows that the shadow would compute otherwise.
@@ -265,11 +333,13 @@ impl Context<'_> {
             Operation::Delete => Class::Delete,
         };
         // no relation of that name is visible: the server will refuse it, unless the name was misread
-        let Some(table) = self.table(&write.target) else { return Step { hidden_writes: true, ..Step::none(class) } };
-        if self.not_mirrored(table) {
-            return Step::none(class);
-        }
         let names: Vec<&RelationName> = std::iter::once(&write.target).chain(&write.writes_in_with).collect();
+        let Some(table) = self.table(&write.target) else {
+            return Step { hidden_writes: true, hidden_anywhere: true, ..Step::none(class) };
+        };
+        if self.not_mirrored(table) {
+            return self.beside(table, &names, class);
+        }
         let opaque = |reason: &str| self.opaque_tables(&names, class, reason);
         if let Some(reason) = self.refusal(table, write, operation) {
             return opaque(reason);
@@ -291,7 +361,8 @@ impl Context<'_> {
         };
         rewrites.push(rewrite);
         let mut suspects = Vec::new();
-        if table.after_triggers {
+        let of_triggers = self.nature_of_triggers(table);
+        if table.after_triggers && of_triggers > FunctionNature::Harmless {
             suspects
                 .push(suspect(table, "it has AFTER triggers, which may change its rows after their image was taken"));
         }
@@ -310,16 +381,30 @@ impl Context<'_> {
             strip: if write.returning { Strip::LastColumn } else { Strip::Rows },
             suspects,
         };
-        let hidden_writes = table.before_triggers || table.after_triggers || table.cascade_triggers;
-        Step { effect: Effect::Write(Arc::new(effect)), hidden_writes, ..Step::none(class) }
+        let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
+        let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
+        let changes_session = of_triggers == FunctionNature::ChangesSession || of_triggers == FunctionNature::MayWrite;
+        Step {
+            effect: Effect::Write(Arc::new(effect)),
+            hidden_writes,
+            hidden_anywhere,
+            changes_session,
+            ..Step::none(class)
+        }
     }
 
     /// Why the rows of this write can't be captured, if so.
     fn refusal(&self, table: &Table, write: &Write, operation: Operation) -> Option<&'static str> {
         let relation = &table.relation;
         let writes = |column: &str| write.assigned.iter().any(|a| a == column);
-        let key_assigned =
-            relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p))).any(|c| writes(&c.name));
+        let key = || relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p)));
+        // a generated column changes with those that it is computed from
+        let key_assigned = key().any(|c| writes(&c.name) || c.generated);
+        let trigger_changes_key = table.before_triggers
+            && table
+                .trigger_functions
+                .iter()
+                .any(|f| self.functions.trigger_names_any(f, key().map(|c| c.name.as_str())));
         let changes_old_rows = operation == Operation::Update || write.on_conflict == OnConflict::Update;
         Some(match relation.kind {
             RelationKind::Foreign => "it is a foreign table: its rows live elsewhere",
@@ -339,6 +424,7 @@ impl Context<'_> {
             _ if key_assigned && changes_old_rows => {
                 "its key was assigned, and the old key can't be told before PostgreSQL 18"
             }
+            _ if trigger_changes_key && changes_old_rows => "a trigger may change its key",
             _ if self.identity.session_replication_role != "origin" => {
                 "it was written with session_replication_role set"
             }
@@ -355,11 +441,12 @@ impl Context<'_> {
                 Step::none(Class::Copy)
             };
         }
-        let Some(table) = copy.relation.as_ref().and_then(|name| self.table(name)).map(Arc::clone) else {
-            return Step { hidden_writes: true, ..Step::none(Class::Copy) };
+        let name = copy.relation.as_ref();
+        let Some(table) = name.and_then(|name| self.table(name)).map(Arc::clone) else {
+            return Step { hidden_writes: true, hidden_anywhere: true, ..Step::none(Class::Copy) };
         };
         if self.not_mirrored(&table) {
-            return Step::none(Class::Copy);
+            return self.beside(&table, &name.into_iter().collect::<Vec<_>>(), Class::Copy);
         }
         let reason = if copy.program_or_file || !copy.stdin_stdout {
             Some("COPY read a file on the server")
@@ -367,6 +454,8 @@ impl Context<'_> {
             Some("COPY stored other rows than its stream holds (WHERE, ON_ERROR, DEFAULT)")
         } else if !matches!(table.relation.kind, RelationKind::Table | RelationKind::Partitioned) || table.foreign {
             Some("COPY wrote to a view or a foreign table")
+        } else if self.masked {
+            Some("its COPY isn't written in UTF-8")
         } else if table.before_triggers || table.after_triggers {
             Some("COPY ran into triggers, which may store other rows than its stream holds")
         } else if table.row_security {
@@ -399,7 +488,9 @@ impl Context<'_> {
         let found: Vec<&Arc<Table>> = names.iter().filter_map(|n| self.table(n)).collect();
         let mirrored: Vec<&&Arc<Table>> = found.iter().filter(|t| !self.not_mirrored(t)).collect();
         if mirrored.is_empty() {
-            return Step::none(Class::Truncate);
+            // a name that isn't there yet may be made by a statement ahead of it
+            let unknown = found.len() < names.len();
+            return Step { hidden_writes: unknown, hidden_anywhere: unknown, ..Step::none(Class::Truncate) };
         }
         if mirrored.len() < names.len()
             || mirrored.iter().any(|t| t.foreign || t.relation.kind == RelationKind::Foreign)
@@ -415,6 +506,7 @@ impl Context<'_> {
         Step {
             effect: Effect::Truncate { tables, sql },
             hidden_writes: mirrored.iter().any(|t| t.after_triggers || t.before_triggers),
+            hidden_anywhere: mirrored.iter().any(|t| t.after_triggers || t.before_triggers),
             ..Step::none(Class::Truncate)
         }
     }
@@ -430,21 +522,46 @@ impl Context<'_> {
             return Step { effect: Effect::NotRepeated { sql, reason: "it can't run inside a transaction" }, ..step };
         }
         let known: Vec<Option<&Arc<Table>>> = ddl.tables.iter().map(|n| self.table(n)).collect();
-        if ddl.temporary || !known.is_empty() && known.iter().all(|t| t.is_some_and(|t| t.temporary)) {
+        let temporary = ddl.opaque.is_none()
+            && (ddl.temporary || !known.is_empty() && known.iter().all(|t| t.is_some_and(|t| t.temporary)));
+        if temporary {
             return Step { effect: Effect::None, ..step };
         }
-        let reason = ddl.computes_values.or(ddl.opaque);
+        let masked = self.masked.then_some("its text isn't written in UTF-8");
+        let reason = masked.or(ddl.computes_values).or(ddl.opaque);
         let mut suspects = Vec::new();
         if let Some(reason) = reason {
             for (name, table) in ddl.tables.iter().zip(&known) {
+                if ddl.temporary && table.is_none_or(|t| t.temporary) {
+                    continue;
+                }
                 let table = table.map(|t| t.relation.name.clone()).or_else(|| self.created_name(name));
                 suspects.push(Suspect { table, reason: format!("{}: {reason}", ddl.tag) });
             }
         }
-        if ddl.opaque.is_some() {
-            return Step { effect: Effect::Opaque(suspects), hidden_writes: true, ..step };
+        if ddl.opaque.is_some() || masked.is_some() {
+            if let (true, Some(reason)) = (suspects.is_empty(), masked) {
+                suspects.push(Suspect { table: None, reason: format!("{}: {reason}", ddl.tag) });
+            }
+            return Step { effect: Effect::Opaque(suspects), hidden_writes: true, hidden_anywhere: true, ..step };
         }
-        Step { effect: Effect::Ddl { sql, suspects }, ..step }
+        let name = |(name, table): (&RelationName, &Option<&Arc<Table>>)| match table {
+            Some(table) => Some(table.relation.name.clone()),
+            None => self.created_name(name),
+        };
+        let mut tables: Vec<Option<QualifiedName>> = ddl.tables.iter().zip(&known).map(name).collect();
+        // SET SCHEMA's second name is in the first one's schema if none is given
+        if let (true, [Some(old), Some(new), ..]) = (ddl.moves, tables.as_mut_slice())
+            && ddl.tables.get(1).is_some_and(|n| n.schema.is_none())
+        {
+            new.schema.clone_from(&old.schema);
+        }
+        if tables.is_empty() {
+            tables.push(None);
+        }
+        let watched = self.functions.has_event_triggers();
+        let effect = Effect::Ddl { sql, suspects, tables, moves: ddl.moves };
+        Step { effect, hidden_writes: watched, ..step }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Settled {
 pub struct Unsettled {
     /// Its intent as logged.
     pub sequence: Sequence,
+    /// Life of the primary in which it was written.
+    pub epoch: Epoch,
     /// Its place as far as known.
     pub order: Option<Order>,
     /// As in [`Settled::barrier`].
@@ -67,6 +69,8 @@ pub trait Journal: Send + Sync + 'static {
     fn settle(&self, settled: Settled);
     /// The session ended before the outcome was seen.
     fn lost(&self, unsettled: Unsettled);
+    /// A table goes on under another name: so does what makes it suspect.
+    fn renamed(&self, old: &QualifiedName, new: &QualifiedName);
     /// Tables became suspect outside any intent.
     fn suspect(&self, suspects: Vec<Suspect>);
     /// A statement that isn't repeated on the shadow, for the DBA to run there.

@@ -33,6 +33,14 @@ pub(crate) struct Step {
     /// It calls functions, or fires triggers, that may write tables which can't be named beforehand: they are looked for in
     /// the locks of the transaction.
     pub hidden_writes: bool,
+    /// Such writes may also reach tables whose rows are captured in the same transaction.
+    pub hidden_anywhere: bool,
+    /// It takes rows from the client.
+    pub copy_in: bool,
+    /// It may commit what it did and fail all the same.
+    pub may_commit: bool,
+    /// It may change definitions unseen.
+    pub may_define: bool,
     /// The server refuses it in a transaction block (or it ends one): nothing can be appended to it.
     pub alone: bool,
 }
@@ -40,7 +48,22 @@ pub(crate) struct Step {
 impl Step {
     /// A statement that writes nothing.
     pub fn none(class: pgshadow_telemetry::StatementClass) -> Self {
-        Self { effect: Effect::None, class, changes_session: false, hidden_writes: false, alone: false }
+        Self {
+            effect: Effect::None,
+            class,
+            changes_session: false,
+            hidden_writes: false,
+            hidden_anywhere: false,
+            copy_in: false,
+            may_commit: false,
+            may_define: false,
+            alone: false,
+        }
+    }
+
+    /// A statement that may write whatever there is.
+    pub fn unknown(class: pgshadow_telemetry::StatementClass) -> Self {
+        Self { changes_session: true, hidden_writes: true, hidden_anywhere: true, ..Self::none(class) }
     }
 
     /// Whether its answers hold a column that the client must not see.
@@ -64,15 +87,24 @@ pub(crate) enum Effect {
     /// TRUNCATE, as a statement.
     Truncate { tables: Vec<QualifiedName>, sql: String },
     /// DDL, as a statement; `suspects` where it computes values.
-    Ddl { sql: String, suspects: Vec<Suspect> },
+    Ddl {
+        sql: String,
+        suspects: Vec<Suspect>,
+        /// What it changes; `None` where that isn't a table, or not known.
+        tables: Vec<Option<QualifiedName>>,
+        /// The first of them goes on as the second.
+        moves: bool,
+    },
     /// Not captured: these become suspect.
     Opaque(Vec<Suspect>),
     /// Reported to the DBA, changes no table's rows.
     NotRepeated { sql: String, reason: &'static str },
     /// Transaction control.
     Control(Control),
-    /// SQL-level PREPARE: what EXECUTE will do.
-    Prepare { name: String, step: Arc<Step> },
+    /// SQL-level PREPARE: what EXECUTE will do; PREPARE's own text, and as it is sent.
+    Prepare { name: String, step: Arc<Step>, text: Bytes, sent: Option<Bytes> },
+    /// DEALLOCATE, DISCARD ALL: these prepared statements are gone (`None`: all).
+    Deallocate(Option<String>),
     /// SQL-level EXECUTE.
     Execute { name: String },
 }
@@ -154,9 +186,10 @@ impl Step {
 
     /// Every table that it may write, as suspect; every table at all where it names none.
     pub fn suspects_of_all(&self, reason: &str) -> Vec<Suspect> {
-        let tables = self.tables();
-        let named = tables.into_iter().map(Some);
-        let named: Vec<_> = if matches!(self.effect, Effect::Ddl { .. }) { Vec::new() } else { named.collect() };
+        let named: Vec<_> = match &self.effect {
+            Effect::Ddl { tables, .. } => tables.clone(),
+            _ => self.tables().into_iter().map(Some).collect(),
+        };
         let all = if named.is_empty() { vec![None] } else { named };
         all.into_iter().map(|table| Suspect { table, reason: reason.to_owned() }).collect()
     }
@@ -179,6 +212,7 @@ impl Step {
             _ => step.effect = Effect::Opaque(suspects),
         }
         step.hidden_writes = true;
+        step.hidden_anywhere = true;
         step
     }
 }
@@ -187,17 +221,5 @@ impl Plan {
     /// Nothing to be done.
     pub fn empty() -> Self {
         Self { text: None, rewrites: Rewrites::default(), steps: Vec::new(), end: 0, epoch: 0, ranges: Vec::new() }
-    }
-
-    /// The same plan, its parts shared.
-    pub fn shallow(&self) -> Self {
-        Self {
-            text: self.text.clone(),
-            rewrites: self.rewrites.clone(),
-            steps: self.steps.clone(),
-            end: self.end,
-            epoch: self.epoch,
-            ranges: self.ranges.clone(),
-        }
     }
 }

@@ -4,9 +4,9 @@ use crate::journal::{Journal, Settled};
 use crate::own;
 use crate::plan::{Control, Effect, Plan, Step, Strip, WriteEffect};
 use crate::session::{
-    Before, ExecuteRun, Expected, Hold, Output, OwnRun, Purpose, QueryRun, Session, Stage, SyncPurpose,
+    Before, ExecuteRun, Expected, Hold, Output, OwnRun, Purpose, QueryRun, Session, SqlPrepared, Stage, SyncPurpose,
 };
-use crate::unit::Unit;
+use crate::unit::{HELD_BYTES_MAX, Unit};
 use bytes::Bytes;
 use pgshadow_catalog::probe;
 use pgshadow_model::{
@@ -187,8 +187,9 @@ impl<J: Journal> Session<J> {
             }
             backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED => {
                 let stage = std::mem::take(&mut run.stage);
-                if let Some(tag) = backend::command_tag(frame.body()).filter(|_| frame.tag != backend::PORTAL_SUSPENDED)
-                {
+                if frame.tag == backend::PORTAL_SUSPENDED {
+                    self.suspended(&run.step);
+                } else if let Some(tag) = backend::command_tag(frame.body()) {
                     self.complete(&run.step, stage, tag, run.settings.as_ref());
                 }
                 match run.page.take() {
@@ -239,7 +240,7 @@ impl<J: Journal> Session<J> {
                 self.pending.push_front(Expected::Own(run));
             }
             _ => match run.purpose {
-                Purpose::Constraints => {}
+                Purpose::Constraints | Purpose::Parse => {}
                 Purpose::End { locks } => self.ended(run.value.as_deref(), locks),
                 Purpose::Probe { names, epoch } => {
                     match run.value.as_deref().map(probe::answer) {
@@ -264,7 +265,7 @@ impl<J: Journal> Session<J> {
         let barrier = self.shared.journal.barrier();
         let Some(unit) = self.units.front_mut() else { return };
         match value.and_then(|v| own::end(v, locks)) {
-            Some(end) => unit.end(end),
+            Some(end) => unit.end(end, &self.shared.excluded),
             None => unit.give_up("the end of its transaction could not be read"),
         }
         unit.barrier = barrier;
@@ -274,24 +275,41 @@ impl<J: Journal> Session<J> {
     fn row(&mut self, step: Option<&Step>, stage: &mut Stage, frame: Frame, binary: bool) -> Option<Bytes> {
         let Some(Effect::Write(write)) = step.map(|s| &s.effect) else { return Some(frame.bytes) };
         stage.rows += 1;
+        let held = self.units.front().map_or(0, |u| u.held_bytes);
         match image_of(write, &frame, binary) {
-            Some((image, xid, token, bytes)) => {
+            Some(read) => {
                 if let Some(unit) = self.units.front_mut() {
-                    unit.drew(xid, token);
+                    unit.drew(read.xid, read.token);
                 }
-                stage.bytes += bytes;
+                stage.bytes += read.bytes;
+                if !write.table.tree_oids.contains(&read.table_oid) {
+                    stage.elsewhere = true;
+                    stage.broken = Some("a written row was of another table than the statement names");
+                } else if held + stage.bytes > HELD_BYTES_MAX {
+                    stage.broken = Some("the transaction was larger than pgshadow may hold in memory");
+                }
                 if stage.broken.is_none() {
-                    stage.images.push(image);
+                    stage.images.push(read.row);
+                } else {
+                    stage.images = Vec::new();
                 }
             }
-            None => {
-                stage.broken = Some("a written row could not be read, or was of another table than the statement names")
-            }
+            None => stage.broken = Some("a written row could not be read"),
         }
         match write.strip {
             Strip::Rows => None,
             Strip::LastColumn => Some(edit::without_last_field(&frame).unwrap_or(frame.bytes)),
             Strip::Nothing => Some(frame.bytes),
+        }
+    }
+
+    /// A portal has given some of its rows, and may never be asked for more: what writes has run to its end by then.
+    fn suspended(&mut self, step: &Step) {
+        if step.changes_session {
+            self.forget_identity();
+        }
+        if let (Effect::Opaque(suspects), Some(unit)) = (&step.effect, self.units.front_mut()) {
+            unit.done(Vec::new(), suspects, 0);
         }
     }
 
@@ -303,8 +321,22 @@ impl<J: Journal> Session<J> {
         if step.changes_session {
             self.forget_identity();
         }
-        if let Effect::Prepare { name, step } = &step.effect {
-            self.sql_prepared.insert(name.clone(), Arc::clone(step));
+        match &step.effect {
+            Effect::Prepare { name, step, text, sent } => {
+                let (text, sent, step) = (text.clone(), sent.clone(), Arc::clone(step));
+                let (epoch, generation) = (self.tables_epoch, self.identity_changes);
+                self.sql_prepared.insert(name.clone(), SqlPrepared { text, sent, step, epoch, generation });
+            }
+            Effect::Deallocate(Some(name)) => {
+                self.sql_prepared.remove(name);
+                self.statements.remove(name.as_bytes());
+            }
+            Effect::Deallocate(None) => {
+                self.sql_prepared.clear();
+                // the unnamed one stays
+                self.statements.retain(|name, _| name.is_empty());
+            }
+            _ => {}
         }
         if let Effect::NotRepeated { sql, reason } = &step.effect {
             self.shared.journal.not_repeated(sql, reason);
@@ -331,11 +363,17 @@ impl<J: Journal> Session<J> {
                     None => {
                         Counter::RowsCaptured.add(stage.rows);
                         unit.done(stage.images.into_iter().map(Change::Row).collect(), &write.suspects, stage.bytes);
-                        if stage.rows == 0 {
+                        if stage.rows == 0 && !step.hidden_anywhere {
                             unit.suspects.truncate(unit.suspects.len() - write.suspects.len().min(unit.suspects.len()));
                         }
                     }
-                    Some(reason) => unit.done(Vec::new(), &declare(write, reason), 0),
+                    Some(reason) => {
+                        let mut suspects = declare(write, reason);
+                        if stage.elsewhere {
+                            suspects.push(Suspect { table: None, reason: reason.to_owned() });
+                        }
+                        unit.done(Vec::new(), &suspects, 0);
+                    }
                 }
             }
             Effect::Copy { table, sql } => {
@@ -363,8 +401,11 @@ impl<J: Journal> Session<J> {
                     sql.len(),
                 );
             }
-            Effect::Ddl { sql, suspects } => {
+            Effect::Ddl { sql, suspects, tables, moves } => {
                 unit.ddl = true;
+                if let (true, [Some(old), Some(new), ..]) = (*moves, tables.as_slice()) {
+                    unit.renames.push((old.clone(), new.clone()));
+                }
                 let change = DdlStatement { sql: sql.clone(), settings, in_transaction: true };
                 unit.done(vec![Change::Ddl(change)], suspects, sql.len());
             }
@@ -404,7 +445,7 @@ impl<J: Journal> Session<J> {
                 self.pending.push_front(Expected::Query(run));
             }
             Some(Expected::FunctionCall { suspects }) => {
-                if let Some(unit) = self.units.front_mut() {
+                if let Some(unit) = self.units.front_mut().filter(|u| u.begun) {
                     unit.failed = true;
                 }
                 out.client(frame.bytes);
@@ -433,13 +474,15 @@ impl<J: Journal> Session<J> {
             Expected::Own(run) => Some(run.purpose.clone()),
             _ => None,
         };
-        let skipped_end = self.skip(first);
-        self.fail_front(skipped_end);
+        let skipped = self.skip(first);
+        self.fail_front(&skipped);
         match own {
             Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
+            // what the client's own text would meet as well
+            Some(Purpose::Parse) => out.client(frame.bytes),
             Some(_) if self.error_before_commit(&frame) => {}
             Some(_) => {
-                self.roll_back_at_ready |= skipped_end;
+                self.roll_back_at_ready |= skipped.end;
                 out.client(frame.bytes);
             }
             None => out.client(plan.map_or_else(|| frame.bytes.clone(), |p| positioned(&p, 0, &frame))),
@@ -453,9 +496,8 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    /// Takes off what the server skips after an error of `first`: all up to the next Sync. Whether the end of a transaction
-    /// is among it.
-    fn skip(&mut self, first: Expected) -> bool {
+    /// Takes off what the server skips after an error of `first`: all up to the next Sync.
+    fn skip(&mut self, first: Expected) -> Skipped {
         let mut skipped = vec![first];
         while let Some(expected) = self.pending.pop_front() {
             if matches!(expected, Expected::Sync { .. }) {
@@ -464,37 +506,46 @@ impl<J: Journal> Session<J> {
             }
             skipped.push(expected);
         }
-        let mut ends = false;
+        let (mut count, mut open) = (Skipped { end: false, units: 1 }, true);
+        for expected in &skipped {
+            let ends = match expected {
+                Expected::Execute(run) => run.ends_unit,
+                Expected::Query(run) => run.ends_unit,
+                _ => continue,
+            };
+            count.units += usize::from(!open);
+            count.end |= ends;
+            open = !ends;
+        }
         // the last one first: each leaves what stood before it
         for expected in skipped.into_iter().rev() {
             match expected {
-                Expected::Execute(run) => ends |= run.ends_unit,
-                Expected::Query(run) => ends |= run.ends_unit,
                 Expected::Reply { before: Before::Statement(name, before), .. } => {
-                    restore(&mut self.statements, name, before)
+                    restore(&mut self.statements, name, before);
                 }
                 Expected::Reply { before: Before::Portal(name, before), .. } => {
-                    restore(&mut self.portals, name, before)
+                    restore(&mut self.portals, name, before);
                 }
                 _ => {}
             }
         }
-        ends
+        count
     }
 
-    /// The front unit's statement failed; `skipped_end`: the COMMIT behind it in the same batch isn't run.
-    fn fail_front(&mut self, skipped_end: bool) {
+    /// The front unit's statement failed; an end of it behind that, in the same batch, isn't run.
+    fn fail_front(&mut self, skipped: &Skipped) {
         let Some(unit) = self.units.front_mut() else { return };
         unit.failed = true;
         unit.outstanding = 0;
-        if !skipped_end && unit.explicit == unit.begun {
+        if !skipped.end && unit.explicit == unit.begun {
             return;
         }
         // a BEGIN behind it isn't run either
         unit.explicit = unit.begun;
         unit.closed = false;
         let (explicit, intent) = (unit.explicit, unit.intent.take());
-        let later = self.units.drain(1..).filter_map(|later| later.intent);
+        let units = skipped.units.min(self.units.len());
+        let later = self.units.drain(1..units).filter_map(|later| later.intent);
         for sequence in intent.into_iter().chain(later) {
             self.shared.journal.settle(aborted(sequence));
         }
@@ -609,14 +660,16 @@ impl<J: Journal> Session<J> {
             // its end went unseen
             unit.give_up("the end of its transaction was not seen");
             if unit.hidden_writes {
-                unit.suspects.push(Suspect { table: None, reason: "the end of a transaction was not seen".to_owned() });
+                let reason = "the end of a transaction was not seen".to_owned();
+                unit.given_up.push(Suspect { table: None, reason });
             }
             unit.failed = false;
             self.finish(unit);
             self.units.clear();
         }
         if self.block && self.units.is_empty() {
-            self.units.push_back(Unit { explicit: true, begun: true, failed: self.status == b'E', ..Unit::default() });
+            let (failed, epoch) = (self.status == b'E', self.shared.journal.epoch());
+            self.units.push_back(Unit { explicit: true, begun: true, failed, epoch, ..Unit::default() });
         }
     }
 
@@ -649,25 +702,35 @@ impl<J: Journal> Session<J> {
 
     /// A unit is over: its outcome is known.
     fn finish(&mut self, mut unit: Unit) {
-        let committed = !unit.failed;
+        // what commits by itself inside may stand although the whole failed
+        let committed = !unit.failed || unit.may_commit;
         if unit.session_changed {
             self.forget_identity();
         }
         if unit.ddl {
             self.shared.catalog.changed();
         }
-        if committed && unit.needs_end() {
+        if unit.failed && unit.may_commit {
+            unit.give_up("it failed after it may have committed a part of what it wrote");
+        } else if committed && unit.needs_end() {
             unit.give_up("the end of its transaction was not drawn");
             if unit.hidden_writes {
-                unit.suspects.push(Suspect {
-                    table: None,
-                    reason: "what a function or block wrote was not looked for".to_owned(),
-                });
+                let reason = "what a function or block wrote was not looked for".to_owned();
+                unit.given_up.push(Suspect { table: None, reason });
             }
+        }
+        if unit.ended && unit.xid.is_none() {
+            // no transaction id was given: nothing was written (DROP TABLE IF EXISTS of what isn't there)
+            unit.changes.truncate(unit.intent_changes);
         }
         if committed && unit.changes.len() > unit.intent_changes.min(unit.changes.len()) && self.order(&unit).is_none()
         {
             unit.give_up("its place in the order of transactions isn't known");
+        }
+        if committed {
+            for (old, new) in &unit.renames {
+                self.shared.journal.renamed(old, new);
+            }
         }
         let Some(sequence) = unit.intent else { return self.finish_unlogged(unit, committed) };
         if !committed {
@@ -675,6 +738,7 @@ impl<J: Journal> Session<J> {
             return self.shared.journal.settle(aborted(sequence));
         }
         let order = self.order(&unit);
+        let suspects = unit.all_suspects();
         let mut intent_changes = std::mem::take(&mut unit.changes);
         let changes = intent_changes.split_off(unit.intent_changes.min(intent_changes.len()));
         self.shared.journal.settle(Settled {
@@ -685,7 +749,7 @@ impl<J: Journal> Session<J> {
             order,
             intent_changes,
             changes,
-            suspects: unit.suspects,
+            suspects,
         });
     }
 
@@ -695,11 +759,22 @@ impl<J: Journal> Session<J> {
         }
         if unit.unmirrored {
             unit.give_up("mirroring had stopped when it was written");
+        } else if unit.writes {
+            unit.give_up("it was written before pgshadow had noted that it would be");
         }
-        if !unit.suspects.is_empty() {
-            self.shared.journal.suspect(unit.suspects);
+        let suspects = unit.all_suspects();
+        if !suspects.is_empty() {
+            self.shared.journal.suspect(suspects);
         }
     }
+}
+
+/// What the server didn't run after an error.
+struct Skipped {
+    /// The end of a transaction is among it.
+    end: bool,
+    /// Units that it belongs to, the front one included.
+    units: usize,
 }
 
 fn restore<T>(places: &mut HashMap<Bytes, T>, name: Bytes, before: Option<T>) {
@@ -753,8 +828,17 @@ fn positioned(plan: &Plan, offset: usize, frame: &Frame) -> Bytes {
     edit::with_position(frame, |p| plan.rewrites.original_position(p) + offset).unwrap_or_else(|| frame.bytes.clone())
 }
 
-/// The image in a row's last field, with its xid, token and size in bytes.
-fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Option<(RowImage, Xid, Lsn, usize)> {
+/// A written row as it came.
+struct ReadRow {
+    row: RowImage,
+    table_oid: u32,
+    xid: Xid,
+    token: Lsn,
+    bytes: usize,
+}
+
+/// The image in a row's last field.
+fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Option<ReadRow> {
     let body = frame.body_bytes();
     let (_, value) = backend::last_field(&body)?;
     let record = body.slice(value?);
@@ -762,14 +846,11 @@ fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Option<(RowImag
     let record = if binary { Bytes::copy_from_slice(&record) } else { Bytes::from(backend::bytea_text(&record)?) };
     let relation = &write.table.relation;
     let image = image::read(&record, relation, write.flag, write.converted)?;
-    if !write.table.tree_oids.contains(&image.table_oid) {
-        return None;
-    }
     let operation = match (write.operation, image.inserted) {
         (Operation::Upsert, Some(true)) => Operation::Insert,
         (Operation::Upsert, Some(false)) => Operation::Update,
         (other, _) => other,
     };
     let row = RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key: None };
-    Some((row, image.xid, image.token, record.len()))
+    Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token, bytes: record.len() })
 }

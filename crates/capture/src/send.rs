@@ -4,8 +4,8 @@ use crate::journal::Journal;
 use crate::own;
 use crate::plan::{Control, Effect, Plan, Step, Strip};
 use crate::session::{
-    Before, ExecuteRun, Expected, Hold, Output, OwnRun, Page, Portal, Prepared, Purpose, QueryRun, Session, Stage,
-    SyncPurpose, ToServer,
+    Before, ExecuteRun, Expected, Hold, Output, OwnRun, Page, Portal, Prepared, Purpose, QueryRun, Session,
+    SqlPrepared, Stage, SyncPurpose, ToServer,
 };
 use crate::shape::{Shaped, shape};
 use crate::unit::Unit;
@@ -74,19 +74,28 @@ impl<J: Journal> Session<J> {
     /// The plan for a text, from what is known of the session and the catalog.
     fn known(&mut self, text: &Bytes) -> Known {
         self.refresh();
+        match self.renew_sql_prepared() {
+            Err(names) => Known::Ask(names),
+            Ok(()) => self.known_text(text),
+        }
+    }
+
+    fn known_text(&mut self, text: &Bytes) -> Known {
         if let Some(plan) = self.plans.get(text) {
             return Known::Plan(Arc::clone(plan));
         }
-        let readable = readable(text);
-        let shape = if self.identity.is_some() { shape(&readable) } else { None };
+        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
+        if self.identity.is_none() && !self.probe_failed && !text.is_ascii() {
+            // in which encoding?
+            return Known::Ask(Vec::new());
+        }
+        let Some(readable) = readable(text, encoding) else { return Known::Plan(Arc::new(unreadable(text))) };
+        let masked = matches!(readable, Cow::Owned(_));
+        let shape = if self.identity.is_some() && !masked { shape(&readable) } else { None };
         if let Some(plan) = shape.as_ref().and_then(|s| self.shapes.get(s)).and_then(|s| s.plan(&readable)) {
             return Known::Plan(Arc::new(plan));
         }
-        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
-        let parsed = match parse(&readable) {
-            Ok(parsed) if !unsafe_encoding(encoding) => parsed,
-            _ => return Known::Plan(Arc::new(unreadable(text))),
-        };
+        let Ok(parsed) = parse(&readable) else { return Known::Plan(Arc::new(unreadable(text))) };
         if self.identity.is_none() && needs_identity(&parsed) {
             return if self.probe_failed {
                 Known::Plan(Arc::new(unprobed(&parsed)))
@@ -104,16 +113,25 @@ impl<J: Journal> Session<J> {
         if !unknown.is_empty() {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
-        let plan = Arc::new(self.plan(&readable, &parsed));
+        let mut plan = self.plan(&readable, &parsed, masked);
+        if let (true, Some(sent)) = (masked, &plan.text) {
+            match plan.rewrites.splice(text, sent) {
+                Some(bytes) => plan.text = Some(Bytes::from(bytes)),
+                None => plan = unreadable(text),
+            }
+        }
+        let plan = Arc::new(plan);
         if let Some((shape, shaped)) = shape.zip(Shaped::of(&readable, &plan)) {
             self.shapes.insert(shape, Arc::new(shaped));
             return Known::Plan(plan);
         }
-        self.plans.insert(Bytes::copy_from_slice(text), Arc::clone(&plan));
+        if text.len() <= PLANNED_TEXT_MAX {
+            self.plans.insert(Bytes::copy_from_slice(text), Arc::clone(&plan));
+        }
         Known::Plan(plan)
     }
 
-    fn plan(&self, text: &str, parsed: &Parsed) -> Plan {
+    fn plan(&self, text: &str, parsed: &Parsed, masked: bool) -> Plan {
         let excluded = |name: &QualifiedName| self.shared.excluded.contains(name);
         let nobody = nobody();
         Context {
@@ -122,6 +140,7 @@ impl<J: Journal> Session<J> {
             functions: &self.shared.catalog.functions(),
             epoch: self.tables_epoch,
             tables: &self.tables,
+            masked,
             excluded: &excluded,
         }
         .plan(parsed)
@@ -210,14 +229,14 @@ impl<J: Journal> Session<J> {
         let mut unit = Unit::default();
         plan.steps.iter().for_each(|s| unit.sent(s));
         let reason = "it was written in a query string with statements both inside and outside a transaction block";
-        let mut suspects: Vec<Suspect> =
-            unit.may_write.iter().map(|t| Suspect { table: Some(t.clone()), reason: reason.to_owned() }).collect();
-        if unit.hidden_writes {
-            suspects.push(Suspect { table: None, reason: reason.to_owned() });
-        }
+        let any = unit.hidden_writes || unit.defines.contains(&None);
+        let named = unit.may_write.iter().cloned().map(Some).chain(any.then_some(None));
+        let suspects = named.map(|table| Suspect { table, reason: reason.to_owned() }).collect();
         let step = Step {
             effect: Effect::Opaque(suspects),
             changes_session: true,
+            may_commit: true,
+            may_define: plan.steps.iter().any(|s| s.class == StatementClass::Ddl || s.may_define),
             alone: true,
             ..Step::none(StatementClass::Other)
         };
@@ -228,8 +247,8 @@ impl<J: Journal> Session<J> {
         unit.give_up(reason);
         run.plan.steps.iter().for_each(|s| unit.sent(s));
         unit.hidden_writes = false;
-        unit.suspects.extend(run.plan.steps.iter().flat_map(|s| s.suspects().to_vec()));
-        if !unit.suspects.is_empty() {
+        unit.given_up.extend(run.plan.steps.iter().flat_map(|s| s.suspects().to_vec()));
+        if !unit.given_up.is_empty() {
             self.write_intent(out);
         }
         if let Some(unit) = self.units.back_mut() {
@@ -309,7 +328,7 @@ impl<J: Journal> Session<J> {
             let reason =
                 "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"
                     .to_owned();
-            unit.suspects.push(Suspect { table: None, reason });
+            unit.given_up.push(Suspect { table: None, reason });
             unit.ended = true;
         } else if unit.needs_end() {
             let mut longer = text.slice(..plan.end.min(text.len())).to_vec();
@@ -344,7 +363,7 @@ impl<J: Journal> Session<J> {
             unit.give_up("it was written by a prepared transaction, which isn't followed yet");
             if unit.hidden_writes {
                 let reason = "a prepared transaction may have written it unseen".to_owned();
-                unit.suspects.push(Suspect { table: None, reason });
+                unit.given_up.push(Suspect { table: None, reason });
             }
             unit.changes.clear();
             self.write_intent(out);
@@ -377,7 +396,9 @@ impl<J: Journal> Session<J> {
         if unit.intent.is_some() || unit.failed {
             return;
         }
-        let complete = unit.outstanding == 0 && !unit.needs_end();
+        // what an unanswered ROLLBACK TO leaves isn't known yet
+        let complete = unit.outstanding == 0 && !unit.needs_end() && unit.undoing == 0;
+        let held = if unit.undoing == 0 { Vec::new() } else { std::mem::take(&mut unit.changes) };
         let intent = Intent {
             epoch,
             backend,
@@ -385,41 +406,79 @@ impl<J: Journal> Session<J> {
             token: unit.token.filter(|_| complete),
             changes: std::mem::take(&mut unit.changes),
             may_write: if complete { Vec::new() } else { unit.may_write.iter().cloned().collect() },
-            may_write_any: unit.hidden_writes && !unit.ended,
-            suspects: unit.suspects.clone(),
+            may_write_any: unit.may_write_any() && !complete,
+            suspects: unit.suspects.iter().chain(&unit.given_up).cloned().collect(),
             prepared: None,
         };
         let (changes, result) = self.shared.journal.intent(intent);
+        let logged = changes.len();
         unit.changes = changes;
+        unit.changes.extend(held);
         match result {
             Ok(sequence) => {
                 unit.intent = Some(sequence);
-                unit.intent_changes = unit.changes.len();
+                unit.intent_changes = logged;
                 out.to_server.push_back(ToServer::Durable(sequence));
             }
             Err(_) => unit.unmirrored = true,
         }
     }
 
-    /// SQL-level EXECUTE stands for what was prepared.
+    /// SQL-level EXECUTE stands for what was prepared, by SQL or by the protocol.
     pub(crate) fn resolved(&self, step: &Arc<Step>) -> Arc<Step> {
-        match &step.effect {
-            Effect::Execute { name } => match self.sql_prepared.get(name) {
-                Some(prepared) => Arc::clone(prepared),
-                // prepared by the protocol, or by a path that wasn't seen
-                None => match self.statements.get(name.as_bytes()) {
-                    Some(prepared) if prepared.step.suspects().is_empty() && !prepared.step.writes() => {
-                        Arc::clone(&prepared.step)
-                    }
-                    _ => Arc::new(Step {
-                        hidden_writes: true,
-                        changes_session: true,
-                        ..Step::none(StatementClass::Other)
-                    }),
-                },
-            },
-            _ => Arc::clone(step),
+        let Effect::Execute { name } = &step.effect else { return Arc::clone(step) };
+        if let Some(prepared) = self.sql_prepared.get(name) {
+            return Arc::clone(&prepared.step);
         }
+        match self.statements.get(name.as_bytes()) {
+            Some(prepared) if self.is_current(prepared) => Arc::clone(&prepared.step),
+            Some(prepared) => {
+                let reason =
+                    "EXECUTE wrote it by a statement that had been prepared before a table or a setting changed";
+                Arc::new(prepared.step.declared(vec![Suspect { table: None, reason: reason.to_owned() }]))
+            }
+            // prepared by a path that wasn't seen
+            None => Arc::new(Step::unknown(StatementClass::Other)),
+        }
+    }
+
+    fn is_current(&self, prepared: &Prepared) -> bool {
+        let touches_tables = !matches!(prepared.step.effect, Effect::None | Effect::Control(_));
+        let same_catalog = prepared.plan.epoch == self.shared.catalog.epoch();
+        !touches_tables && !prepared.step.hidden_writes
+            || same_catalog && prepared.generation == self.identity_changes && self.identity.is_some()
+    }
+
+    /// What SQL's PREPARE prepared is planned again where tables or settings may have changed; names to ask for first.
+    fn renew_sql_prepared(&mut self) -> Result<(), Vec<String>> {
+        let epoch = self.shared.catalog.epoch();
+        let stale = |p: &SqlPrepared| p.epoch != epoch || p.generation != self.identity_changes;
+        let names: Vec<String> = self.sql_prepared.iter().filter(|(_, p)| stale(p)).map(|(n, _)| n.clone()).collect();
+        for name in names {
+            let Some(mut prepared) = self.sql_prepared.remove(&name) else { continue };
+            let known = self.known_text(&prepared.text);
+            let step = match &known {
+                Known::Ask(asked) => {
+                    self.sql_prepared.insert(name, prepared);
+                    return Err(asked.clone());
+                }
+                Known::Plan(plan) => match plan.steps.first().map(|s| &s.effect) {
+                    Some(Effect::Prepare { step, .. }) if plan.text == prepared.sent => Arc::clone(step),
+                    Some(Effect::Prepare { step, .. }) => {
+                        // the server has the text as it was sent then
+                        let reason = "a prepared statement wrote it that had been classified before the table changed";
+                        let tables = prepared.step.tables().into_iter().chain(step.tables());
+                        let suspects = tables.map(|t| Suspect { table: Some(t), reason: reason.to_owned() });
+                        Arc::new(prepared.step.declared(suspects.collect()))
+                    }
+                    _ => Arc::new(Step::unknown(StatementClass::Other)),
+                },
+            };
+            prepared.step = step;
+            (prepared.epoch, prepared.generation) = (epoch, self.identity_changes);
+            self.sql_prepared.insert(name, prepared);
+        }
+        Ok(())
     }
 
     fn parse(&mut self, frame: Frame, out: &mut Output) {
@@ -437,7 +496,10 @@ impl<J: Journal> Session<J> {
                     None => frame.bytes.clone(),
                 };
                 let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::new(Step::none(StatementClass::Other)));
-                let before = self.statements.insert(name.clone(), Prepared { text, plan: Arc::clone(&plan), step });
+                let generation = self.identity_changes;
+                let types = Bytes::copy_from_slice(read.types);
+                let prepared = Prepared { text, plan: Arc::clone(&plan), step, types, generation };
+                let before = self.statements.insert(name.clone(), prepared);
                 let before = Before::Statement(name, before);
                 self.replacing(&before);
                 self.pending.push_back(Expected::Reply { plan: Some(plan), before });
@@ -461,23 +523,23 @@ impl<J: Journal> Session<J> {
         if self.is_unsure(b'S', &name) {
             return self.hold = Hold::Answers(frame);
         }
-        let prepared = match self.current(&name) {
+        let prepared = match self.current(&name, out) {
             Ok(prepared) => prepared,
             Err(names) => return self.ask(names, frame, out),
         };
         let Some(prepared) = prepared else {
-            let sql = std::str::from_utf8(&name).ok().and_then(|n| self.sql_prepared.get(n)).cloned();
-            let step = sql.unwrap_or_else(|| {
-                Arc::new(Step { hidden_writes: true, changes_session: true, ..Step::none(StatementClass::Other) })
-            });
+            let sql = std::str::from_utf8(&name).ok().and_then(|n| self.sql_prepared.get(n));
+            let step =
+                sql.map(|p| Arc::clone(&p.step)).unwrap_or_else(|| Arc::new(Step::unknown(StatementClass::Other)));
             let before = self.portals.insert(portal.clone(), Portal { plan: None, step, binary: false, paged: false });
             return self.reply_to(frame, Before::Portal(portal, before), out);
         };
         let formats = bind.result_formats.as_slice();
         let (bytes, binary) = match (self.resolved(&prepared.step).strip(), formats) {
             (Strip::Nothing, _) => (frame.bytes.clone(), false),
-            (Strip::Rows, []) | (Strip::Rows, [_]) => (frontend::bind_with_result_formats(bind.head, &[1]), true),
-            (Strip::Rows, _) | (Strip::LastColumn, []) => (frame.bytes.clone(), false),
+            // for no result any formats are fine
+            (Strip::Rows, _) => (frontend::bind_with_result_formats(bind.head, &[1]), true),
+            (Strip::LastColumn, []) => (frame.bytes.clone(), false),
             (Strip::LastColumn, [all]) => (frame.bytes.clone(), *all == 1),
             (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
@@ -490,11 +552,11 @@ impl<J: Journal> Session<J> {
         out.server(bytes);
     }
 
-    /// A prepared statement as it stands with the present catalog; names that must be asked for first.
-    fn current(&mut self, name: &Bytes) -> Result<Option<Prepared>, Vec<String>> {
+    /// A prepared statement as it stands with the present catalog and settings; names that must be asked for first. Where its
+    /// text must be another one now, the server is given that.
+    fn current(&mut self, name: &Bytes, out: &mut Output) -> Result<Option<Prepared>, Vec<String>> {
         let Some(prepared) = self.statements.get(name).cloned() else { return Ok(None) };
-        let touches_tables = !matches!(prepared.step.effect, Effect::None | Effect::Control(_));
-        if !touches_tables || (prepared.plan.epoch == self.shared.catalog.epoch() && self.identity.is_some()) {
+        if self.is_current(&prepared) {
             return Ok(Some(prepared));
         }
         let plan = match self.known(&prepared.text) {
@@ -502,16 +564,15 @@ impl<J: Journal> Session<J> {
             Known::Plan(plan) => plan,
         };
         self.probe_failed = false;
-        let mut step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
-        if step.strip() != prepared.step.strip() || plan.text != prepared.plan.text {
-            // the server has the text as it was classified then
-            let reason = "a prepared statement wrote it that had been classified before the table changed";
-            let tables = prepared.step.tables().into_iter().chain(step.tables());
-            let suspects = tables.map(|t| Suspect { table: Some(t), reason: reason.to_owned() }).collect();
-            step = Arc::new(prepared.step.declared(suspects));
+        let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
+        if plan.text != prepared.plan.text {
+            let text = plan.text.as_ref().unwrap_or(&prepared.text);
+            out.server(frontend::close_statement(name));
+            out.server(frontend::parse(name, text, &prepared.types));
+            self.pending.push_back(Expected::Own(OwnRun { purpose: Purpose::Parse, left: 2, value: None }));
+            self.batch = true;
         }
-        let renewed =
-            Prepared { plan: Arc::new(Plan { epoch: plan.epoch, ..prepared.plan.shallow() }), step, ..prepared };
+        let renewed = Prepared { plan, step, generation: self.identity_changes, ..prepared };
         self.statements.insert(name.clone(), renewed.clone());
         Ok(Some(renewed))
     }
@@ -594,8 +655,12 @@ impl<J: Journal> Session<J> {
                 _ => {}
             }
         }
-        self.batch_control |= step.changes_session;
-        if step.class == StatementClass::Copy {
+        if !in_block && step.alone && step.hidden_writes {
+            // it may commit before the Sync
+            self.declare_alone();
+            self.write_intent(out);
+        }
+        if step.copy_in {
             // every COPY FROM STDIN, captured or not, takes the Sync that comes ahead of its data
             self.copy_in_batch = true;
             self.copy_done = false;
@@ -613,6 +678,11 @@ impl<J: Journal> Session<J> {
             portal.paged = true;
         }
         let settings = self.settings_for(std::slice::from_ref(&step));
+        if step.changes_session {
+            self.batch_control = true;
+            // what comes in the same batch is looked up behind it
+            self.forget_identity();
+        }
         let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, settings };
         self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
@@ -669,7 +739,7 @@ impl<J: Journal> Session<J> {
             let reason =
                 "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"
                     .to_owned();
-            unit.suspects.push(Suspect { table: None, reason });
+            unit.given_up.push(Suspect { table: None, reason });
             unit.ended = true;
         }
     }
@@ -712,6 +782,9 @@ impl QueryRun {
 
 const COPY_BYTES_MAX: usize = 64 << 20;
 
+/// Texts longer than this are planned each time.
+const PLANNED_TEXT_MAX: usize = 16 << 10;
+
 /// BEGIN, COMMIT, ROLLBACK, PREPARE TRANSACTION: what changes whether a block is open.
 fn ends_or_begins(step: &Step) -> bool {
     matches!(
@@ -735,11 +808,12 @@ fn is_commit(step: &Step) -> bool {
     matches!(step.effect, Effect::Control(Control::Commit { .. }))
 }
 
-/// The text for the parser: where it isn't UTF-8, each byte above ASCII stands as one ASCII letter, so that places stay.
-fn readable(text: &[u8]) -> Cow<'_, str> {
+/// The text for the parser, [`masked`](pgshadow_sql::masked) where it isn't UTF-8; `None` if it can't be read.
+fn readable<'a>(text: &'a [u8], encoding: &str) -> Option<Cow<'a, str>> {
     match std::str::from_utf8(text) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(text.iter().map(|b| if b.is_ascii() { char::from(*b) } else { 'x' }).collect()),
+        Ok(read) if encoding == "UTF8" || text.is_ascii() && !unsafe_encoding(encoding) => Some(Cow::Borrowed(read)),
+        _ if encoding == "UTF8" || unsafe_encoding(encoding) => None,
+        _ => pgshadow_sql::masked(text).map(Cow::Owned),
     }
 }
 
@@ -769,12 +843,7 @@ fn unreadable(text: &[u8]) -> Plan {
     let steps = if text.is_empty() {
         Vec::new()
     } else {
-        vec![Arc::new(Step {
-            changes_session: true,
-            hidden_writes: true,
-            alone: true,
-            ..Step::none(StatementClass::Other)
-        })]
+        vec![Arc::new(Step { alone: true, may_commit: true, may_define: true, ..Step::unknown(StatementClass::Other) })]
     };
     Plan { steps, end: text.len(), ..Plan::empty() }
 }
@@ -782,14 +851,7 @@ fn unreadable(text: &[u8]) -> Plan {
 /// Statements whose tables could not be asked for.
 fn unprobed(parsed: &Parsed) -> Plan {
     let suspects = vec![Suspect { table: None, reason: "a statement's tables could not be looked up".to_owned() }];
-    let step = |_| {
-        Arc::new(Step {
-            effect: Effect::Opaque(suspects.clone()),
-            hidden_writes: true,
-            changes_session: true,
-            ..Step::none(StatementClass::Other)
-        })
-    };
+    let step = |_| Arc::new(Step { effect: Effect::Opaque(suspects.clone()), ..Step::unknown(StatementClass::Other) });
     Plan {
         steps: parsed.statements.iter().map(step).collect(),
         end: parsed.statements.last().map_or(0, |s| s.range.end),

@@ -97,6 +97,8 @@ pub(crate) struct Stage {
     pub images: Vec<RowImage>,
     pub bytes: usize,
     pub rows: u64,
+    /// A row was of a table that the statement isn't known to write.
+    pub elsewhere: bool,
     /// Why the images can't be used.
     pub broken: Option<&'static str>,
     /// A DDL or COPY statement's settings.
@@ -145,9 +147,16 @@ pub(crate) struct ExecuteRun {
 /// Why a statement of ours runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    Probe { names: Vec<String>, epoch: u64 },
+    Probe {
+        names: Vec<String>,
+        epoch: u64,
+    },
+    /// Gives the server another text of a prepared statement.
+    Parse,
     Constraints,
-    End { locks: bool },
+    End {
+        locks: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -163,6 +172,22 @@ pub(crate) struct Prepared {
     pub text: Bytes,
     pub plan: Arc<Plan>,
     pub step: Arc<Step>,
+    /// The parameters' types as they came in Parse.
+    pub types: Bytes,
+    /// [`Session::identity_changes`] when it was planned.
+    pub generation: u64,
+}
+
+/// What PREPARE prepared.
+#[derive(Debug, Clone)]
+pub(crate) struct SqlPrepared {
+    /// PREPARE's own text.
+    pub text: Bytes,
+    /// The text as it was sent, where it differs.
+    pub sent: Option<Bytes>,
+    pub step: Arc<Step>,
+    pub epoch: u64,
+    pub generation: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -220,9 +245,11 @@ pub struct Session<J: Journal> {
     pub(crate) portals: HashMap<Bytes, Portal>,
     /// By portal.
     pub(crate) pages: HashMap<Bytes, Page>,
-    pub(crate) sql_prepared: HashMap<String, Arc<Step>>,
+    pub(crate) sql_prepared: HashMap<String, SqlPrepared>,
+    /// How often names or settings may have got another meaning.
+    pub(crate) identity_changes: u64,
     /// Names that got another meaning (`S` statement, `P` portal), and after how many Syncs.
-    pub(crate) replaced: VecDeque<(u8, Bytes, u64)>,
+    pub(crate) replaced: HashMap<(u8, Bytes), u64>,
     pub(crate) syncs_sent: u64,
     pub(crate) syncs_answered: u64,
     pub(crate) units: VecDeque<Unit>,
@@ -270,7 +297,8 @@ impl<J: Journal> Session<J> {
             portals: HashMap::new(),
             pages: HashMap::new(),
             sql_prepared: HashMap::new(),
-            replaced: VecDeque::new(),
+            identity_changes: 0,
+            replaced: HashMap::new(),
             syncs_sent: 0,
             syncs_answered: 0,
             units: VecDeque::new(),
@@ -340,38 +368,48 @@ impl<J: Journal> Session<J> {
                 "a session can't be followed any more; every table is suspect"
             );
             self.shared.journal.suspect(vec![Suspect { table: None, reason: reason.to_owned() }]);
+            self.closed();
         }
     }
 
     /// The session is over: whatever may have committed unseen is handed over to be looked up.
     pub fn closed(&mut self) {
         for mut unit in std::mem::take(&mut self.units) {
-            let Some(sequence) = unit.intent else { continue };
+            let Some(sequence) = unit.intent else {
+                if unit.unmirrored {
+                    unit.give_up("mirroring had stopped when it was written");
+                    self.shared.journal.suspect(unit.all_suspects());
+                }
+                continue;
+            };
+            let suspects = unit.all_suspects();
             let mut intent_changes = std::mem::take(&mut unit.changes);
             let changes = intent_changes.split_off(unit.intent_changes.min(intent_changes.len()));
             self.shared.journal.lost(Unsettled {
                 sequence,
+                epoch: unit.epoch,
                 order: self.order(&unit),
                 barrier: unit.barrier,
                 backend: self.backend.clone(),
                 intent_changes,
                 changes,
-                complete: unit.outstanding == 0 && !unit.needs_end(),
+                complete: unit.outstanding == 0 && !unit.needs_end() && unit.undoing == 0,
+                may_write_any: unit.hidden_writes || unit.may_write_any(),
                 may_write: unit.may_write.into_iter().collect(),
-                may_write_any: unit.hidden_writes,
-                suspects: unit.suspects,
+                suspects,
             });
         }
     }
 
     pub(crate) fn order(&self, unit: &Unit) -> Option<Order> {
-        Some(Order { epoch: self.shared.journal.epoch(), token: unit.token?, xid: unit.xid? })
+        Some(Order { epoch: unit.epoch, token: unit.token?, xid: unit.xid? })
     }
 
     /// The unit that what is sent now belongs to.
     pub(crate) fn open_unit(&mut self) -> &mut Unit {
         if self.units.back().is_none_or(|u| u.closed) {
-            self.units.push_back(Unit { explicit: self.block, begun: self.block, ..Unit::default() });
+            let epoch = self.shared.journal.epoch();
+            self.units.push_back(Unit { explicit: self.block, begun: self.block, epoch, ..Unit::default() });
         }
         let last = self.units.len() - 1;
         #[allow(clippy::indexing_slicing, reason = "one was pushed if there was none")]
@@ -380,6 +418,7 @@ impl<J: Journal> Session<J> {
 
     /// Names or settings may mean something else from now on.
     pub(crate) fn forget_identity(&mut self) {
+        self.identity_changes += 1;
         self.identity = None;
         self.tables.clear();
         self.drop_plans();
@@ -482,16 +521,17 @@ impl<J: Journal> Session<J> {
             Before::Portal(name, Some(_)) => (b'P', name),
             _ => return,
         };
-        self.replaced.push_back((kind, name.clone(), self.syncs_sent));
+        self.replaced.insert((kind, name.clone()), self.syncs_sent);
     }
 
     /// Whether a name was given another meaning in a batch before the open one that may still fail as a whole.
     pub(crate) fn is_unsure(&mut self, kind: u8, name: &[u8]) -> bool {
-        while self.replaced.front().is_some_and(|(_, _, batch)| *batch < self.syncs_answered) {
-            self.replaced.pop_front();
+        if self.syncs_answered == self.syncs_sent {
+            self.replaced.retain(|_, batch| *batch >= self.syncs_sent);
         }
-        let last = self.replaced.iter().rfind(|(k, n, _)| *k == kind && n == name);
-        last.is_some_and(|(_, _, batch)| *batch < self.syncs_sent)
+        let last =
+            if self.replaced.is_empty() { None } else { self.replaced.get(&(kind, Bytes::copy_from_slice(name))) };
+        last.is_some_and(|batch| (self.syncs_answered..self.syncs_sent).contains(batch))
     }
 
     /// Whether statements of ours must come ahead of a COMMIT sent now, while the transaction may have failed unseen: they

@@ -1,12 +1,12 @@
 //! One transaction of a session, from its first statement to its outcome.
 use crate::own::End;
 use crate::plan::{Control, Effect, Step};
-use pgshadow_model::{Change, Lsn, QualifiedName, Sequence, Suspect, Xid};
+use pgshadow_model::{Change, Epoch, Lsn, QualifiedName, Sequence, Suspect, Xid};
 use pgshadow_telemetry::StatementClass;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// Bytes of images and COPY data that one transaction may hold in memory; beyond, its tables become suspect.
-const HELD_BYTES_MAX: usize = 256 << 20;
+pub(crate) const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// One transaction: a block from BEGIN to COMMIT, or what runs between two Syncs, or one Query outside a block.
 #[derive(Debug, Default)]
@@ -21,6 +21,16 @@ pub(crate) struct Unit {
     pub may_write: BTreeSet<QualifiedName>,
     /// Statements were sent whose hidden writes must be looked for at the end.
     pub hidden_writes: bool,
+    /// They may also reach tables whose rows are captured.
+    pub hidden_anywhere: bool,
+    /// What the DDL sent so far changes (`None`: not a table, or not known).
+    pub defines: BTreeSet<Option<QualifiedName>>,
+    /// Tables that go on under another name if it commits.
+    pub renames: Vec<(QualifiedName, QualifiedName)>,
+    /// A statement was sent that may commit what it did and fail all the same.
+    pub may_commit: bool,
+    /// ROLLBACK TO was sent and not answered: what of the changes will stand isn't known.
+    pub undoing: usize,
     /// A statement's own token isn't enough: draw one at the end.
     pub end_token: bool,
     /// A deferrable constraint may be checked at commit.
@@ -33,6 +43,8 @@ pub(crate) struct Unit {
     pub closed: bool,
     /// Names or settings may have changed; they change again if it rolls back.
     pub session_changed: bool,
+    /// Life of the primary in which it was opened.
+    pub epoch: Epoch,
     /// The intent's number, once it is written.
     pub intent: Option<Sequence>,
     /// How many of `changes` the intent holds.
@@ -44,8 +56,10 @@ pub(crate) struct Unit {
 
     /// Captured so far, in order.
     pub changes: Vec<Change>,
-    /// What becomes suspect by its commit.
+    /// What becomes suspect by its commit, unless a savepoint takes it back.
     pub suspects: Vec<Suspect>,
+    /// What becomes suspect by its commit whatever is taken back: changes of before were let go.
+    pub given_up: Vec<Suspect>,
     pub token: Option<Lsn>,
     pub xid: Option<Xid>,
     pub barrier: Sequence,
@@ -62,6 +76,9 @@ impl Unit {
     pub fn sent(&mut self, step: &Step) {
         self.session_changed |= step.changes_session;
         self.hidden_writes |= step.hidden_writes;
+        self.hidden_anywhere |= step.hidden_anywhere;
+        self.may_commit |= step.may_commit;
+        self.ddl |= step.may_define;
         self.writes |= step.hidden_writes;
         self.catalog |= step.class == StatementClass::Ddl;
         match &step.effect {
@@ -85,17 +102,24 @@ impl Unit {
                 self.may_write.extend(tables.iter().cloned());
                 self.end_token = true;
             }
-            Effect::Ddl { suspects, .. } => {
+            Effect::Ddl { suspects, tables, .. } => {
                 self.writes = true;
                 self.ddl = true;
                 self.end_token = true;
                 self.may_write.extend(suspects.iter().filter_map(|s| s.table.clone()));
+                self.may_write.extend(tables.iter().flatten().cloned());
+                self.defines.extend(tables.iter().cloned());
             }
             Effect::Opaque(suspects) => {
                 self.writes = true;
                 self.may_write.extend(suspects.iter().filter_map(|s| s.table.clone()));
             }
             Effect::Control(Control::Begin) => self.explicit = true,
+            // what failed before it may stand again; COMMIT's tag will tell
+            Effect::Control(Control::RollbackTo(_)) => {
+                self.failed = false;
+                self.undoing += 1;
+            }
             Effect::NotRepeated { .. } => self.ddl = true,
             _ => {}
         }
@@ -120,12 +144,24 @@ impl Unit {
     /// Its images are let go; every table that it may have written becomes suspect.
     pub fn give_up(&mut self, reason: &str) {
         self.changes.truncate(self.intent_changes);
-        for table in &self.may_write {
-            let suspect = Suspect { table: Some(table.clone()), reason: reason.to_owned() };
-            if !self.suspects.contains(&suspect) {
-                self.suspects.push(suspect);
+        for table in self.may_write.iter().cloned().map(Some).chain(self.defines.iter().cloned()) {
+            let suspect = Suspect { table, reason: reason.to_owned() };
+            if !self.given_up.contains(&suspect) {
+                self.given_up.push(suspect);
             }
         }
+    }
+
+    /// All that becomes suspect by its commit.
+    pub fn all_suspects(&mut self) -> Vec<Suspect> {
+        let mut all = std::mem::take(&mut self.suspects);
+        all.append(&mut self.given_up);
+        all
+    }
+
+    /// Whether it may have written tables that `may_write` doesn't name.
+    pub fn may_write_any(&self) -> bool {
+        self.hidden_writes && !self.ended || self.defines.contains(&None)
     }
 
     /// The token and xid of a written row.
@@ -134,8 +170,8 @@ impl Unit {
         self.token = self.token.max(Some(token));
     }
 
-    /// The end token, and what the locks tell.
-    pub fn end(&mut self, end: End) {
+    /// The end token, and what the locks tell; `excluded` are the tables that aren't mirrored.
+    pub fn end(&mut self, end: End, excluded: &HashSet<QualifiedName>) {
         self.ended = true;
         self.xid = self.xid.or(end.xid);
         self.token = self.token.max(Some(end.token));
@@ -149,9 +185,13 @@ impl Unit {
         }
         for table in locks {
             let system = table.schema == "pg_catalog" && table.name != "pg_largeobject" || table.schema == "pg_toast";
-            if !system && !self.may_write.contains(&table) {
-                let reason =
-                    "it was written by a trigger, a function or a block, where pgshadow can't see the rows".to_owned();
+            let seen = self.may_write.contains(&table);
+            if !system && !excluded.contains(&table) && (!seen || self.hidden_anywhere) {
+                let reason = if seen {
+                    "a trigger, a function or a block may have written it beside the rows that pgshadow saw".to_owned()
+                } else {
+                    "it was written by a trigger, a function or a block, where pgshadow can't see the rows".to_owned()
+                };
                 self.suspects.push(Suspect { table: Some(table), reason });
             }
         }
@@ -167,6 +207,7 @@ impl Unit {
                 }
             }
             Control::RollbackTo(name) => {
+                self.undoing = self.undoing.saturating_sub(1);
                 if let Some(at) = self.savepoints.iter().rposition(|(n, _, _)| n == name) {
                     self.failed = false;
                     self.savepoints.truncate(at + 1);
@@ -212,8 +253,26 @@ mod tests {
         let mut unit = Unit { writes: true, hidden_writes: true, ..Unit::default() };
         unit.may_write.insert(QualifiedName::new("public", "seen"));
         let locks = Some(vec![QualifiedName::new("public", "seen"), QualifiedName::new("public", "audit")]);
-        unit.end(End { xid: Some(Xid(5)), token: Lsn(9), locks });
+        unit.end(End { xid: Some(Xid(5)), token: Lsn(9), locks: locks.clone() }, &HashSet::new());
         assert_eq!(unit.suspects.len(), 1);
         assert_eq!(unit.suspects[0].table, Some(QualifiedName::new("public", "audit")));
+        let mut unit = Unit { hidden_anywhere: true, ..unit };
+        unit.suspects.clear();
+        unit.end(
+            End { xid: Some(Xid(5)), token: Lsn(9), locks },
+            &HashSet::from([QualifiedName::new("public", "audit")]),
+        );
+        assert_eq!(unit.suspects.len(), 1);
+        assert_eq!(unit.suspects[0].table, Some(QualifiedName::new("public", "seen")));
+    }
+
+    #[test]
+    fn what_was_given_up_stays_so_after_rollback_to() {
+        let mut unit = Unit::default();
+        unit.may_write.insert(QualifiedName::new("public", "t"));
+        unit.savepoint(&Control::Savepoint("a".into()));
+        unit.give_up("too large");
+        unit.savepoint(&Control::RollbackTo("a".into()));
+        assert_eq!(unit.all_suspects().len(), 1);
     }
 }

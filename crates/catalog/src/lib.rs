@@ -16,6 +16,6 @@ pub mod probe;
 mod table;
 
 pub use cache::Catalog;
-pub use functions::{FunctionNature, Functions};
+pub use functions::{FunctionNature, Functions, block_may_commit, block_may_define};
 pub use probe::{Identity, Probed};
 pub use table::{Default, Table};

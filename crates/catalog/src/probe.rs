@@ -147,6 +147,16 @@ const TABLES: &str = r"
        'exclusion', ~bool_or(EXISTS (SELECT FROM ~pg_constraint k WHERE k.conrelid = t.oid AND k.contype = 'x'::~char)),
        'foreign_keys', ~bool_or(EXISTS (SELECT FROM ~pg_constraint k WHERE (k.conrelid = t.oid OR k.confrelid = t.oid) AND k.contype = 'f'::~char)))
       FROM tree JOIN ~pg_class t ON t.oid = tree.oid JOIN ~pg_namespace tn ON tn.oid = t.relnamespace),
+    'trigger_functions', (SELECT ~json_agg(DISTINCT f.proname) FROM ~pg_trigger g JOIN ~pg_proc f ON f.oid = g.tgfoid
+      WHERE NOT g.tgisinternal AND NOT g.tgenabled = 'D'::~char
+       AND g.tgrelid IN (WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION SELECT i.inhrelid FROM ~pg_inherits i, tree WHERE i.inhparent = tree.oid)
+        SELECT oid FROM tree)),
+    'functions', (SELECT ~json_agg(DISTINCT f.proname) FROM ~pg_depend d JOIN ~pg_proc f ON f.oid = d.refobjid
+      WHERE d.refclassid = 'pg_catalog.pg_proc'::~regclass AND NOT ~int8lt(f.oid::~int8, 16384::~int8)
+       AND (d.classid = 'pg_catalog.pg_attrdef'::~regclass AND d.objid IN (SELECT a.oid FROM ~pg_attrdef a WHERE a.adrelid = c.oid)
+        OR d.classid = 'pg_catalog.pg_constraint'::~regclass AND d.objid IN (SELECT k.oid FROM ~pg_constraint k WHERE k.conrelid = c.oid
+         OR k.contypid IN (SELECT a.atttypid FROM ~pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped)
+            AND NOT k.contypid = 0::~oid))),
     'cascade_triggers', EXISTS (WITH RECURSIVE down(oid) AS (SELECT k.conrelid FROM ~pg_constraint k
        WHERE k.confrelid = c.oid AND k.contype = 'f'::~char AND (~btrim(k.confdeltype::~text, 'cnd') = '' OR ~btrim(k.confupdtype::~text, 'cnd') = '')
       UNION SELECT k.conrelid FROM ~pg_constraint k, down WHERE k.confrelid = down.oid AND k.contype = 'f'::~char

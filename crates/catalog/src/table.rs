@@ -43,6 +43,10 @@ pub struct Table {
     pub after_triggers: bool,
     /// A constraint is deferrable: its check may come at commit.
     pub deferrable: bool,
+    /// Names of the functions of its user triggers.
+    pub trigger_functions: Vec<String>,
+    /// Names of functions, not built in, that defaults and constraints call.
+    pub functions: Vec<String>,
     /// A foreign key's cascade reaches a table with user triggers.
     pub cascade_triggers: bool,
     /// What each column gets when it is left out.
@@ -68,6 +72,8 @@ pub(crate) struct RawTable {
     selectable: bool,
     children: i64,
     tree: RawTree,
+    trigger_functions: Option<Vec<String>>,
+    functions: Option<Vec<String>>,
     cascade_triggers: bool,
     parents: Option<Vec<(String, String)>>,
     indexes: Option<Vec<RawIndex>>,
@@ -141,7 +147,11 @@ impl RawColumn {
     fn default(&self) -> Default {
         if !self.generated.is_empty() {
             Default::Generated
-        } else if !self.identity.is_empty() || self.default.as_deref().is_some_and(|d| !is_constant(d)) {
+        // a domain may have a default of its own
+        } else if !self.identity.is_empty()
+            || self.type_kind == "d"
+            || self.default.as_deref().is_some_and(|d| !is_constant(d))
+        {
             Default::Computed
         } else {
             Default::Constant
@@ -243,6 +253,8 @@ impl From<RawTable> for Table {
             before_triggers: raw.tree.before_triggers,
             after_triggers: raw.tree.after_triggers,
             deferrable: raw.tree.deferrable,
+            trigger_functions: raw.trigger_functions.unwrap_or_default(),
+            functions: raw.functions.unwrap_or_default(),
             cascade_triggers: raw.cascade_triggers,
             defaults: columns.iter().map(RawColumn::default).collect(),
         }

@@ -24,4 +24,6 @@ pub struct Ddl {
     pub opaque: Option<&'static str>,
     /// CASCADE: more may be dropped than is named.
     pub cascade: bool,
+    /// RENAME, SET SCHEMA: the first table goes on as the second.
+    pub moves: bool,
 }

@@ -37,7 +37,7 @@ pub use ddl::Ddl;
 pub use error::ParseError;
 pub use fingerprint::fingerprint;
 pub use keyword::{Keyword, first_keyword};
-pub use parse::{depends_on_string_setting, parse};
+pub use parse::{depends_on_string_setting, masked, parse};
 pub use position::Rewrites;
 pub use returning::{Dialect, Image, ReturningForm, Rewrite, column, with_returning};
 pub use statement::{CopyCommand, Discard, FunctionName, Parsed, SetKind, Statement, StatementKind};

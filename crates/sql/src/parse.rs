@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use pg_query::protobuf::{Node, RawStmt};
+use pg_query::protobuf::{Node, RawStmt, ScanToken, Token};
 
 use crate::classify::statement_of;
 use crate::error::ParseError;
@@ -32,6 +32,19 @@ pub fn parse(text: &str) -> Result<Parsed, ParseError> {
 /// Whether the text could be read otherwise with `standard_conforming_strings = off`.
 pub fn depends_on_string_setting(text: &str) -> bool {
     text.contains('\\')
+}
+
+/// A text whose bytes above ASCII aren't UTF-8, for [`parse`]: each of them stands as one ASCII letter, so that places
+/// stay. `None` if one of them is outside of constants and comments, where the letter would make another name.
+pub fn masked(text: &[u8]) -> Option<String> {
+    let copy: String = text.iter().map(|b| if b.is_ascii() { char::from(*b) } else { 'x' }).collect();
+    let place = |at: i32| usize::try_from(at).unwrap_or(usize::MAX);
+    let holds_text = |token: &ScanToken| {
+        matches!(Token::try_from(token.token), Ok(Token::Sconst | Token::Usconst | Token::SqlComment | Token::CComment))
+    };
+    let plain = |token: &ScanToken| text.get(place(token.start)..place(token.end)).is_some_and(<[u8]>::is_ascii);
+    let tokens = pg_query::scan_tokens(&copy).ok()?;
+    tokens.iter().all(|token| holds_text(token) || plain(token)).then_some(copy)
 }
 
 /// One statement's tree and its place.
@@ -90,5 +103,22 @@ fn transaction_words(text: &str) -> Option<Statement> {
         ("ROLLBACK" | "ABORT", None | Some("WORK" | "TRANSACTION")) => StatementKind::Rollback { chain: false },
         _ => return None,
     };
-    Some(Statement { range: start..start + body.len(), kind, functions: Vec::new(), value_functions: false })
+    Some(Statement { kind, ..Statement::bare(start..start + body.len()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masked;
+
+    #[test]
+    fn masks_constants_and_comments_only() {
+        assert_eq!(
+            masked(b"insert into t values ('caf\xe9') -- \xe9").as_deref(),
+            Some("insert into t values ('cafx') -- x")
+        );
+        assert_eq!(masked(b"select 1 /* \xe9 */").as_deref(), Some("select 1 /* x */"));
+        assert_eq!(masked(b"select E'\\'\xe9', $a$\xe9$a$").as_deref(), Some("select E'\\'x', $a$x$a$"));
+        assert_eq!(masked(b"select 1 as \xe9"), None);
+        assert_eq!(masked(b"select 1 as \"\xe9\""), None);
+    }
 }

@@ -41,6 +41,20 @@ impl Rewrites {
         Some((combined, Self { insertions }))
     }
 
+    /// The same insertions into the bytes that [`crate::masked`] stood for; `rewritten` is the masked text with them.
+    pub fn splice(&self, original: &[u8], rewritten: &[u8]) -> Option<Vec<u8>> {
+        let (mut spliced, mut from, mut shift) = (Vec::with_capacity(rewritten.len()), 0, 0);
+        for insertion in &self.insertions {
+            let at = insertion.before + shift;
+            spliced.extend_from_slice(original.get(from..insertion.before)?);
+            spliced.extend_from_slice(rewritten.get(at..at + insertion.length)?);
+            from = insertion.before;
+            shift += insertion.length;
+        }
+        spliced.extend_from_slice(original.get(from..)?);
+        Some(spliced)
+    }
+
     /// The position in the client's text of a position that the server reported in the rewritten one.
     ///
     /// Both count characters from 1. A position inside an insertion becomes the place where it was inserted: the

@@ -23,6 +23,8 @@ pub struct Statement {
     /// Operators, casts, input functions, `t.f` in place of `f(t)` and what the catalog adds (defaults, views, triggers)
     /// aren't visible in the text and aren't here.
     pub functions: Vec<FunctionName>,
+    /// Every relation that it names, without the schema: it may be a view that calls functions.
+    pub relations: Vec<String>,
     /// It uses `CURRENT_TIMESTAMP`, `CURRENT_USER` or another of the value functions that are grammar and not calls.
     pub value_functions: bool,
 }
@@ -259,6 +261,11 @@ pub enum Discard {
 }
 
 impl Statement {
+    /// A statement of which nothing is known but its place.
+    pub(crate) fn bare(range: Range<usize>) -> Self {
+        Self { range, kind: StatementKind::Other, functions: Vec::new(), relations: Vec::new(), value_functions: false }
+    }
+
     /// Tables that the statement's own text writes rows of: the targets of DML anywhere in it, COPY FROM, TRUNCATE,
     /// SELECT INTO; also inside EXPLAIN ANALYZE. Not what DDL changes, and not what PREPARE will write later.
     pub fn written(&self) -> Vec<&RelationName> {

@@ -260,6 +260,13 @@ impl Mirror {
                 tables.insert(None);
             }
             suspects.extend(tables.into_iter().map(|table| Suspect { table, reason: reason.to_owned() }));
+            if suspects.is_empty() {
+                tracing::warn!(
+                    sequence = lost.sequence,
+                    reason,
+                    "a lost transaction had written nothing that is known of"
+                );
+            }
             order = None;
             intent_changes.clear();
             changes.clear();

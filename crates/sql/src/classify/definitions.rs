@@ -2,15 +2,15 @@
 
 use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::{
-    AlterTableStmt, CreateTableAsStmt, DropBehavior, DropStmt, GrantStmt, GrantTargetType, Node, ObjectType,
-    RefreshMatViewStmt, RenameStmt,
+    AlterSubscriptionType, AlterTableStmt, CreateTableAsStmt, DropBehavior, DropStmt, GrantStmt, GrantTargetType, Node,
+    ObjectType, RefreshMatViewStmt, RenameStmt,
 };
 
 use super::commands::is_on;
 use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
 use super::tables::alteration;
 use crate::ddl::Ddl;
-use crate::nodes::{not_empty, relation, relations};
+use crate::nodes::{kind, not_empty, relation, relations};
 use crate::summary::Summary;
 use crate::write::RelationName;
 
@@ -36,6 +36,7 @@ fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
         rewrites: false,
         opaque: None,
         cascade: false,
+        moves: false,
     }
 }
 
@@ -47,7 +48,7 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         Kind::CreateStmt(_) => ddl("CREATE TABLE", all()),
         Kind::CreateForeignTableStmt(_) => ddl("CREATE FOREIGN TABLE", all()),
         Kind::AlterTableStmt(alter) => alter_table(alter, summary),
-        Kind::CreateTableAsStmt(create) => create_as(create),
+        Kind::CreateTableAsStmt(create) => create_as(create, summary),
         Kind::RefreshMatViewStmt(refresh) => refreshed(refresh),
         Kind::IndexStmt(index) => Ddl {
             concurrently: index.concurrent,
@@ -93,18 +94,24 @@ fn alter_table(alter: &AlterTableStmt, summary: &Summary) -> Ddl {
     }
 }
 
-fn create_as(create: &CreateTableAsStmt) -> Ddl {
+fn create_as(create: &CreateTableAsStmt, summary: &Summary) -> Ddl {
     let into = create.into.as_ref();
     let filled = !into.is_some_and(|into| into.skip_data);
     let view = object_type(create.objtype) == ObjectType::ObjectMatview;
-    let tables = into.and_then(|into| into.rel.as_ref()).map(relation).into_iter().collect();
+    let made = into.and_then(|into| into.rel.as_ref()).map(relation);
+    let executed = matches!(create.query.as_deref().and_then(kind), Some(Kind::ExecuteStmt(_)));
+    let writes = !summary.nested_writes.is_empty() || executed;
     Ddl {
+        opaque: writes.then_some("its query may write"),
         computes_values: match (filled, view) {
             (false, _) => None,
             (true, true) => Some("CREATE MATERIALIZED VIEW stores what its query gives"),
             (true, false) => Some("CREATE TABLE AS stores what its query gives"),
         },
-        ..ddl(if view { "CREATE MATERIALIZED VIEW" } else { "CREATE TABLE AS" }, tables)
+        ..ddl(
+            if view { "CREATE MATERIALIZED VIEW" } else { "CREATE TABLE AS" },
+            made.into_iter().chain(summary.nested_writes.iter().cloned()).collect(),
+        )
     }
 }
 
@@ -125,10 +132,11 @@ fn of_any_kind(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         Kind::AlterObjectSchemaStmt(alter) => {
             let object = object_type(alter.object_type);
             let mut tables = named(object, &alter.relation, &alter.object);
-            if let Some(moved) = tables.first().cloned() {
-                tables.push(RelationName { schema: not_empty(&alter.newschema), ..moved });
+            let moves = tables.first().cloned();
+            if let Some(moved) = &moves {
+                tables.push(RelationName { schema: not_empty(&alter.newschema), ..moved.clone() });
             }
-            about("ALTER", object, tables)
+            Ddl { moves: moves.is_some(), ..about("ALTER", object, tables) }
         }
         Kind::AlterOwnerStmt(alter) => {
             let object = object_type(alter.object_type);
@@ -196,11 +204,13 @@ fn renamed(rename: &RenameStmt, summary: &Summary) -> Ddl {
     if !matches!(object, ObjectType::ObjectIndex | ObjectType::ObjectSequence) {
         tables.extend(summary.relations.iter().cloned());
     }
+    let mut moves = false;
     if let (true, Some(old)) = (is_table_like(object), tables.first().cloned()) {
         tables.push(RelationName { name: rename.newname.clone(), ..old });
+        moves = true;
     }
     let tag_object = if object == ObjectType::ObjectColumn { holder } else { object };
-    about("ALTER", tag_object, tables)
+    Ddl { moves, ..about("ALTER", tag_object, tables) }
 }
 
 fn granted(grant: &GrantStmt) -> Ddl {
@@ -247,7 +257,17 @@ fn of_what_may_not_run_twice(statement: &Kind) -> Option<Ddl> {
                 || is_on(&create.options, "create_slot");
             ("CREATE SUBSCRIPTION", SUBSCRIPTION, !makes_slot)
         }
-        Kind::AlterSubscriptionStmt(_) => ("ALTER SUBSCRIPTION", SUBSCRIPTION, true),
+        Kind::AlterSubscriptionStmt(alter) => {
+            // REFRESH can't run in a block, nor can what refreshes by itself
+            let refreshes = !matches!(
+                AlterSubscriptionType::try_from(alter.kind),
+                Ok(AlterSubscriptionType::AlterSubscriptionOptions
+                    | AlterSubscriptionType::AlterSubscriptionConnection
+                    | AlterSubscriptionType::AlterSubscriptionEnabled
+                    | AlterSubscriptionType::AlterSubscriptionSkip)
+            );
+            ("ALTER SUBSCRIPTION", SUBSCRIPTION, !refreshes)
+        }
         Kind::DropSubscriptionStmt(_) => ("DROP SUBSCRIPTION", SUBSCRIPTION, false),
         Kind::ImportForeignSchemaStmt(_) => {
             ("IMPORT FOREIGN SCHEMA", "what it defines depends on the remote server at that moment", true)

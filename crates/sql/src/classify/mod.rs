@@ -20,7 +20,8 @@ use crate::summary::Summary;
 pub(crate) fn statement_of(node: &Node, range: Range<usize>) -> Statement {
     let summary = Summary::of(node);
     let what = kind(node).map_or(StatementKind::Other, |statement| kind_of(statement, &summary, &range));
-    Statement { range, kind: what, functions: summary.functions, value_functions: summary.value_functions }
+    let relations = summary.relations.into_iter().map(|relation| relation.name).collect();
+    Statement { range, kind: what, functions: summary.functions, relations, value_functions: summary.value_functions }
 }
 
 fn kind_of(statement: &Kind, summary: &Summary, range: &Range<usize>) -> StatementKind {
@@ -58,11 +59,6 @@ fn kind_of(statement: &Kind, summary: &Summary, range: &Range<usize>) -> Stateme
 fn inner(node: &Option<Box<Node>>, range: &Range<usize>) -> Statement {
     match node {
         Some(node) => statement_of(node, range.clone()),
-        None => Statement {
-            range: range.clone(),
-            kind: StatementKind::Other,
-            functions: Vec::new(),
-            value_functions: false,
-        },
+        None => Statement::bare(range.clone()),
     }
 }
