@@ -41,8 +41,10 @@ impl Lane {
         let connected = match self.primary.connected.take().filter(|c| !c.client.is_closed()) {
             Some(connected) => connected,
             None => {
-                let made = connect(&*self.dial, &self.config.primary, self.config.connect_timeout, "primary").await?;
-                made.client.batch_execute(SETTINGS).await?;
+                let within = self.config.connect_timeout;
+                let made = connect(&*self.dial, &self.config.primary, within, "primary").await?;
+                let settled = tokio::time::timeout(within, made.client.batch_execute(SETTINGS)).await;
+                settled.map_err(|_| Error::Timeout("primary"))??;
                 made
             }
         };
