@@ -5,10 +5,10 @@ use pgshadow_apply::{Entry, OrderBook};
 use pgshadow_capture::{Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
-use pgshadow_mirror_log::{Log, Options, RealDisk, Recovery};
+use pgshadow_mirror_log::{Log, Options, RealDisk, Record, Recovery};
 use pgshadow_model::{
     Backend, Change, Column, ColumnType, DdlStatement, Epoch, Intent, Lsn, Operation, Order, QualifiedName, Relation,
-    RelationKind, RowImage, Sequence, SessionSettings, Shape, Xid,
+    RelationKind, RowImage, Sequence, SessionSettings, Shape, Suspect, Xid,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -239,4 +239,23 @@ async fn what_another_source_committed_is_left_out() {
     mirror.close();
     drop(mirror);
     assert_eq!(take(&restart("two").0).len(), 1, "its own are there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspect_table_that_only_the_log_knows_of_is_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let suspect = |table: &str| Suspect { table: Some(QualifiedName::new("public", table)), reason: "DO block".into() };
+    let (mirror, recovery) = open(directory.path(), 1);
+    restore(&mirror, recovery, None).unwrap();
+    mirror.append_synced(&Record::Suspects(vec![suspect("a")])).unwrap();
+    drop(mirror);
+    let (mirror, recovery) = open(directory.path(), 1);
+    restore(&mirror, recovery, None).unwrap();
+    assert_eq!(suspects(&mirror), ["a"], "by the log");
+    let held = mirror.unwritten.lock().unwrap();
+    assert!(!mirror.suspects_are_written(), "one is about to be written to the log");
+    drop(held);
+    mirror.unwritten.lock().unwrap().push(suspect("b"));
+    assert!(mirror.suspects_are_written(), "the store takes it now");
+    assert_eq!(suspects(&mirror), ["a", "b"]);
 }
