@@ -226,10 +226,13 @@ async fn a_transaction_saved_by_rollback_to_in_a_pipeline() {
                 client.batch_execute("UPDATE other SET v = v + 1 WHERE id = 1"),
                 client.batch_execute("COMMIT"),
             );
-            (back?, more?, end?);
+            back?;
+            more?;
+            end?;
             client.batch_execute("BEGIN; SAVEPOINT s; UPDATE other SET v = -1 WHERE id = 2").await?;
             let (back, end) = tokio::join!(client.batch_execute("ROLLBACK TO s"), client.batch_execute("COMMIT"));
-            (back?, end?);
+            back?;
+            end?;
         }
         Ok::<_, tokio_postgres::Error>(())
     };

@@ -217,12 +217,17 @@ impl<J: Journal> Session<J> {
     pub(crate) fn turn_pages(&mut self, out: &mut Output) {
         while let Some(Expected::Page { portal, limit }) = self.pending.front() {
             let most = usize::try_from(*limit).ok().filter(|l| *l > 0).unwrap_or(usize::MAX);
-            let page = self.pages.get_mut(portal);
+            let portal = portal.clone();
             self.pending.pop_front();
-            let Some(page) = page else { continue };
+            let Some(page) = self.pages.get_mut(&portal) else {
+                // its rows never came: the Execute before this one failed
+                out.client(edit::no_such_portal(&portal));
+                continue;
+            };
             let rows = page.rows.len().min(most);
             page.rows.drain(..rows).for_each(|row| out.client(row));
-            out.client(if rows == most { edit::portal_suspended() } else { page.complete.clone() });
+            // as the server does it: "suspended" also where the limit was met exactly, and the rows of this turn are counted
+            out.client(if rows == most { edit::portal_suspended() } else { edit::with_rows(&page.complete, rows) });
         }
     }
 
@@ -476,6 +481,9 @@ impl<J: Journal> Session<J> {
         };
         let skipped = self.skip(first);
         self.fail_front(&skipped);
+        // whatever portals there are can't be run in a failed transaction: the server says so
+        self.pages.clear();
+        self.portals.values_mut().for_each(|portal| portal.paged = false);
         match own {
             Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
             // what the client's own text would meet as well
@@ -642,6 +650,7 @@ impl<J: Journal> Session<J> {
         }
         if forward {
             out.client(frame.bytes);
+            self.turn_pages(out);
         }
         if self.pending.is_empty() && matches!(self.hold, Hold::Ready) {
             self.hold = Hold::Free;

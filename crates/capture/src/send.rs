@@ -716,6 +716,10 @@ impl<J: Journal> Session<J> {
         let purpose = if copy_begins { SyncPurpose::AheadOfCopy } else { SyncPurpose::Client };
         self.pending.push_back(Expected::Sync { ends_unit, purpose });
         self.syncs_sent += 1;
+        if !self.block {
+            // the transaction ends, and its portals with it
+            self.portals.clear();
+        }
         if self.batch_control && !copy_begins {
             self.hold = Hold::Ready;
         }

@@ -59,6 +59,24 @@ pub fn portal_suspended() -> Bytes {
     Bytes::from_static(b"s\0\0\0\x04")
 }
 
+/// A CommandComplete with another number of rows; unchanged where its tag has none.
+#[must_use]
+pub fn with_rows(complete: &Bytes, rows: usize) -> Bytes {
+    let tag = complete.get(5..).and_then(|body| body.strip_suffix(b"\0")).and_then(|tag| std::str::from_utf8(tag).ok());
+    let Some((words, _)) = tag.and_then(|tag| tag.rsplit_once(' ')) else { return complete.clone() };
+    let tag = format!("{words} {rows}\0");
+    let mut out = rebuilt(backend::COMMAND_COMPLETE, tag.len());
+    out.put_slice(tag.as_bytes());
+    out.freeze()
+}
+
+/// The server's answer to Execute of a portal that there isn't.
+#[must_use]
+pub fn no_such_portal(name: &[u8]) -> Bytes {
+    let message = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+    crate::error::error("34000", &message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

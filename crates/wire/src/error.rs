@@ -6,9 +6,19 @@ use pgwire::messages::response::ErrorResponse;
 /// A FATAL ErrorResponse with SQLSTATE, message and hint.
 #[must_use]
 pub fn fatal(sqlstate: &str, message: &str, hint: &str) -> Bytes {
+    report("FATAL", sqlstate, message, hint)
+}
+
+/// An ERROR with SQLSTATE and message.
+#[must_use]
+pub fn error(sqlstate: &str, message: &str) -> Bytes {
+    report("ERROR", sqlstate, message, "")
+}
+
+fn report(severity: &str, sqlstate: &str, message: &str, hint: &str) -> Bytes {
     let mut fields = vec![
-        (b'S', "FATAL".to_owned()),
-        (b'V', "FATAL".to_owned()),
+        (b'S', severity.to_owned()),
+        (b'V', severity.to_owned()),
         (b'C', sqlstate.to_owned()),
         (b'M', message.to_owned()),
     ];
