@@ -223,7 +223,10 @@ impl Lane {
         self.passed_at = Instant::now();
         let position = self.book.applied_position();
         if position.below > self.below {
-            session.write_position(&self.config.stream, &position).await?;
+            if let Err(error) = session.write_position(&self.config.stream, &position).await {
+                // a shadow that is read-only for a while has nothing to do anyway
+                return self.after(session, error).await.map(|_| ());
+            }
             self.below = position.below;
             self.log.applied(position.below);
         }

@@ -1,8 +1,8 @@
 //! Joins the rooms: log, book, catalog, relay, applier, windows.
 //!
 //! A session writes intents and outcomes through [`mirror::Mirror`]; the mirror keeps them in the log and in the
-//! applier's book. [`control`] watches the primary on a connection of its own, [`settle`] looks up transactions whose
-//! outcome no session saw, and [`windows`] shows it all.
+//! applier's book. [`recovery`] reads what the last process left there. [`control`] watches the primary on a connection of
+//! its own, [`settle`] looks up transactions whose outcome no session saw, and [`windows`] shows it all.
 mod control;
 mod error;
 mod mirror;
