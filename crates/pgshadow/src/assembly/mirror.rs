@@ -1,5 +1,6 @@
 //! Where sessions write down what they do: the log, and the applier's book behind it.
 use super::recovery::Recovered;
+use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
 use dashmap::DashMap;
 use pgshadow_apply::{Entry, LogError, LogExtent, OrderBook, Payload};
@@ -61,7 +62,7 @@ pub(super) struct Mirror {
     /// Whether the stop is written down.
     stop_marked: Mutex<bool>,
     /// Suspect tables that the log has and the store doesn't.
-    pub unwritten: Mutex<Vec<Suspect>>,
+    pub unwritten: Unwritten,
 }
 
 impl Mirror {
@@ -91,7 +92,7 @@ impl Mirror {
             extent: OnceLock::new(),
             stopped: AtomicBool::new(false),
             stop_marked: Mutex::new(false),
-            unwritten: Mutex::default(),
+            unwritten: Unwritten::default(),
         }
     }
 
@@ -147,10 +148,17 @@ impl Mirror {
         }
     }
 
-    /// Appends, and waits until it is on disk.
+    /// Appends, and waits until it is on disk; but not for room in the log, which whoever makes it may be waiting for this.
     pub fn append_synced(&self, record: &Record) -> Result<(), AppendError> {
-        let at = self.append(record)?;
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.log.synced(at)))
+        tokio::task::block_in_place(|| {
+            let at = loop {
+                match self.log.append(record) {
+                    Err(AppendError::Busy) => std::thread::sleep(Duration::from_millis(1)),
+                    result => break result?,
+                }
+            };
+            tokio::runtime::Handle::current().block_on(self.log.synced(at))
+        })
     }
 
     /// Appends an outcome and enters it in the book.
@@ -450,8 +458,6 @@ impl pgshadow_apply::Log for Mirror {
 
     fn applied(&self, below: Sequence) {
         self.outcomes.retain(|sequence, _| *sequence >= below);
-        if self.suspects_are_written() {
-            self.log.trim(below);
-        }
+        self.log.trim(self.trimmable(below));
     }
 }

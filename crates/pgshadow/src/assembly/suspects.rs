@@ -1,10 +1,33 @@
 //! Suspect tables, written down so that no failure of the store loses one.
 use super::mirror::Mirror;
 use pgshadow_divergence::Error;
-use pgshadow_mirror_log::Record;
-use pgshadow_model::{QualifiedName, Suspect};
+use pgshadow_mirror_log::{AppendError, Record};
+use pgshadow_model::{QualifiedName, Sequence, Suspect};
 use pgshadow_telemetry::Counter;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Suspect tables that the store doesn't take.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    /// Held while one is written down, so that who asks for the same one waits for it.
+    keeping: Mutex<()>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    list: Vec<Suspect>,
+    /// Records from here on name them all.
+    from: Sequence,
+    /// The record that names them all again, until it is on disk.
+    renewed: Option<Sequence>,
+}
+
+impl Unwritten {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Mirror {
     /// As [`Mirror::keep_suspect`]; where that fails mirroring has stopped at least.
@@ -23,18 +46,17 @@ impl Mirror {
         if known.as_ref() == Some(&suspect.reason) {
             return Ok(());
         }
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        if unwritten.contains(suspect) {
+        let _one_at_a_time = self.unwritten.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.unwritten.lock().list.contains(suspect) {
             return Ok(());
         }
         let Err(error) = self.write_suspect(suspect) else { return Ok(()) };
         tracing::error!(%error, reason = suspect.reason, "the store doesn't take a suspect table: the log has to");
-        match self.append_synced(&Record::Suspects(vec![suspect.clone()])) {
-            Ok(()) => unwritten.push(suspect.clone()),
-            Err(refused) if self.stop(&format!("{}; {error}; {refused}", suspect.reason)) => {}
-            Err(_) => return Err(error),
+        match self.keep_in_log(suspect) {
+            Ok(()) => Ok(()),
+            Err(refused) if self.stop(&format!("{}; {error}; {refused}", suspect.reason)) => Ok(()),
+            Err(_) => Err(error),
         }
-        Ok(())
     }
 
     fn write_suspect(&self, suspect: &Suspect) -> Result<(), Error> {
@@ -44,12 +66,37 @@ impl Mirror {
         Ok(())
     }
 
-    /// Whether the log may be trimmed: not while it alone knows of a suspect table.
-    pub fn suspects_are_written(&self) -> bool {
-        // whoever holds it writes one at present, perhaps to a log that is full until it is trimmed: the next time will do
-        let Ok(mut unwritten) = self.unwritten.try_lock() else { return false };
-        unwritten.retain(|suspect| self.write_suspect(suspect).is_err());
-        unwritten.is_empty()
+    pub fn keep_in_log(&self, suspect: &Suspect) -> Result<(), AppendError> {
+        {
+            let mut held = self.unwritten.lock();
+            if held.list.is_empty() {
+                held.from = self.log.position();
+            }
+            held.list.push(suspect.clone());
+        }
+        let written = self.append_synced(&Record::Suspects(vec![suspect.clone()]));
+        if written.is_err() {
+            self.unwritten.lock().list.retain(|s| s != suspect);
+        }
+        written
+    }
+
+    /// How far the log may be trimmed: what it alone knows of is appended again before it goes.
+    pub fn trimmable(&self, below: Sequence) -> Sequence {
+        let mut held = self.unwritten.lock();
+        held.list.retain(|suspect| self.write_suspect(suspect).is_err());
+        if held.list.is_empty() {
+            held.renewed = None;
+            return below;
+        }
+        if let Some(at) = held.renewed.filter(|at| *at <= self.log.status().synced_sequence) {
+            (held.from, held.renewed) = (at, None);
+        }
+        if below > held.from && held.renewed.is_none() {
+            // refused for the moment, it is tried again the next time
+            held.renewed = self.log.append(Record::Suspects(held.list.clone())).ok();
+        }
+        below.min(held.from)
     }
 }
 

@@ -5,7 +5,7 @@ use pgshadow_apply::{Entry, OrderBook};
 use pgshadow_capture::{Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
-use pgshadow_mirror_log::{Log, Options, RealDisk, Record, Recovery};
+use pgshadow_mirror_log::{Log, Options, RealDisk, Recovery};
 use pgshadow_model::{
     Backend, Change, Column, ColumnType, DdlStatement, Epoch, Intent, Lsn, Operation, Order, QualifiedName, Relation,
     RelationKind, RowImage, Sequence, SessionSettings, Shape, Suspect, Xid,
@@ -247,15 +247,13 @@ async fn a_suspect_table_that_only_the_log_knows_of_is_not_forgotten() {
     let suspect = |table: &str| Suspect { table: Some(QualifiedName::new("public", table)), reason: "DO block".into() };
     let (mirror, recovery) = open(directory.path(), 1);
     restore(&mirror, recovery, None).unwrap();
-    mirror.append_synced(&Record::Suspects(vec![suspect("a")])).unwrap();
+    mirror.keep_in_log(&suspect("a")).unwrap();
     drop(mirror);
     let (mirror, recovery) = open(directory.path(), 1);
     restore(&mirror, recovery, None).unwrap();
     assert_eq!(suspects(&mirror), ["a"], "by the log");
-    let held = mirror.unwritten.lock().unwrap();
-    assert!(!mirror.suspects_are_written(), "one is about to be written to the log");
-    drop(held);
-    mirror.unwritten.lock().unwrap().push(suspect("b"));
-    assert!(mirror.suspects_are_written(), "the store takes it now");
+    mirror.keep_in_log(&suspect("b")).unwrap();
+    assert_eq!(suspects(&mirror), ["a"]);
+    assert_eq!(mirror.trimmable(100), 100, "the store takes it now");
     assert_eq!(suspects(&mirror), ["a", "b"]);
 }
