@@ -1,6 +1,6 @@
 //! Each kind of statement, through pgshadow from the older to the newest server: afterwards both databases are equal,
 //! and nothing was noticed, mended or declared suspect.
-use integration_tests::scene::Scene;
+use integration_tests::scene::{Scene, servers};
 
 #[track_caller]
 fn exact(schema: &str, script: &str) {
@@ -236,4 +236,29 @@ fn sql_prepare_and_execute() {
         BEGIN; EXECUTE up(3, 300); ROLLBACK; BEGIN; EXECUTE up(4, 400); COMMIT; DEALLOCATE up;
         PREPARE up AS DELETE FROM t WHERE id = $1; EXECUTE up(5); DEALLOCATE ALL;",
     );
+}
+
+#[test]
+fn what_pgbench_makes_of_an_empty_database() {
+    let scene = Scene::of("");
+    let app = scene.app();
+    let pgbench = servers()[1].installation().bindir.join("pgbench");
+    let mut command = std::process::Command::new(pgbench);
+    command.args([
+        "-i",
+        "-s",
+        "1",
+        "-q",
+        "-h",
+        "127.0.0.1",
+        "-U",
+        &app.user,
+        "-p",
+        &app.port.to_string(),
+        &app.database,
+    ]);
+    let finished = command.env("PGPASSWORD", &app.password).output().expect("pgbench runs");
+    assert!(finished.status.success(), "{finished:?}");
+    assert_eq!(scene.source.psql("SELECT count(*) FROM pgbench_accounts"), "100000");
+    scene.expect_exact();
 }

@@ -468,8 +468,14 @@ impl Context<'_> {
         match reason {
             Some(reason) => self.opaque(statement, Class::Copy, reason),
             None => {
-                let sql = self.text.get(statement.range.clone()).unwrap_or_default().to_owned();
-                Step { effect: Effect::Copy { table, sql }, ..Step::none(Class::Copy) }
+                let text = self.text.get(statement.range.clone()).unwrap_or_default();
+                match without_freeze(&table, copy) {
+                    Ok(sql) => {
+                        let sql = sql.unwrap_or_else(|| text.to_owned());
+                        Step { effect: Effect::Copy { table, sql }, ..Step::none(Class::Copy) }
+                    }
+                    Err(reason) => self.opaque(statement, Class::Copy, reason),
+                }
             }
         }
     }
@@ -563,6 +569,27 @@ impl Context<'_> {
         let effect = Effect::Ddl { sql, suspects, tables, moves: ddl.moves };
         Step { effect, hidden_writes: watched, ..step }
     }
+}
+
+/// The COPY to repeat where the client's says FREEZE: on the shadow the table was not made or emptied in the same
+/// subtransaction, which FREEZE asks for. `None`: the client's own text.
+fn without_freeze(table: &Table, copy: &CopyCommand) -> Result<Option<String>, &'static str> {
+    const PLAIN: &[&str] = &["format", "delimiter", "null", "header", "quote", "escape", "encoding"];
+    if !copy.options.iter().any(|(name, _)| name == "freeze") {
+        return Ok(None);
+    }
+    let mut options = Vec::new();
+    for (name, value) in copy.options.iter().filter(|(name, _)| name != "freeze") {
+        if !PLAIN.contains(&name.as_str()) {
+            return Err("COPY with FREEZE and further options isn't repeated");
+        }
+        let value = value.as_ref().map(|v| format!(" '{}'", v.replace('\'', "''"))).unwrap_or_default();
+        options.push(format!("{name}{value}"));
+    }
+    let columns: Vec<String> = copy.columns.iter().map(|c| format!("\"{}\"", c.replace('"', "\"\""))).collect();
+    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    let options = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
+    Ok(Some(format!("COPY {}{columns} FROM STDIN{options}", table.relation.name.sql())))
 }
 
 fn suspect(table: &Table, reason: &str) -> Suspect {
