@@ -732,7 +732,9 @@ impl<J: Journal> Session<J> {
             // no transaction id was given: nothing was written (DROP TABLE IF EXISTS of what isn't there)
             unit.changes.truncate(unit.intent_changes);
         }
-        if committed && unit.changes.len() > unit.intent_changes.min(unit.changes.len()) && self.order(&unit).is_none()
+        if committed
+            && unit.changes.len() > unit.intent_changes.min(unit.changes.len())
+            && Self::order(&unit, unit.epoch).is_none()
         {
             unit.give_up("its place in the order of transactions isn't known");
         }
@@ -746,7 +748,7 @@ impl<J: Journal> Session<J> {
             Counter::TransactionsRolledBack.add(1);
             return self.shared.journal.settle(aborted(sequence));
         }
-        let order = self.order(&unit);
+        let order = Self::order(&unit, self.shared.journal.epoch());
         let suspects = unit.all_suspects();
         let mut intent_changes = std::mem::take(&mut unit.changes);
         let changes = intent_changes.split_off(unit.intent_changes.min(intent_changes.len()));

@@ -5,7 +5,7 @@ use crate::shape::Shaped;
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_catalog::{Catalog, Identity, Probed, Table, probe};
-use pgshadow_model::{Backend, Order, QualifiedName, RowImage, Sequence, SessionSettings, Suspect};
+use pgshadow_model::{Backend, Epoch, Order, QualifiedName, RowImage, Sequence, SessionSettings, Suspect};
 use pgshadow_wire::{Frame, backend, frontend};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -388,7 +388,7 @@ impl<J: Journal> Session<J> {
             self.shared.journal.lost(Unsettled {
                 sequence,
                 epoch: unit.epoch,
-                order: self.order(&unit),
+                order: Self::order(&unit, unit.epoch),
                 barrier: unit.barrier,
                 backend: self.backend.clone(),
                 intent_changes,
@@ -401,8 +401,9 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    pub(crate) fn order(&self, unit: &Unit) -> Option<Order> {
-        Some(Order { epoch: unit.epoch, token: unit.token?, xid: unit.xid? })
+    /// Its place in a life of the primary: that in which its outcome is seen, else that in which it began.
+    pub(crate) fn order(unit: &Unit, epoch: Epoch) -> Option<Order> {
+        Some(Order { epoch, token: unit.token?, xid: unit.xid? })
     }
 
     /// The unit that what is sent now belongs to.

@@ -133,6 +133,7 @@ const TABLES: &str = r"
     'row_security', ~row_security_active(c.oid),
     'selectable', NOT EXISTS (SELECT FROM ~pg_attribute a WHERE a.attrelid = c.oid AND ~int2gt(a.attnum, 0::~int2)
       AND NOT a.attisdropped AND NOT ~has_column_privilege(c.oid, a.attnum, 'SELECT')),
+    'inherits', c.relispartition OR EXISTS (SELECT FROM ~pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid),
     'children', (SELECT ~count(*) FROM ~pg_inherits i WHERE i.inhparent = c.oid),
     'tree', (WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION SELECT i.inhrelid FROM ~pg_inherits i, tree WHERE i.inhparent = tree.oid)
       SELECT ~json_build_object(

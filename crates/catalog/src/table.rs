@@ -70,6 +70,7 @@ pub(crate) struct RawTable {
     persistence: String,
     row_security: bool,
     selectable: bool,
+    inherits: bool,
     children: i64,
     tree: RawTree,
     trigger_functions: Option<Vec<String>>,
@@ -190,6 +191,8 @@ impl From<RawTable> for Table {
                 .collect()
         };
         let (mut key, mut unique_keys, mut coarse) = (None, Vec::new(), raw.tree.exclusion || raw.tree.foreign_keys);
+        // its rows can be written under another table's name
+        coarse |= raw.inherits;
         for index in raw.indexes.unwrap_or_default() {
             let numbers = index.columns.get(..index.key_columns).unwrap_or_default();
             let Some(place) = positions(numbers).filter(|_| index.plain) else {
