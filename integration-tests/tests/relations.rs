@@ -31,6 +31,22 @@ fn foreign_keys_cascade_and_set_null() {
 }
 
 #[test]
+fn a_table_that_refers_to_itself() {
+    for action in ["CASCADE", "SET NULL", "NO ACTION"] {
+        exact(
+            &format!(
+                "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE {action}, v int);
+                INSERT INTO tree SELECT g, nullif(g / 2, 0), g FROM generate_series(1, 31) g;"
+            ),
+            "INSERT INTO tree VALUES (102, 101, 0), (101, 100, 0), (100, 31, 0), (103, 103, 0);
+            UPDATE tree SET up = 102 WHERE id IN (16, 17, 18); UPDATE tree SET up = id, v = -1 WHERE id IN (30, 29);
+            DELETE FROM tree WHERE id >= 100 OR id IN (16, 17, 18, 31, 8); DELETE FROM tree WHERE id IN (30, 29);
+            BEGIN; DELETE FROM tree WHERE id > 15; INSERT INTO tree VALUES (201, 200, 1), (200, 1, 1); COMMIT;",
+        );
+    }
+}
+
+#[test]
 fn a_foreign_key_violation_reaches_the_client_and_nobody_else() {
     let scene = Scene::of(
         "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int NOT NULL REFERENCES a);

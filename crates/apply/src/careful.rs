@@ -4,14 +4,14 @@
 use crate::batch::{BEGIN, role};
 use crate::failure::{Class, classify, is_stale, shadow_error};
 use crate::heal::Target;
-use crate::lane::{Lane, Loaded};
+use crate::lane::{Lane, Loaded, refers_to_itself};
 use crate::report::{Evidence, Report, Reports};
 use crate::rows::{Planned, row_report, run};
 use crate::session::Session;
 use crate::{Error, plan};
 use futures::TryStreamExt;
 use pgshadow_compare::ShadowError;
-use pgshadow_model::{Change, QualifiedName, RowImage};
+use pgshadow_model::{Change, Operation, QualifiedName, RowImage};
 use std::time::Duration;
 
 /// Attempts at an entry whose statement can't get its locks, before it is a finding: the lane must go on.
@@ -74,13 +74,19 @@ impl Lane {
         }
         self.run_outside(session, entry, &mut reports).await?;
         session.client().batch_execute(BEGIN).await?;
+        let mut later = Vec::new();
         for (n, change) in (0..).zip(entry.changes.iter()) {
             let leave_out = refused.iter().find(|r| r.leaves_out(change));
             match change {
                 Change::Ddl(ddl) if !ddl.in_transaction => {}
                 Change::Row(image) => match leave_out {
                     Some(why) => self.leave_out(session, (entry, n), image, why, &mut reports).await?,
-                    None => self.careful_row(session, (entry, n), image, &mut reports).await?,
+                    None => {
+                        let may_wait = refers_to_itself(&image.relation);
+                        if !self.careful_row(session, (entry, n), image, may_wait, &mut reports).await? {
+                            later.push((n, image));
+                        }
+                    }
                 },
                 other => match leave_out {
                     Some(why) => self.report_statement(session, (entry, n), other, &why.error, &mut reports).await?,
@@ -88,6 +94,7 @@ impl Lane {
                 },
             }
         }
+        self.write_later(session, entry, later, &mut reports).await?;
         if let Some(refusal) = check_deferred(session).await? {
             // A table that was left out already, or that the entry has no rows of: then all of the entry is left out.
             let known = |t: &QualifiedName| refused.iter().any(|r| r.table.as_ref() == Some(t));
@@ -96,6 +103,29 @@ impl Lane {
         }
         self.finish(session, std::slice::from_ref(entry), reports).await?;
         Ok(None)
+    }
+
+    /// Rows that others of the same table stood in the way of, or were missing for: again, as long as one of them goes.
+    async fn write_later(
+        &mut self,
+        session: &mut Session,
+        entry: &Loaded,
+        mut later: Vec<(u32, &RowImage)>,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        let mut may_wait = true;
+        while !later.is_empty() {
+            let before = later.len();
+            let mut left = Vec::new();
+            for (n, image) in later {
+                if !self.careful_row(session, (entry, n), image, may_wait, reports).await? {
+                    left.push((n, image));
+                }
+            }
+            may_wait = left.len() < before;
+            later = left;
+        }
+        Ok(())
     }
 
     /// The first row of a refused table gives the finding, all of them are read again.
@@ -122,13 +152,15 @@ impl Lane {
             || reports.speak_of(image)
     }
 
+    /// False if it may be written once other rows of its table are (`may_wait`).
     async fn careful_row(
         &mut self,
         session: &mut Session,
         place: (&Loaded, u32),
         image: &RowImage,
+        may_wait: bool,
         reports: &mut Reports,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         session.client().batch_execute("SAVEPOINT change").await?;
         let mut outcome = self.try_row(session, place, image, reports).await;
         if outcome.as_ref().is_err_and(is_stale) {
@@ -139,14 +171,17 @@ impl Lane {
         match outcome {
             Ok(()) => {
                 session.client().batch_execute("RELEASE SAVEPOINT change").await?;
-                return Ok(());
+                return Ok(true);
             }
             Err(e) if classify(&e) != Class::Row => return Err(e),
             Err(e) => {
                 session.client().batch_execute("ROLLBACK TO SAVEPOINT change; RELEASE SAVEPOINT change").await?;
+                if may_wait && shadow_error(&e).sqlstate == "23503" {
+                    return Ok(false);
+                }
                 if self.is_known(image, reports) {
                     self.tolerated += 1;
-                    return Ok(());
+                    return Ok(true);
                 }
                 let report = self.report_error(session, place, image, shadow_error(&e)).await?;
                 if let Some(mut report) = report {
@@ -155,7 +190,7 @@ impl Lane {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn try_row(
@@ -190,7 +225,9 @@ impl Lane {
         if hit.fits() {
             return Ok(());
         }
-        if row.tolerant {
+        // a cascade from another row of the same statement has got there first
+        let cascaded = image.operation == Operation::Delete && refers_to_itself(&image.relation);
+        if row.tolerant || cascaded {
             self.tolerated += 1;
             return Ok(());
         }

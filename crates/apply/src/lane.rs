@@ -12,9 +12,9 @@ use crate::trace::Trace;
 use crate::{AppliedPosition, Config, Dial, Error, Log, LogError, LogExtent, OrderBook, Suspects};
 use pgshadow_compare::ShadowError;
 use pgshadow_divergence::Store;
-use pgshadow_model::{Change, Order, Sequence};
+use pgshadow_model::{Change, Order, Relation, Sequence};
 use pgshadow_telemetry::Counter;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -282,7 +282,7 @@ impl Lane {
     /// Applies all that is in hand.
     pub(crate) async fn apply_in_hand(&mut self, session: &mut Session) -> Result<(), Error> {
         while !self.in_hand.is_empty() {
-            let simple = self.in_hand.iter().take_while(|e| is_rows_only(e)).count();
+            let simple = self.in_hand.iter().take_while(|e| is_simple(e)).count();
             let batch: Vec<Loaded> = self.in_hand.iter().take(simple.max(1)).cloned().collect();
             if simple > 0 && self.apply_fast(session, &batch).await? {
                 self.in_hand.drain(..batch.len());
@@ -401,6 +401,22 @@ impl Lane {
     }
 }
 
-fn is_rows_only(entry: &Loaded) -> bool {
-    !entry.unsure && entry.changes.iter().all(|c| matches!(c, Change::Row(_)))
+/// Whether its rows can be written one after the other without a look back.
+fn is_simple(entry: &Loaded) -> bool {
+    !entry.unsure && entry.changes.iter().all(|c| matches!(c, Change::Row(_))) && !has_rows_of_one_tree(entry)
+}
+
+/// Several rows of a table whose foreign key refers to the table itself: the primary checked them at the statement's end, the
+/// shadow checks them row by row, and cascades from one to another.
+fn has_rows_of_one_tree(entry: &Loaded) -> bool {
+    let mut seen = HashSet::new();
+    let trees = entry.changes.iter().filter_map(|change| match change {
+        Change::Row(image) if refers_to_itself(&image.relation) => Some(&image.relation.name),
+        _ => None,
+    });
+    trees.into_iter().any(|name| !seen.insert(name))
+}
+
+pub(crate) fn refers_to_itself(relation: &Relation) -> bool {
+    relation.foreign_keys.iter().any(|key| key.parent == relation.name)
 }
