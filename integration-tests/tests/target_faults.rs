@@ -110,3 +110,33 @@ fn a_target_that_is_down_at_start_gets_all_when_it_comes() {
     target.start();
     expect_equal(&source, &target, &pgshadow);
 }
+
+#[test]
+fn a_full_log_that_blocks_writes_loses_nothing() {
+    let (source, target) = (Cluster::old(), Cluster::newest());
+    let load = load();
+    load.install_on(&[source.app(), target.app()]);
+    for cluster in [&source, &target] {
+        cluster.app().psql("CREATE TABLE wide (id int PRIMARY KEY, s text)");
+    }
+    let builder = Pgshadow::between(&source, &target).set("mirror_log", "size_max", "\"64MiB\"");
+    let pgshadow = builder.set("mirror_log", "on_full", "\"block_writes\"").start();
+    let frozen = Frozen::new(&target);
+    let place = pgshadow.app();
+    // twice what the log holds
+    let writer = spawn(move || {
+        for round in 0..16 {
+            place.psql(&format!(
+                "INSERT INTO wide SELECT g + {round} * 1000, repeat(md5(g::text), 250) FROM generate_series(1, 1000) g"
+            ));
+        }
+    });
+    let log_bytes = || pgshadow.status()["log"]["bytes"].as_u64().expect("a number");
+    eventually("the log is full", LIMIT, || (log_bytes() > 40 << 20).then_some(()));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!writer.is_finished(), "a write waits");
+    assert_eq!(pgshadow.status()["mirroring"], true);
+    drop(frozen);
+    writer.join().expect("no client error");
+    expect_equal(&source, &target, &pgshadow);
+}

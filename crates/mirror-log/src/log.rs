@@ -144,7 +144,9 @@ impl Log {
         self.shared.state()
     }
 
-    fn blocks_writes(&self) -> bool {
+    /// Whether a full log is waited for ([`OnFull::BlockWrites`]).
+    #[must_use]
+    pub fn blocks_writes(&self) -> bool {
         self.shared.state().options.on_full == OnFull::BlockWrites
     }
 

@@ -14,11 +14,15 @@ use pgshadow_model::{
 use pgshadow_proxy::Gate;
 use pgshadow_telemetry::{Counter, Gauge};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// Sessions that may wait for room in the log at once (`on_full = "block_writes"`).
+const BLOCKED_MAX: usize = 256;
+/// How often one of them looks whether there is room.
+const ROOM_POLL: Duration = Duration::from_millis(5);
 /// Transactions that may wait to be looked up.
 const LOST_MAX: usize = 10_000;
 
@@ -58,6 +62,8 @@ pub(super) struct Mirror {
     replies: AtomicU64,
     /// Which log it is; set once it was read.
     pub extent: OnceLock<LogExtent>,
+    /// Sessions that wait for room in the log.
+    blocked: AtomicUsize,
     stopped: AtomicBool,
     /// Whether the stop is written down.
     stop_marked: Mutex<bool>,
@@ -90,6 +96,7 @@ impl Mirror {
             life: Mutex::new(()),
             replies: AtomicU64::new(0),
             extent: OnceLock::new(),
+            blocked: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             stop_marked: Mutex::new(false),
             unwritten: Unwritten::default(),
@@ -309,6 +316,28 @@ impl std::fmt::Debug for Mirror {
     }
 }
 
+/// One session among those that wait for room, until it is dropped.
+struct Waiting<'a> {
+    all: &'a AtomicUsize,
+    number: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn of(all: &'a AtomicUsize) -> Self {
+        Self { all, number: all.fetch_add(1, Ordering::AcqRel) + 1 }
+    }
+
+    fn is_one_of(&self, most: usize) -> bool {
+        self.number <= most
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Journal for Mirror {
     fn mirroring(&self) -> bool {
         !self.is_stopped()
@@ -330,6 +359,7 @@ impl Journal for Mirror {
         }
         let pid = intent.backend.pid;
         let record = Record::Intent(intent);
+        let mut waiting = None;
         let result = loop {
             let numbering = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
             let drawn = self.log.append(&record);
@@ -351,6 +381,13 @@ impl Journal for Mirror {
                 Err(None) => {}
                 Err(Some(AppendError::Busy)) => {
                     tokio::task::block_in_place(|| std::thread::sleep(std::time::Duration::from_millis(1)));
+                }
+                // a thread each: above the limit there would be none left to make room with
+                Err(Some(AppendError::Full))
+                    if self.log.blocks_writes()
+                        && waiting.get_or_insert_with(|| Waiting::of(&self.blocked)).is_one_of(BLOCKED_MAX) =>
+                {
+                    tokio::task::block_in_place(|| std::thread::sleep(ROOM_POLL));
                 }
                 Err(Some(AppendError::TooLarge { .. } | AppendError::Encode(_))) => break Err(Stopped),
                 Err(Some(error)) => {
