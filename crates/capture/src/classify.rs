@@ -383,7 +383,7 @@ impl Context<'_> {
         };
         let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
         let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
-        let changes_session = of_triggers == FunctionNature::ChangesSession || of_triggers == FunctionNature::MayWrite;
+        let changes_session = table.trigger_functions.iter().any(|f| self.functions.trigger_sets(self.epoch, f));
         Step {
             effect: Effect::Write(Arc::new(effect)),
             hidden_writes,

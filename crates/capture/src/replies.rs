@@ -17,6 +17,9 @@ use pgshadow_wire::{Frame, backend, edit, frontend};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// What the server holds back of its answers before it sends them (`PQ_SEND_BUFFER_SIZE`).
+const SERVER_BUFFER: usize = 8192;
+
 /// Reported settings on which the meaning of names and values depends.
 const IDENTITY_PARAMETERS: &[&[u8]] = &[
     b"client_encoding",
@@ -31,6 +34,28 @@ const IDENTITY_PARAMETERS: &[&[u8]] = &[
 impl<J: Journal> Session<J> {
     /// Takes one frame of the server.
     pub fn server(&mut self, frame: Frame, out: &mut Output) {
+        let before = out.to_client.len();
+        // what waits for the client's data must reach it
+        let asks = frame.tag == backend::COPY_IN;
+        self.server_frame(frame, out);
+        self.withhold(before, asks, out);
+    }
+
+    /// The server sends nothing of a string's first statements while a later one waits for a lock, say. Where it was given
+    /// them piece by piece, the client doesn't get the first answers sooner for that.
+    fn withhold(&mut self, before: usize, asks: bool, out: &mut Output) {
+        if out.to_client.len() == before && !self.lost_track {
+            return;
+        }
+        let fresh = out.to_client.split_off(before);
+        self.withheld.extend(fresh);
+        let length: usize = self.withheld.iter().map(Bytes::len).sum();
+        if self.pieces.is_empty() || asks || length > SERVER_BUFFER {
+            out.to_client.append(&mut self.withheld);
+        }
+    }
+
+    fn server_frame(&mut self, frame: Frame, out: &mut Output) {
         match frame.tag {
             // SET CONSTRAINTS outside a block: before 18 the server remarks on it. Every other notice is the application's own,
             // that of a deferred trigger included

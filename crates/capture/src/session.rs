@@ -257,6 +257,8 @@ pub struct Session<J: Journal> {
     pub(crate) hold: Hold,
     /// Pieces of a Query that are sent one after the other: text and characters in front.
     pub(crate) pieces: VecDeque<(Bytes, usize)>,
+    /// Answers to pieces that the client gets with those to a later one.
+    pub(crate) withheld: Vec<Bytes>,
     /// In a transaction block, as far as was sent.
     pub(crate) block: bool,
     /// Frames were sent since the last Sync.
@@ -305,6 +307,7 @@ impl<J: Journal> Session<J> {
             pending: VecDeque::new(),
             hold: Hold::Free,
             pieces: VecDeque::new(),
+            withheld: Vec::new(),
             block: false,
             batch: false,
             batch_control: false,
@@ -337,6 +340,10 @@ impl<J: Journal> Session<J> {
         if self.lost_track {
             return false;
         }
+        if !self.pieces.is_empty() || !self.withheld.is_empty() {
+            // nothing overtakes what is withheld
+            return true;
+        }
         match tag {
             frontend::COPY_DATA => false,
             backend::DATA_ROW => match self.pending.front() {
@@ -362,6 +369,7 @@ impl<J: Journal> Session<J> {
         if !self.lost_track {
             self.lost_track = true;
             self.hold = Hold::Free;
+            self.pieces.clear();
             tracing::warn!(
                 pid = self.backend.pid,
                 reason,
@@ -370,6 +378,11 @@ impl<J: Journal> Session<J> {
             self.shared.journal.suspect(vec![Suspect { table: None, reason: reason.to_owned() }]);
             self.closed();
         }
+    }
+
+    /// What is kept back of the server's answers, where no more will come.
+    pub fn take_withheld(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.withheld)
     }
 
     /// The session is over: whatever may have committed unseen is handed over to be looked up.

@@ -86,6 +86,20 @@ const WRITING_WORDS: &[&str] = &[
 ];
 const SETTING_WORDS: &[&str] = &["set", "reset", "set_config", "discard"];
 
+/// Words with which a function that updates rows (by SET as well) would change what names and values mean.
+const NAMED_SETTINGS: &[&str] = &[
+    "set_config",
+    "search_path",
+    "role",
+    "authorization",
+    "reset",
+    "discard",
+    "datestyle",
+    "timezone",
+    "client_encoding",
+    "execute",
+];
+
 /// What a procedure or block can end a transaction with, or what can hide it.
 const COMMITTING_WORDS: &[&str] = &["commit", "rollback", "call", "execute"];
 
@@ -230,6 +244,19 @@ impl Functions {
             return FunctionNature::Harmless;
         }
         self.nature(epoch, Some(""), name)
+    }
+
+    /// Whether a trigger function may leave the session with other settings: by its source, or since that can't be read.
+    #[must_use]
+    pub fn trigger_sets(&self, epoch: u64, name: &str) -> bool {
+        if self.built_in.contains(name) && !self.others.contains_key(name) {
+            return false;
+        }
+        let Some(function) = self.others.get(name).filter(|_| self.epoch == Some(epoch)) else { return true };
+        match &function.words {
+            Some(words) => NAMED_SETTINGS.iter().any(|w| words.contains(*w)),
+            None => function.nature == Some(FunctionNature::MayWrite),
+        }
     }
 
     /// Whether the source of a trigger function names one of these columns, or can't be read.

@@ -299,6 +299,7 @@ impl<J: Gate> Relay<J> {
         if let Phase::Capture(session) = &mut self.phase {
             session.lose_track(reason);
             session.closed();
+            self.output.to_client.append(&mut session.take_withheld());
         }
         self.phase = Phase::Raw;
         while let Some(next) = self.output.to_server.pop_front() {
@@ -328,6 +329,9 @@ impl<J: Gate> Relay<J> {
             if !self.server_frame(header) {
                 break;
             }
+        }
+        if let (true, Phase::Capture(session)) = (self.server_ended, &mut self.phase) {
+            self.output.to_client.append(&mut session.take_withheld());
         }
         if self.server_ended && !self.from_server.is_empty() {
             self.output.to_client.push(self.from_server.split().freeze());
