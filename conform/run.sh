@@ -1,6 +1,6 @@
 #!/bin/sh
-# PostgreSQL's suites, directly and through pgshadow with mirroring off: the same tests must pass, and pgshadow's own counters
-# must show that they went through it. Called by `make conform`.
+# PostgreSQL's suites, directly and through pgshadow, with mirroring off and on: the same tests must pass, and pgshadow's own
+# counters must show that they went through it; what became suspect is listed. Called by `make conform`.
 # usage: run.sh [stage's options]
 set -eu
 cd "$(dirname "$0")/.."
@@ -15,8 +15,11 @@ if [ -z "${CONFORM_SUITE:-}" ]; then
         isolation) database=isolation_regression ;;
         esac
         # Starts the servers and pgshadow, and then this script again.
-        cargo run --quiet -p integration-tests --bin stage -- \
-            --mirroring off --superuser --database "$database" "$@" -- conform/run.sh || failed=1
+        for CONFORM_MIRRORING in off on; do
+            export CONFORM_MIRRORING
+            cargo run --quiet -p integration-tests --bin stage -- --mirroring "$CONFORM_MIRRORING" \
+                --superuser --database "$database" "$@" -- conform/run.sh || failed=1
+        done
     done
     exit "$failed"
 fi
@@ -35,11 +38,12 @@ frames() { # all that pgshadow has forwarded
         awk '{ split($1, part, "{") } part[1] == "pgshadow_frames_total" { sum += $2 } END { printf "%.0f\n", sum }'
 }
 
+mirroring=${CONFORM_MIRRORING:-off}
 echo "== $suite, directly"
 "conform/$suite.sh" 127.0.0.1 "$SOURCE_PORT" postgres "$STAGE_DATABASE" || echo "(not all pass on the server itself)"
 if [ -z "${PROXY_PORT:-}" ]; then exit; fi
 
-echo "== $suite, through pgshadow"
+echo "== $suite, through pgshadow, mirroring $mirroring"
 before=$(frames)
 "conform/$suite.sh" 127.0.0.1 "$PROXY_PORT" postgres "$STAGE_DATABASE" || true
 after=$(frames)
@@ -51,4 +55,12 @@ fi
 if [ "$after" -le "$before" ]; then
     echo "$suite: pgshadow forwarded nothing"
     exit 1
+fi
+if [ "$mirroring" = on ]; then
+    echo "tables that became suspect, by reason:"
+    metrics "http://127.0.0.1:$ADMIN_PORT/api/status" | "${PGSHADOW_PYTHON:-python3}" -c '
+import collections, json, sys
+reasons = collections.Counter(suspect["reason"] for suspect in json.load(sys.stdin)["suspect_tables"])
+for reason, count in reasons.most_common():
+    print(f"{count:6} {reason}")'
 fi
