@@ -259,3 +259,13 @@ fn texts_in_other_encodings_reach_the_primary_as_they_are() {
     assert!(suspects.iter().any(|(table, why)| table == "public.t" && why.contains("UTF-8")), "{suspects:?}");
     assert_eq!(scene.target.psql("SELECT s FROM t ORDER BY id"), "caféü\nÃ©\nplain\nä", "rows are exact");
 }
+
+#[test]
+fn nothing_is_added_to_what_cannot_run_in_a_block() {
+    // right after DDL, when what functions do isn't known again yet
+    exact(
+        "CREATE TABLE part (id int PRIMARY KEY, v int) PARTITION BY LIST (id); CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1);
+        CREATE INDEX part_id ON part (id);",
+        "CREATE TABLE made (id int PRIMARY KEY); CLUSTER part USING part_id; VACUUM part; ANALYZE part; REINDEX TABLE part;",
+    );
+}

@@ -113,7 +113,21 @@ impl Context<'_> {
     fn nature_of_calls(&self, statement: &Statement) -> FunctionNature {
         let called =
             statement.functions.iter().map(|f| self.functions.nature(self.epoch, f.schema.as_deref(), &f.name));
-        let read = statement.relations.iter().map(|r| self.functions.nature_of_read(self.epoch, r));
+        // others (ANALYZE, CLUSTER, LOCK) name relations without running a view's query
+        let reads = matches!(
+            statement.kind,
+            StatementKind::Select { .. }
+                | StatementKind::Insert(_)
+                | StatementKind::Update(_)
+                | StatementKind::Delete(_)
+                | StatementKind::Merge { .. }
+                | StatementKind::DeclareCursor { .. }
+                | StatementKind::Copy(_)
+                | StatementKind::Explain { .. }
+                | StatementKind::Prepare { .. }
+        );
+        let named = if reads { statement.relations.as_slice() } else { &[] };
+        let read = named.iter().map(|r| self.functions.nature_of_read(self.epoch, r));
         called.chain(read).max().unwrap_or(FunctionNature::Harmless)
     }
 
