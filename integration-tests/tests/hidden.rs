@@ -269,3 +269,12 @@ fn nothing_is_added_to_what_cannot_run_in_a_block() {
         "CREATE TABLE made (id int PRIMARY KEY); CLUSTER part USING part_id; VACUUM part; ANALYZE part; REINDEX TABLE part;",
     );
 }
+
+#[test]
+fn what_the_server_cannot_parse_has_written_nothing() {
+    let script = "\\set ON_ERROR_STOP off
+        SELEC 1; UPDATE other SET v = 5 WHERE id = 1; COMMIT \\; SELEC 2; CALL 3 nothing; BEGIN; SELEC 4; ROLLBACK;
+        SELEC 5 \\bind \\g
+        UPDATE other SET v = 6 WHERE id = 1;";
+    exact("", script);
+}

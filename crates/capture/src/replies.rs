@@ -373,6 +373,7 @@ impl<J: Journal> Session<J> {
         }
         let Some(unit) = self.units.front_mut() else { return };
         unit.barrier = barrier;
+        unit.ran_committing |= step.may_commit;
         let repeated = matches!(step.effect, Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. });
         let settings = match settings {
             Some(settings) => settings,
@@ -467,7 +468,11 @@ impl<J: Journal> Session<J> {
                 run.failed = true;
                 run.stage = Stage::default();
                 run.held = None;
+                // a syntax error of the text itself, not of one that a block runs: none of it was run
+                let field = |which| backend::error_field(frame.body(), which);
+                let unparsed = run.at == 0 && field(b'C') == Some(b"42601") && field(b'W').is_none();
                 if let Some(unit) = self.units.front_mut() {
+                    unit.may_commit &= !unparsed;
                     unit.failed = true;
                     unit.outstanding = 0;
                 }
@@ -504,6 +509,11 @@ impl<J: Journal> Session<J> {
             Expected::Own(run) => Some(run.purpose.clone()),
             _ => None,
         };
+        // what is skipped behind a refused Parse, say, has not run
+        let ran = matches!(&first, Expected::Execute(run) if run.step.may_commit);
+        if let Some(unit) = self.units.front_mut() {
+            unit.may_commit &= ran || unit.ran_committing;
+        }
         let skipped = self.skip(first);
         self.fail_front(&skipped);
         // whatever portals there are can't be run in a failed transaction: the server says so

@@ -29,6 +29,8 @@ pub(crate) struct Unit {
     pub renames: Vec<(QualifiedName, QualifiedName)>,
     /// A statement was sent that may commit what it did and fail all the same.
     pub may_commit: bool,
+    /// Such a statement has run to its end.
+    pub ran_committing: bool,
     /// ROLLBACK TO was sent and not answered: what of the changes will stand isn't known.
     pub undoing: usize,
     /// A statement's own token isn't enough: draw one at the end.
