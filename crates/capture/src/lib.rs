@@ -16,11 +16,20 @@
 #![warn(missing_docs)]
 
 mod classify;
+mod ending;
+mod expected;
+mod extended;
+mod failures;
 mod image;
 mod journal;
+mod names;
+mod outcome;
 mod own;
 mod plan;
+mod planning;
+mod query;
 mod replies;
+mod rows;
 mod send;
 mod session;
 mod shape;

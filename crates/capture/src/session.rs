@@ -1,11 +1,12 @@
+//! The capture of one session, and what it holds.
+use crate::expected::{Expected, Page, Portal, Prepared, SqlPrepared};
 use crate::journal::{Journal, Unsettled};
-use crate::own::NAME;
-use crate::plan::{Effect, Plan, Step, Strip};
+use crate::plan::{Effect, Plan, Strip};
 use crate::shape::Shaped;
 use crate::unit::Unit;
 use bytes::Bytes;
-use pgshadow_catalog::{Catalog, Identity, Probed, Table, probe};
-use pgshadow_model::{Backend, Epoch, Order, QualifiedName, RowImage, Sequence, SessionSettings, Suspect};
+use pgshadow_catalog::{Catalog, Identity, Table};
+use pgshadow_model::{Backend, Epoch, Order, QualifiedName, Sequence, Suspect};
 use pgshadow_wire::{Frame, backend, frontend};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -47,175 +48,6 @@ pub struct Shared<J> {
     pub catalog: Arc<Catalog>,
     /// Tables that aren't mirrored.
     pub excluded: HashSet<QualifiedName>,
-}
-
-/// A reply that is awaited, in the order of sending.
-#[derive(Debug)]
-pub(crate) enum Expected {
-    /// A Query's results, up to ReadyForQuery.
-    Query(Box<QueryRun>),
-    /// ParseComplete, BindComplete or CloseComplete; error positions go through the plan.
-    Reply { plan: Option<Arc<Plan>>, before: Before },
-    /// The answer to Describe.
-    Describe(Strip),
-    /// An Execute's results.
-    Execute(Box<ExecuteRun>),
-    /// The next rows of a portal whose rows are here already: no answer of the server's.
-    Page { portal: Bytes, limit: i32 },
-    /// ReadyForQuery after Sync.
-    Sync { ends_unit: bool, purpose: SyncPurpose },
-    /// FunctionCallResponse and ReadyForQuery.
-    FunctionCall { suspects: Vec<Suspect> },
-    /// A statement of ours.
-    Own(OwnRun),
-}
-
-/// What a Parse, Bind or Close took the place of: it stands again if the server refuses or skips the message.
-#[derive(Debug)]
-pub(crate) enum Before {
-    Nothing,
-    Statement(Bytes, Option<Prepared>),
-    Portal(Bytes, Option<Portal>),
-}
-
-/// Whose Sync it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SyncPurpose {
-    /// The client's.
-    Client,
-    /// The client's, sent before the data of a COPY: the server ignores it if the COPY begins.
-    AheadOfCopy,
-    /// Ours, after a probe outside any batch of the client's.
-    Probe,
-    /// Ours, before the client's COMMIT in a Query.
-    BeforeCommit,
-}
-
-/// Images of a statement that hasn't finished yet.
-#[derive(Debug, Default)]
-pub(crate) struct Stage {
-    pub images: Vec<RowImage>,
-    pub bytes: usize,
-    pub rows: u64,
-    /// A row was of a table that the statement isn't known to write.
-    pub elsewhere: bool,
-    /// Why the images can't be used.
-    pub broken: Option<&'static str>,
-    /// A DDL or COPY statement's settings.
-    pub copy: Vec<Bytes>,
-    pub copy_bytes: usize,
-}
-
-#[derive(Debug)]
-pub(crate) struct QueryRun {
-    pub plan: Arc<Plan>,
-    /// Statement that answers at present.
-    pub at: usize,
-    pub stage: Stage,
-    /// Statements of ours after the client's.
-    pub suffix: Vec<Purpose>,
-    /// The last value that a statement of ours returned.
-    pub own_value: Option<Bytes>,
-    /// The client's last CommandComplete, held until ours are done.
-    pub held: Option<Bytes>,
-    pub ends_unit: bool,
-    pub failed: bool,
-    /// Characters of the client's text in front of this piece of it.
-    pub offset: usize,
-    /// False: more pieces of the same text follow, so the client doesn't see ReadyForQuery yet.
-    pub last_piece: bool,
-    /// An error of ours that takes the place of the answer to COMMIT.
-    pub instead: Option<Bytes>,
-    /// The session's settings when it was sent, where a statement is to be repeated under them.
-    pub settings: Option<SessionSettings>,
-}
-
-#[derive(Debug)]
-pub(crate) struct ExecuteRun {
-    pub step: Arc<Step>,
-    pub plan: Option<Arc<Plan>>,
-    pub stage: Stage,
-    /// The added column comes in binary format.
-    pub binary: bool,
-    pub ends_unit: bool,
-    /// The client's row limit, where the server has none.
-    pub page: Option<Page>,
-    /// As in [`QueryRun::settings`].
-    pub settings: Option<SessionSettings>,
-}
-
-/// Why a statement of ours runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Probe {
-        names: Vec<String>,
-        epoch: u64,
-    },
-    /// Gives the server another text of a prepared statement.
-    Parse,
-    Constraints,
-    End {
-        locks: bool,
-    },
-}
-
-#[derive(Debug)]
-pub(crate) struct OwnRun {
-    pub purpose: Purpose,
-    pub left: usize,
-    pub value: Option<Bytes>,
-}
-
-/// A prepared statement of the protocol.
-#[derive(Debug, Clone)]
-pub(crate) struct Prepared {
-    pub text: Bytes,
-    pub plan: Arc<Plan>,
-    pub step: Arc<Step>,
-    /// The parameters' types as they came in Parse.
-    pub types: Bytes,
-    /// [`Session::identity_changes`] when it was planned.
-    pub generation: u64,
-}
-
-/// What PREPARE prepared.
-#[derive(Debug, Clone)]
-pub(crate) struct SqlPrepared {
-    /// PREPARE's own text.
-    pub text: Bytes,
-    /// The text as it was sent, where it differs.
-    pub sent: Option<Bytes>,
-    pub step: Arc<Step>,
-    pub epoch: u64,
-    pub generation: u64,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Portal {
-    pub plan: Option<Arc<Plan>>,
-    pub step: Arc<Step>,
-    pub binary: bool,
-    /// It was executed with a row limit, but without one on the server: later Executes are answered from [`Session::pages`].
-    pub paged: bool,
-}
-
-/// Rows of a portal that the client takes in parts.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub portal: Bytes,
-    /// Rows that the client still takes of its present Execute.
-    pub left: usize,
-    /// Rows beyond.
-    pub rows: VecDeque<Bytes>,
-    /// The statement's CommandComplete.
-    pub complete: Bytes,
-}
-
-impl Page {
-    pub fn new(portal: Bytes, limit: i32) -> Self {
-        let left = usize::try_from(limit).unwrap_or(usize::MAX);
-        Self { portal, left, rows: VecDeque::new(), complete: Bytes::new() }
-    }
 }
 
 /// Why the client's frames aren't taken at present.
@@ -281,8 +113,6 @@ pub struct Session<J: Journal> {
     pub(crate) status: u8,
     pub(crate) probe_failed: bool,
 }
-
-const PLANS_MAX: usize = 1_000;
 
 impl<J: Journal> Session<J> {
     /// A session whose login has just succeeded (the first ReadyForQuery has been forwarded).
@@ -430,36 +260,6 @@ impl<J: Journal> Session<J> {
         &mut self.units[last]
     }
 
-    /// Names or settings may mean something else from now on.
-    pub(crate) fn forget_identity(&mut self) {
-        self.identity_changes += 1;
-        self.identity = None;
-        self.tables.clear();
-        self.drop_plans();
-    }
-
-    pub(crate) fn drop_plans(&mut self) {
-        self.plans.clear();
-        self.shapes.clear();
-    }
-
-    /// The session's settings, where one of these steps is to be repeated under them.
-    pub(crate) fn settings_for(&self, steps: &[Arc<Step>]) -> Option<SessionSettings> {
-        let repeated =
-            |s: &Arc<Step>| matches!(s.effect, Effect::Ddl { .. } | Effect::Copy { .. } | Effect::Truncate { .. });
-        let identity = self.identity.as_ref().filter(|_| steps.iter().any(repeated))?;
-        Some(SessionSettings {
-            role: identity.role.clone(),
-            search_path: identity.search_path.clone(),
-            others: vec![
-                ("DateStyle".into(), identity.date_style.clone()),
-                ("TimeZone".into(), identity.time_zone.clone()),
-                ("IntervalStyle".into(), identity.interval_style.clone()),
-                ("client_encoding".into(), identity.client_encoding.clone()),
-            ],
-        })
-    }
-
     /// A COPY FROM STDIN was sent whose stream is to be recorded, and hasn't been answered.
     pub(crate) fn copy_sent(&self) -> bool {
         self.pending.iter().any(|e| match e {
@@ -473,81 +273,6 @@ impl<J: Journal> Session<J> {
         self.identity.as_ref().is_some_and(|i| i.synchronous_commit != "off")
     }
 
-    /// Whether what this session finds in the catalog is what every other session would find.
-    fn shares_catalog(&self, identity: &Identity) -> bool {
-        !identity.has_temporary_objects() && !self.units.iter().any(|u| u.catalog)
-    }
-
-    /// Drops what was found before the catalog last changed.
-    pub(crate) fn refresh(&mut self) {
-        let epoch = self.shared.catalog.epoch();
-        if self.tables_epoch != epoch {
-            self.tables.clear();
-            self.drop_plans();
-            self.tables_epoch = epoch;
-        }
-        if self.plans.len() + self.shapes.len() > PLANS_MAX {
-            self.drop_plans();
-        }
-    }
-
-    /// Looks up what isn't known of these names, here and among what other sessions have found; what has to be asked.
-    pub(crate) fn unknown_names(&mut self, names: &[String]) -> Vec<String> {
-        let Some(identity) = self.identity.clone() else { return names.to_vec() };
-        let key = identity.key();
-        let shares = self.shares_catalog(&identity);
-        let mut unknown = Vec::new();
-        for name in names {
-            if self.tables.contains_key(name) {
-                continue;
-            }
-            match self.shared.catalog.table(&key, name).filter(|_| shares) {
-                Some(found) => {
-                    self.tables.insert(name.clone(), found);
-                }
-                None => unknown.push(name.clone()),
-            }
-        }
-        unknown
-    }
-
-    /// A probe has answered.
-    pub(crate) fn learn(&mut self, probed: Probed, names: &[String], epoch: u64) {
-        let identity = Arc::new(probed.identity);
-        if self.identity.as_ref().is_some_and(|known| known != &identity) {
-            self.forget_identity();
-        }
-        let shares = self.shares_catalog(&identity);
-        let key = identity.key();
-        for (name, table) in names.iter().zip(probed.tables) {
-            if shares {
-                self.shared.catalog.keep(epoch, &key, name, table.clone());
-            }
-            self.tables.insert(name.clone(), table);
-        }
-        self.identity = Some(identity);
-    }
-
-    /// Notes that a message which may still be refused or skipped gave a name another meaning.
-    pub(crate) fn replacing(&mut self, before: &Before) {
-        let (kind, name) = match before {
-            Before::Statement(name, Some(_)) => (b'S', name),
-            Before::Portal(name, Some(_)) => (b'P', name),
-            _ => return,
-        };
-        self.replaced.insert((kind, name.clone()), self.syncs_sent);
-    }
-
-    /// Whether a name was given another meaning in a batch before the open one that may still fail as a whole.
-    pub(crate) fn is_unsure(&mut self, kind: u8, name: &[u8]) -> bool {
-        if self.syncs_answered == self.syncs_sent {
-            self.replaced.retain(|_, batch| *batch >= self.syncs_sent);
-        }
-        let last =
-            if self.replaced.is_empty() { None } else { self.replaced.get(&(kind, Bytes::copy_from_slice(name))) };
-        last.is_some_and(|batch| (self.syncs_answered..self.syncs_sent).contains(batch))
-    }
-
     /// Whether statements of ours must come ahead of a COMMIT sent now, while the transaction may have failed unseen: they
     /// would get an error of their own.
     pub(crate) fn must_know_before_commit(&self) -> bool {
@@ -559,22 +284,5 @@ impl<J: Journal> Session<J> {
         let is_end =
             |e: &Expected| matches!(e, Expected::Query(_) | Expected::Sync { .. } | Expected::FunctionCall { .. });
         self.pending.iter().any(is_end)
-    }
-
-    /// Asks in the session what these names are; `frame` is taken again when the answer is there.
-    pub(crate) fn ask(&mut self, names: Vec<String>, frame: Frame, out: &mut Output) {
-        out.server(match names.as_slice() {
-            [] => frontend::own_statement(NAME, probe::identity_sql().as_bytes(), None),
-            names => frontend::own_statement(NAME, probe::sql().as_bytes(), Some(&probe::parameter(names))),
-        });
-        let purpose = Purpose::Probe { names, epoch: self.shared.catalog.epoch() };
-        self.pending.push_back(Expected::Own(OwnRun { purpose, left: frontend::OWN_STATEMENT_REPLIES, value: None }));
-        if self.batch {
-            out.server(frontend::flush());
-        } else {
-            out.server(frontend::sync());
-            self.pending.push_back(Expected::Sync { ends_unit: false, purpose: SyncPurpose::Probe });
-        }
-        self.hold = Hold::Probe(frame);
     }
 }

@@ -1,0 +1,73 @@
+//! What the functions may do that a statement calls, by itself or through views, defaults and triggers.
+use super::{Context, suspect};
+use crate::plan::{Effect, Step, WriteEffect};
+use pgshadow_catalog::{FunctionNature, Table};
+use pgshadow_sql::{Statement, StatementKind};
+use std::sync::Arc;
+
+impl Context<'_> {
+    /// What the functions may do that a statement calls by itself or through views.
+    pub(crate) fn nature_of_calls(&self, statement: &Statement) -> FunctionNature {
+        let called =
+            statement.functions.iter().map(|f| self.functions.nature(self.epoch, f.schema.as_deref(), &f.name));
+        // others (ANALYZE, CLUSTER, LOCK) name relations without running a view's query
+        let reads = matches!(
+            statement.kind,
+            StatementKind::Select { .. }
+                | StatementKind::Insert(_)
+                | StatementKind::Update(_)
+                | StatementKind::Delete(_)
+                | StatementKind::Merge { .. }
+                | StatementKind::DeclareCursor { .. }
+                | StatementKind::Copy(_)
+                | StatementKind::Explain { .. }
+                | StatementKind::Prepare { .. }
+        );
+        let named = if reads { statement.relations.as_slice() } else { &[] };
+        let read = named.iter().map(|r| self.functions.nature_of_read(self.epoch, r));
+        called.chain(read).max().unwrap_or(FunctionNature::Harmless)
+    }
+
+    /// What the functions may do that a table's defaults and constraints call.
+    pub(crate) fn nature_of_table(&self, table: &Table) -> FunctionNature {
+        let of = |name: &String| self.functions.nature(self.epoch, Some(""), name);
+        table.functions.iter().map(of).max().unwrap_or(FunctionNature::Harmless)
+    }
+
+    /// What the functions of a table's triggers may do besides changing its row.
+    pub(crate) fn nature_of_triggers(&self, table: &Table) -> FunctionNature {
+        let of = |name: &String| self.functions.nature_of_trigger(self.epoch, name);
+        table.trigger_functions.iter().map(of).max().unwrap_or(FunctionNature::Harmless)
+    }
+
+    /// The step, with what the functions that its statement calls may do.
+    pub(crate) fn with_functions(&self, statement: &Statement, mut step: Step) -> Step {
+        let of_table = match &step.effect {
+            Effect::Write(write) => self.nature_of_table(&write.table),
+            Effect::Copy { table, .. } => self.nature_of_table(table),
+            _ => FunctionNature::Harmless,
+        };
+        let nature = self.nature_of_calls(statement).max(of_table);
+        if nature > FunctionNature::Harmless {
+            step.changes_session |= nature != FunctionNature::MayWriteOthers;
+            step.hidden_writes |= nature >= FunctionNature::MayWriteOthers;
+            step.hidden_anywhere |= nature == FunctionNature::MayWrite;
+            if let (FunctionNature::MayWrite, Effect::Write(write)) = (nature, &step.effect) {
+                let mut suspects = write.suspects.clone();
+                suspects.push(suspect(
+                    &write.table,
+                    "its statement calls a volatile function, which may write the same table",
+                ));
+                step.effect = Effect::Write(Arc::new(WriteEffect {
+                    table: Arc::clone(&write.table),
+                    operation: write.operation,
+                    flag: write.flag,
+                    converted: write.converted,
+                    strip: write.strip,
+                    suspects,
+                }));
+            }
+        }
+        step
+    }
+}

@@ -1,0 +1,169 @@
+//! COPY, TRUNCATE and DDL, which are repeated as statements.
+use super::Context;
+use crate::plan::{Effect, Step};
+use pgshadow_catalog::{Default, Table};
+use pgshadow_model::{QualifiedName, RelationKind, Suspect};
+use pgshadow_sql::{CopyCommand, Ddl, RelationName, Statement};
+use pgshadow_telemetry::StatementClass as Class;
+use std::sync::Arc;
+
+impl Context<'_> {
+    pub(crate) fn copy(&self, statement: &Statement, copy: &CopyCommand) -> Step {
+        if !copy.from {
+            let writes = !copy.query_writes.is_empty();
+            return if writes {
+                self.opaque(statement, Class::Copy, "it was written by COPY TO")
+            } else {
+                Step::none(Class::Copy)
+            };
+        }
+        let name = copy.relation.as_ref();
+        let Some(table) = name.and_then(|name| self.table(name)).map(Arc::clone) else {
+            return Step { hidden_writes: true, hidden_anywhere: true, ..Step::none(Class::Copy) };
+        };
+        if self.not_mirrored(&table) {
+            return self.beside(&table, &name.into_iter().collect::<Vec<_>>(), Class::Copy);
+        }
+        let reason = if copy.program_or_file || !copy.stdin_stdout {
+            Some("COPY read a file on the server")
+        } else if copy.where_clause || copy.options.iter().any(|(name, _)| name == "on_error" || name == "default") {
+            Some("COPY stored other rows than its stream holds (WHERE, ON_ERROR, DEFAULT)")
+        } else if !matches!(table.relation.kind, RelationKind::Table | RelationKind::Partitioned) || table.foreign {
+            Some("COPY wrote to a view or a foreign table")
+        } else if self.masked {
+            Some("its COPY isn't written in UTF-8")
+        } else if table.before_triggers || table.after_triggers {
+            Some("COPY ran into triggers, which may store other rows than its stream holds")
+        } else if table.row_security {
+            Some("row-level security applies to the role that wrote it")
+        } else if self.copy_computes(&table, copy) {
+            Some("COPY left a column out whose default is computed")
+        } else {
+            None
+        };
+        match reason {
+            Some(reason) => self.opaque(statement, Class::Copy, reason),
+            None => {
+                let text = self.text.get(statement.range.clone()).unwrap_or_default();
+                match without_freeze(&table, copy) {
+                    Ok(sql) => {
+                        let sql = sql.unwrap_or_else(|| text.to_owned());
+                        Step { effect: Effect::Copy { table, sql }, ..Step::none(Class::Copy) }
+                    }
+                    Err(reason) => self.opaque(statement, Class::Copy, reason),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn copy_computes(&self, table: &Table, copy: &CopyCommand) -> bool {
+        !copy.columns.is_empty()
+            && table
+                .relation
+                .columns
+                .iter()
+                .zip(&table.defaults)
+                .any(|(column, default)| *default == Default::Computed && !copy.columns.contains(&column.name))
+    }
+
+    pub(crate) fn truncate(&self, statement: &Statement, names: &[RelationName]) -> Step {
+        let found: Vec<&Arc<Table>> = names.iter().filter_map(|n| self.table(n)).collect();
+        let mirrored: Vec<&&Arc<Table>> = found.iter().filter(|t| !self.not_mirrored(t)).collect();
+        if mirrored.is_empty() {
+            // a name that isn't there yet may be made by a statement ahead of it
+            let unknown = found.len() < names.len();
+            return Step { hidden_writes: unknown, hidden_anywhere: unknown, ..Step::none(Class::Truncate) };
+        }
+        if mirrored.len() < names.len()
+            || mirrored.iter().any(|t| t.foreign || t.relation.kind == RelationKind::Foreign)
+        {
+            return self.opaque(
+                statement,
+                Class::Truncate,
+                "it was truncated together with a table that isn't mirrored",
+            );
+        }
+        let tables = mirrored.iter().flat_map(|t| t.tree.iter().cloned()).collect();
+        let sql = self.text.get(statement.range.clone()).unwrap_or_default().to_owned();
+        Step {
+            effect: Effect::Truncate { tables, sql },
+            hidden_writes: mirrored.iter().any(|t| t.after_triggers || t.before_triggers),
+            hidden_anywhere: mirrored.iter().any(|t| t.after_triggers || t.before_triggers),
+            ..Step::none(Class::Truncate)
+        }
+    }
+
+    pub(crate) fn ddl(&self, statement: &Statement, ddl: &Ddl) -> Step {
+        let sql = self.text.get(statement.range.clone()).unwrap_or_default().to_owned();
+        let step = Step { changes_session: true, alone: !ddl.in_transaction_block_allowed, ..Step::none(Class::Ddl) };
+        if ddl.cluster_wide {
+            let reason = "it changes the whole cluster (roles, databases, tablespaces)";
+            return Step { effect: Effect::NotRepeated { sql: String::new(), reason }, ..step };
+        }
+        if ddl.concurrently || !ddl.in_transaction_block_allowed {
+            return Step { effect: Effect::NotRepeated { sql, reason: "it can't run inside a transaction" }, ..step };
+        }
+        let known: Vec<Option<&Arc<Table>>> = ddl.tables.iter().map(|n| self.table(n)).collect();
+        let temporary = ddl.opaque.is_none()
+            && (ddl.temporary || !known.is_empty() && known.iter().all(|t| t.is_some_and(|t| t.temporary)));
+        if temporary {
+            return Step { effect: Effect::None, ..step };
+        }
+        let masked = self.masked.then_some("its text isn't written in UTF-8");
+        let reason = masked.or(ddl.computes_values).or(ddl.opaque);
+        let mut suspects = Vec::new();
+        if let Some(reason) = reason {
+            for (name, table) in ddl.tables.iter().zip(&known) {
+                if ddl.temporary && table.is_none_or(|t| t.temporary) {
+                    continue;
+                }
+                let table = table.map(|t| t.relation.name.clone()).or_else(|| self.created_name(name));
+                suspects.push(Suspect { table, reason: format!("{}: {reason}", ddl.tag) });
+            }
+        }
+        if ddl.opaque.is_some() || masked.is_some() {
+            if let (true, Some(reason)) = (suspects.is_empty(), masked) {
+                suspects.push(Suspect { table: None, reason: format!("{}: {reason}", ddl.tag) });
+            }
+            return Step { effect: Effect::Opaque(suspects), hidden_writes: true, hidden_anywhere: true, ..step };
+        }
+        let name = |(name, table): (&RelationName, &Option<&Arc<Table>>)| match table {
+            Some(table) => Some(table.relation.name.clone()),
+            None => self.created_name(name),
+        };
+        let mut tables: Vec<Option<QualifiedName>> = ddl.tables.iter().zip(&known).map(name).collect();
+        // SET SCHEMA's second name is in the first one's schema if none is given
+        if let (true, [Some(old), Some(new), ..]) = (ddl.moves, tables.as_mut_slice())
+            && ddl.tables.get(1).is_some_and(|n| n.schema.is_none())
+        {
+            new.schema.clone_from(&old.schema);
+        }
+        if tables.is_empty() {
+            tables.push(None);
+        }
+        let watched = self.functions.has_event_triggers();
+        let effect = Effect::Ddl { sql, suspects, tables, moves: ddl.moves };
+        Step { effect, hidden_writes: watched, ..step }
+    }
+}
+
+/// The COPY to repeat where the client's says FREEZE: on the shadow the table was not made or emptied in the same
+/// subtransaction, which FREEZE asks for. `None`: the client's own text.
+pub(crate) fn without_freeze(table: &Table, copy: &CopyCommand) -> Result<Option<String>, &'static str> {
+    const PLAIN: &[&str] = &["format", "delimiter", "null", "header", "quote", "escape", "encoding"];
+    if !copy.options.iter().any(|(name, _)| name == "freeze") {
+        return Ok(None);
+    }
+    let mut options = Vec::new();
+    for (name, value) in copy.options.iter().filter(|(name, _)| name != "freeze") {
+        if !PLAIN.contains(&name.as_str()) {
+            return Err("COPY with FREEZE and further options isn't repeated");
+        }
+        let value = value.as_ref().map(|v| format!(" '{}'", v.replace('\'', "''"))).unwrap_or_default();
+        options.push(format!("{name}{value}"));
+    }
+    let columns: Vec<String> = copy.columns.iter().map(|c| format!("\"{}\"", c.replace('"', "\"\""))).collect();
+    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    let options = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
+    Ok(Some(format!("COPY {}{columns} FROM STDIN{options}", table.relation.name.sql())))
+}

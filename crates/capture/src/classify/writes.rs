@@ -1,0 +1,126 @@
+//! INSERT, UPDATE and DELETE: row images, or declared.
+use super::{Context, suspect};
+use crate::image::columns_in_utf8;
+use crate::plan::{Effect, Step, Strip, WriteEffect};
+use pgshadow_catalog::{FunctionNature, Table};
+use pgshadow_model::{Operation, RelationKind};
+use pgshadow_sql::{
+    Dialect, Image, OnConflict, RelationName, ReturningForm, Rewrite, Statement, Write, with_returning,
+};
+use pgshadow_telemetry::StatementClass as Class;
+use std::sync::Arc;
+
+impl Context<'_> {
+    /// INSERT, UPDATE or DELETE, by itself or as what `statement` prepares.
+    pub(crate) fn write(
+        &self,
+        statement: &Statement,
+        write: &Write,
+        operation: Operation,
+        rewrites: &mut Vec<Rewrite>,
+    ) -> Step {
+        let class = match operation {
+            Operation::Insert | Operation::Upsert => Class::Insert,
+            Operation::Update => Class::Update,
+            Operation::Delete => Class::Delete,
+        };
+        // no relation of that name is visible: the server will refuse it, unless the name was misread
+        let names: Vec<&RelationName> = std::iter::once(&write.target).chain(&write.writes_in_with).collect();
+        let Some(table) = self.table(&write.target) else {
+            return Step { hidden_writes: true, hidden_anywhere: true, ..Step::none(class) };
+        };
+        if self.not_mirrored(table) {
+            return self.beside(table, &names, class);
+        }
+        let opaque = |reason: &str| self.opaque_tables(&names, class, reason);
+        if let Some(reason) = self.refusal(table, write, operation) {
+            return opaque(reason);
+        }
+        let converted = self.identity.client_encoding != "UTF8";
+        let image = if converted {
+            match columns_in_utf8(&table.relation) {
+                Some(columns) => Image::Columns(columns),
+                None => return opaque("the client's encoding isn't UTF8, and a column's type depends on it"),
+            }
+        } else {
+            Image::Star
+        };
+        // a partitioned table's rows have no xmax to return
+        let flag = write.on_conflict == OnConflict::Update && table.relation.kind == RelationKind::Table;
+        let form = ReturningForm { image, inserted_flag: flag, dialect: Dialect::CURRENT };
+        let Some(rewrite) = with_returning(self.text, statement, &form) else {
+            return opaque("its statement could not be extended");
+        };
+        rewrites.push(rewrite);
+        let mut suspects = Vec::new();
+        let of_triggers = self.nature_of_triggers(table);
+        if table.after_triggers && of_triggers > FunctionNature::Harmless {
+            suspects
+                .push(suspect(table, "it has AFTER triggers, which may change its rows after their image was taken"));
+        }
+        if operation == Operation::Delete && table.cascade_triggers {
+            suspects.push(suspect(table, "its foreign keys' cascade reaches a table with triggers"));
+        }
+        let operation = match (operation, write.on_conflict) {
+            (Operation::Insert, OnConflict::Update) => Operation::Upsert,
+            (other, _) => other,
+        };
+        let effect = WriteEffect {
+            table: Arc::clone(table),
+            operation,
+            flag,
+            converted,
+            strip: if write.returning { Strip::LastColumn } else { Strip::Rows },
+            suspects,
+        };
+        let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
+        let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
+        let changes_session = table.trigger_functions.iter().any(|f| self.functions.trigger_sets(self.epoch, f));
+        Step {
+            effect: Effect::Write(Arc::new(effect)),
+            hidden_writes,
+            hidden_anywhere,
+            changes_session,
+            ..Step::none(class)
+        }
+    }
+
+    /// Why the rows of this write can't be captured, if so.
+    pub(crate) fn refusal(&self, table: &Table, write: &Write, operation: Operation) -> Option<&'static str> {
+        let relation = &table.relation;
+        let writes = |column: &str| write.assigned.iter().any(|a| a == column);
+        let key = || relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p)));
+        // a generated column changes with those that it is computed from
+        let key_assigned = key().any(|c| writes(&c.name) || c.generated);
+        let trigger_changes_key = table.before_triggers
+            && table
+                .trigger_functions
+                .iter()
+                .any(|f| self.functions.trigger_names_any(f, key().map(|c| c.name.as_str())));
+        let changes_old_rows = operation == Operation::Update || write.on_conflict == OnConflict::Update;
+        Some(match relation.kind {
+            RelationKind::Foreign => "it is a foreign table: its rows live elsewhere",
+            RelationKind::View | RelationKind::Other => "it was written through a view",
+            _ if table.foreign => "one of its partitions is a foreign table",
+            _ if table.rules => "it has rules",
+            _ if table.row_security => "row-level security applies to the role that wrote it",
+            _ if !table.selectable => "the role that wrote it may not read all its columns",
+            _ if table.opaque_column().is_some() => "a column's type can't be carried in binary form",
+            _ if table.has_inheritance_children && !write.target.only && operation != Operation::Insert => {
+                "it has inheritance children"
+            }
+            _ if !write.writes_in_with.is_empty() => "it was written inside WITH",
+            _ if relation.key.is_empty() && changes_old_rows => {
+                "it has no key, and an UPDATE's old rows can't be told before PostgreSQL 18"
+            }
+            _ if key_assigned && changes_old_rows => {
+                "its key was assigned, and the old key can't be told before PostgreSQL 18"
+            }
+            _ if trigger_changes_key && changes_old_rows => "a trigger may change its key",
+            _ if self.identity.session_replication_role != "origin" => {
+                "it was written with session_replication_role set"
+            }
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! The end of a transaction on its way to the server: deferred checks, the end token, the intent.
+use crate::expected::{Expected, OwnRun, Purpose, QueryRun, SyncPurpose};
+use crate::journal::Journal;
+use crate::own;
+use crate::plan::{Plan, Step};
+use crate::session::{Output, Session, ToServer};
+use bytes::Bytes;
+use pgshadow_model::{Intent, Suspect};
+use pgshadow_wire::frontend::{self};
+use std::sync::Arc;
+
+impl<J: Journal> Session<J> {
+    pub(crate) fn end_block(&mut self, run: &mut QueryRun, chain: bool) {
+        run.ends_unit = true;
+        self.block = chain;
+        if let Some(unit) = self.units.back_mut() {
+            unit.closed = true;
+        }
+    }
+
+    /// A Query outside a block commits by itself: its end statement is appended and its intent comes first.
+    pub(crate) fn end_statement(
+        &mut self,
+        plan: &Plan,
+        steps: &[Arc<Step>],
+        run: &mut QueryRun,
+        sent: Bytes,
+        out: &mut Output,
+    ) -> Bytes {
+        let alone = steps.iter().any(|s| s.alone);
+        let Some(unit) = self.units.back_mut() else { return sent };
+        unit.closed = true;
+        if !unit.writes {
+            return sent;
+        }
+        let mut text = sent;
+        if unit.needs_end() && alone {
+            let reason =
+                "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"
+                    .to_owned();
+            unit.given_up.push(Suspect { table: None, reason });
+            unit.ended = true;
+        } else if unit.needs_end() {
+            let mut longer = text.slice(..plan.end.min(text.len())).to_vec();
+            if unit.deferrable {
+                longer.extend_from_slice(format!("; {}", own::CHECK_CONSTRAINTS).as_bytes());
+                run.suffix.push(Purpose::Constraints);
+            }
+            longer.extend_from_slice(format!("; {}", own::end_token(unit.hidden_writes)).as_bytes());
+            run.suffix.push(Purpose::End { locks: unit.hidden_writes });
+            text = Bytes::from(longer);
+        }
+        self.write_intent(out);
+        text
+    }
+
+    /// What comes before the client's COMMIT in a Query: deferred checks, the end token, the intent.
+    pub(crate) fn before_commit(&mut self, out: &mut Output) {
+        let Some(unit) = self.units.back_mut() else { return };
+        if unit.failed || !unit.writes {
+            return;
+        }
+        if unit.needs_end() {
+            self.own_end(out);
+            out.server(frontend::sync());
+            self.pending.push_back(Expected::Sync { ends_unit: false, purpose: SyncPurpose::BeforeCommit });
+        }
+        self.write_intent(out);
+    }
+
+    pub(crate) fn prepare_transaction(&mut self, out: &mut Output) {
+        if let Some(unit) = self.units.back_mut().filter(|u| u.writes && !u.failed) {
+            unit.give_up("it was written by a prepared transaction, which isn't followed yet");
+            if unit.hidden_writes {
+                let reason = "a prepared transaction may have written it unseen".to_owned();
+                unit.given_up.push(Suspect { table: None, reason });
+            }
+            unit.changes.clear();
+            self.write_intent(out);
+        }
+    }
+
+    /// Our statements at the end of a transaction, in the extended protocol.
+    pub(crate) fn own_end(&mut self, out: &mut Output) {
+        let Some(unit) = self.units.back() else { return };
+        let (deferrable, locks) = (unit.deferrable, unit.hidden_writes);
+        let mut send = |purpose: Purpose, sql: &str| {
+            out.server(frontend::own_statement(own::NAME, sql.as_bytes(), None));
+            self.pending.push_back(Expected::Own(OwnRun {
+                purpose,
+                left: frontend::OWN_STATEMENT_REPLIES,
+                value: None,
+            }));
+        };
+        if deferrable {
+            send(Purpose::Constraints, own::CHECK_CONSTRAINTS);
+        }
+        send(Purpose::End { locks }, &own::end_token(locks));
+    }
+
+    /// Writes the open unit's intent; what is sent next waits until it is durable.
+    pub(crate) fn write_intent(&mut self, out: &mut Output) {
+        let epoch = self.shared.journal.epoch();
+        let backend = self.backend.clone();
+        let Some(unit) = self.units.back_mut() else { return };
+        if unit.intent.is_some() || unit.failed {
+            return;
+        }
+        // what an unanswered ROLLBACK TO leaves isn't known yet
+        let complete = unit.outstanding == 0 && !unit.needs_end() && unit.undoing == 0;
+        let held = if unit.undoing == 0 { Vec::new() } else { std::mem::take(&mut unit.changes) };
+        let intent = Intent {
+            epoch,
+            backend,
+            xid: unit.xid,
+            token: unit.token.filter(|_| complete),
+            changes: std::mem::take(&mut unit.changes),
+            may_write: if complete { Vec::new() } else { unit.may_write.iter().cloned().collect() },
+            may_write_any: unit.may_write_any() && !complete,
+            suspects: unit.suspects.iter().chain(&unit.given_up).cloned().collect(),
+            prepared: None,
+        };
+        let (changes, result) = self.shared.journal.intent(intent);
+        let logged = changes.len();
+        unit.changes = changes;
+        unit.changes.extend(held);
+        match result {
+            Ok(sequence) => {
+                unit.intent = Some(sequence);
+                unit.intent_changes = logged;
+                out.to_server.push_back(ToServer::Durable(sequence));
+            }
+            Err(_) => unit.unmirrored = true,
+        }
+    }
+
+    /// Whether the open batch holds a statement that nothing can be appended to (CALL and DO may end the transaction).
+    pub(crate) fn batch_alone(&self) -> bool {
+        self.pending
+            .iter()
+            .rev()
+            .take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_)))
+            .any(|e| matches!(e, Expected::Execute(run) if run.step.alone))
+    }
+
+    pub(crate) fn declare_alone(&mut self) {
+        if let Some(unit) = self.units.back_mut() {
+            let reason =
+                "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"
+                    .to_owned();
+            unit.given_up.push(Suspect { table: None, reason });
+            unit.ended = true;
+        }
+    }
+}

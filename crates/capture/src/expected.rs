@@ -1,0 +1,175 @@
+//! What is awaited of the server, and what prepared statements and portals stand for.
+use crate::plan::{Plan, Step, Strip};
+use bytes::Bytes;
+use pgshadow_model::{RowImage, SessionSettings, Suspect};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A reply that is awaited, in the order of sending.
+#[derive(Debug)]
+pub(crate) enum Expected {
+    /// A Query's results, up to ReadyForQuery.
+    Query(Box<QueryRun>),
+    /// ParseComplete, BindComplete or CloseComplete; error positions go through the plan.
+    Reply { plan: Option<Arc<Plan>>, before: Before },
+    /// The answer to Describe.
+    Describe(Strip),
+    /// An Execute's results.
+    Execute(Box<ExecuteRun>),
+    /// The next rows of a portal whose rows are here already: no answer of the server's.
+    Page { portal: Bytes, limit: i32 },
+    /// ReadyForQuery after Sync.
+    Sync { ends_unit: bool, purpose: SyncPurpose },
+    /// FunctionCallResponse and ReadyForQuery.
+    FunctionCall { suspects: Vec<Suspect> },
+    /// A statement of ours.
+    Own(OwnRun),
+}
+
+/// What a Parse, Bind or Close took the place of: it stands again if the server refuses or skips the message.
+#[derive(Debug)]
+pub(crate) enum Before {
+    Nothing,
+    Statement(Bytes, Option<Prepared>),
+    Portal(Bytes, Option<Portal>),
+}
+
+/// Whose Sync it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SyncPurpose {
+    /// The client's.
+    Client,
+    /// The client's, sent before the data of a COPY: the server ignores it if the COPY begins.
+    AheadOfCopy,
+    /// Ours, after a probe outside any batch of the client's.
+    Probe,
+    /// Ours, before the client's COMMIT in a Query.
+    BeforeCommit,
+}
+
+/// Images of a statement that hasn't finished yet.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    pub images: Vec<RowImage>,
+    pub bytes: usize,
+    pub rows: u64,
+    /// A row was of a table that the statement isn't known to write.
+    pub elsewhere: bool,
+    /// Why the images can't be used.
+    pub broken: Option<&'static str>,
+    /// A DDL or COPY statement's settings.
+    pub copy: Vec<Bytes>,
+    pub copy_bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct QueryRun {
+    pub plan: Arc<Plan>,
+    /// Statement that answers at present.
+    pub at: usize,
+    pub stage: Stage,
+    /// Statements of ours after the client's.
+    pub suffix: Vec<Purpose>,
+    /// The last value that a statement of ours returned.
+    pub own_value: Option<Bytes>,
+    /// The client's last CommandComplete, held until ours are done.
+    pub held: Option<Bytes>,
+    pub ends_unit: bool,
+    pub failed: bool,
+    /// Characters of the client's text in front of this piece of it.
+    pub offset: usize,
+    /// False: more pieces of the same text follow, so the client doesn't see ReadyForQuery yet.
+    pub last_piece: bool,
+    /// An error of ours that takes the place of the answer to COMMIT.
+    pub instead: Option<Bytes>,
+    /// The session's settings when it was sent, where a statement is to be repeated under them.
+    pub settings: Option<SessionSettings>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ExecuteRun {
+    pub step: Arc<Step>,
+    pub plan: Option<Arc<Plan>>,
+    pub stage: Stage,
+    /// The added column comes in binary format.
+    pub binary: bool,
+    pub ends_unit: bool,
+    /// The client's row limit, where the server has none.
+    pub page: Option<Page>,
+    /// As in [`QueryRun::settings`].
+    pub settings: Option<SessionSettings>,
+}
+
+/// Why a statement of ours runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Probe {
+        names: Vec<String>,
+        epoch: u64,
+    },
+    /// Gives the server another text of a prepared statement.
+    Parse,
+    Constraints,
+    End {
+        locks: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct OwnRun {
+    pub purpose: Purpose,
+    pub left: usize,
+    pub value: Option<Bytes>,
+}
+
+/// A prepared statement of the protocol.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub text: Bytes,
+    pub plan: Arc<Plan>,
+    pub step: Arc<Step>,
+    /// The parameters' types as they came in Parse.
+    pub types: Bytes,
+    /// [`Session::identity_changes`] when it was planned.
+    pub generation: u64,
+}
+
+/// What PREPARE prepared.
+#[derive(Debug, Clone)]
+pub(crate) struct SqlPrepared {
+    /// PREPARE's own text.
+    pub text: Bytes,
+    /// The text as it was sent, where it differs.
+    pub sent: Option<Bytes>,
+    pub step: Arc<Step>,
+    pub epoch: u64,
+    pub generation: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Portal {
+    pub plan: Option<Arc<Plan>>,
+    pub step: Arc<Step>,
+    pub binary: bool,
+    /// It was executed with a row limit, but without one on the server: later Executes are answered from [`Session::pages`].
+    pub paged: bool,
+}
+
+/// Rows of a portal that the client takes in parts.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub portal: Bytes,
+    /// Rows that the client still takes of its present Execute.
+    pub left: usize,
+    /// Rows beyond.
+    pub rows: VecDeque<Bytes>,
+    /// The statement's CommandComplete.
+    pub complete: Bytes,
+}
+
+impl Page {
+    pub fn new(portal: Bytes, limit: i32) -> Self {
+        let left = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { portal, left, rows: VecDeque::new(), complete: Bytes::new() }
+    }
+}

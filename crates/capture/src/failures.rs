@@ -1,0 +1,209 @@
+//! Errors: what the server didn't run, and what the client is told.
+use crate::expected::{Before, Expected, Purpose, Stage, SyncPurpose};
+use crate::journal::Journal;
+use crate::outcome::aborted;
+use crate::plan::{Control, Effect, Plan, Step};
+use crate::session::{Hold, Output, Session};
+use bytes::Bytes;
+use pgshadow_wire::{Frame, backend, edit, frontend};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+impl<J: Journal> Session<J> {
+    pub(crate) fn error(&mut self, frame: Frame, out: &mut Output) {
+        self.copying = false;
+        match self.pending.pop_front() {
+            Some(Expected::Query(mut run)) => {
+                run.failed = true;
+                run.stage = Stage::default();
+                run.held = None;
+                // a syntax error of the text itself, not of one that a block runs: none of it was run
+                let field = |which| backend::error_field(frame.body(), which);
+                let unparsed = run.at == 0 && field(b'C') == Some(b"42601") && field(b'W').is_none();
+                if let Some(unit) = self.units.front_mut() {
+                    unit.may_commit &= !unparsed;
+                    unit.failed = true;
+                    unit.outstanding = 0;
+                }
+                out.client(positioned(&run.plan, run.offset, &frame));
+                self.pending.push_front(Expected::Query(run));
+            }
+            Some(Expected::FunctionCall { suspects }) => {
+                if let Some(unit) = self.units.front_mut().filter(|u| u.begun) {
+                    unit.failed = true;
+                }
+                out.client(frame.bytes);
+                self.pending.push_front(Expected::FunctionCall { suspects });
+            }
+            Some(sync @ Expected::Sync { .. }) => {
+                if let Some(unit) = self.units.front_mut() {
+                    unit.failed = true;
+                }
+                self.pending.push_front(sync);
+                out.client(frame.bytes);
+            }
+            Some(other) => self.batch_error(other, frame, out),
+            None => out.client(frame.bytes),
+        }
+    }
+
+    /// An error in the extended protocol: the server skips everything up to the next Sync.
+    pub(crate) fn batch_error(&mut self, first: Expected, frame: Frame, out: &mut Output) {
+        let plan = match &first {
+            Expected::Execute(run) => run.plan.clone(),
+            Expected::Reply { plan, .. } => plan.clone(),
+            _ => None,
+        };
+        let own = match &first {
+            Expected::Own(run) => Some(run.purpose.clone()),
+            _ => None,
+        };
+        // what is skipped behind a refused Parse, say, has not run
+        let ran = matches!(&first, Expected::Execute(run) if run.step.may_commit);
+        if let Some(unit) = self.units.front_mut() {
+            unit.may_commit &= ran || unit.ran_committing;
+        }
+        let skipped = self.skip(first);
+        self.fail_front(&skipped);
+        // whatever portals there are can't be run in a failed transaction: the server says so
+        self.pages.clear();
+        self.portals.values_mut().for_each(|portal| portal.paged = false);
+        match own {
+            Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
+            // what the client's own text would meet as well
+            Some(Purpose::Parse) => out.client(frame.bytes),
+            Some(_) if self.error_before_commit(&frame) => {}
+            Some(_) => {
+                self.roll_back_at_ready |= skipped.end;
+                out.client(frame.bytes);
+            }
+            None => out.client(plan.map_or_else(|| frame.bytes.clone(), |p| positioned(&p, 0, &frame))),
+        }
+        if self.pending.is_empty() {
+            // its Sync is still to come: what the client sends before it is skipped
+            self.skip_to_sync = true;
+            if matches!(self.hold, Hold::Probe(_) | Hold::Answers(_)) {
+                self.hold = Hold::Free;
+            }
+        }
+    }
+
+    /// Takes off what the server skips after an error of `first`: all up to the next Sync.
+    pub(crate) fn skip(&mut self, first: Expected) -> Skipped {
+        let mut skipped = vec![first];
+        while let Some(expected) = self.pending.pop_front() {
+            if matches!(expected, Expected::Sync { .. }) {
+                self.pending.push_front(expected);
+                break;
+            }
+            skipped.push(expected);
+        }
+        let (mut count, mut open) = (Skipped { end: false, units: 1 }, true);
+        for expected in &skipped {
+            let ends = match expected {
+                Expected::Execute(run) => run.ends_unit,
+                Expected::Query(run) => run.ends_unit,
+                _ => continue,
+            };
+            count.units += usize::from(!open);
+            count.end |= ends;
+            open = !ends;
+        }
+        // the last one first: each leaves what stood before it
+        for expected in skipped.into_iter().rev() {
+            match expected {
+                Expected::Reply { before: Before::Statement(name, before), .. } => {
+                    restore(&mut self.statements, name, before);
+                }
+                Expected::Reply { before: Before::Portal(name, before), .. } => {
+                    restore(&mut self.portals, name, before);
+                }
+                _ => {}
+            }
+        }
+        count
+    }
+
+    /// The front unit's statement failed; an end of it behind that, in the same batch, isn't run.
+    pub(crate) fn fail_front(&mut self, skipped: &Skipped) {
+        let Some(unit) = self.units.front_mut() else { return };
+        unit.failed = true;
+        unit.outstanding = 0;
+        if !skipped.end && unit.explicit == unit.begun {
+            return;
+        }
+        // a BEGIN behind it isn't run either
+        unit.explicit = unit.begun;
+        unit.closed = false;
+        let (explicit, intent) = (unit.explicit, unit.intent.take());
+        let units = skipped.units.min(self.units.len());
+        let later = self.units.drain(1..units).filter_map(|later| later.intent);
+        for sequence in intent.into_iter().chain(later) {
+            self.shared.journal.settle(aborted(sequence));
+        }
+        self.block = explicit;
+        if let Some(Expected::Sync { ends_unit, .. }) = self.pending.front_mut() {
+            *ends_unit = !explicit;
+        }
+    }
+
+    /// A deferred check, made ahead of the client's COMMIT, failed: its error is the answer to that COMMIT.
+    pub(crate) fn error_before_commit(&mut self, frame: &Frame) -> bool {
+        let Some(Expected::Sync { purpose: SyncPurpose::BeforeCommit, .. }) = self.pending.front() else {
+            return false;
+        };
+        if let Some(Expected::Query(run)) = self.pending.get_mut(1) {
+            run.instead = Some(frame.bytes.clone());
+            // a failed COMMIT AND CHAIN opens nothing, but the server now sees one of a transaction that had failed before
+            let chain = |s: &Arc<Step>| matches!(s.effect, Effect::Control(Control::Commit { chain: true }));
+            self.roll_back_at_ready |= run.plan.steps.iter().any(chain);
+        }
+        true
+    }
+
+    pub(crate) fn probe_error(&mut self, frame: Frame, out: &mut Output) {
+        self.probe_failed = true;
+        if self.batch {
+            // the server skips the client's batch now, as it would have after the same error of the client's statement
+            self.hold = Hold::Free;
+            self.skip_to_sync = true;
+            out.client(frame.bytes);
+        } else if self.status == b'T' {
+            // our error has failed the client's transaction: it is told, as if its own statement had met it
+            if let Some(Expected::Sync { purpose, .. }) = self.pending.front_mut()
+                && matches!(&self.hold, Hold::Probe(held) if held.tag == frontend::QUERY || held.tag == 0)
+            {
+                *purpose = SyncPurpose::Client;
+                self.syncs_sent += 1;
+            } else {
+                self.skip_to_sync = true;
+            }
+            self.pieces.clear();
+            self.hold = Hold::Free;
+            out.client(frame.bytes);
+        }
+    }
+}
+
+/// What the server didn't run after an error.
+pub(crate) struct Skipped {
+    /// The end of a transaction is among it.
+    end: bool,
+    /// Units that it belongs to, the front one included.
+    units: usize,
+}
+
+pub(crate) fn restore<T>(places: &mut HashMap<Bytes, T>, name: Bytes, before: Option<T>) {
+    match before {
+        Some(before) => places.insert(name, before),
+        None => places.remove(&name),
+    };
+}
+
+/// An error whose position is that in the client's own text.
+pub(crate) fn positioned(plan: &Plan, offset: usize, frame: &Frame) -> Bytes {
+    if plan.text.is_none() && offset == 0 {
+        return frame.bytes.clone();
+    }
+    edit::with_position(frame, |p| plan.rewrites.original_position(p) + offset).unwrap_or_else(|| frame.bytes.clone())
+}

@@ -1,0 +1,210 @@
+//! ReadyForQuery, and the outcome of a transaction.
+use crate::expected::{Expected, QueryRun, SyncPurpose};
+use crate::journal::{Journal, Settled};
+use crate::plan::{Control, Effect, Plan, Step};
+use crate::session::{Hold, Output, Session};
+use crate::unit::Unit;
+use bytes::Bytes;
+use pgshadow_model::Suspect;
+use pgshadow_telemetry::{Counter, StatementClass};
+use pgshadow_wire::{Frame, frontend};
+use std::sync::Arc;
+
+impl<J: Journal> Session<J> {
+    pub(crate) fn ready(&mut self, frame: Frame, out: &mut Output) {
+        self.status = frame.body().first().copied().unwrap_or(b'I');
+        let (mut forward, mut piece) = (true, false);
+        match self.pending.pop_front() {
+            Some(Expected::Query(run)) => {
+                if let Some(held) = run.held.filter(|_| !run.failed) {
+                    out.client(held);
+                }
+                if run.ends_unit {
+                    self.finish_front();
+                }
+                if run.failed {
+                    self.pieces.clear();
+                }
+                forward = run.last_piece || run.failed;
+                piece = !forward;
+            }
+            Some(Expected::Sync { ends_unit, purpose }) => {
+                if ends_unit {
+                    self.finish_front();
+                }
+                forward = purpose == SyncPurpose::Client || purpose == SyncPurpose::AheadOfCopy;
+                self.syncs_answered += u64::from(forward);
+                if purpose == SyncPurpose::Probe {
+                    return self.resume(out);
+                }
+            }
+            Some(Expected::FunctionCall { .. }) | None => {}
+            Some(other) => {
+                // an answer that doesn't fit: this session can't be followed any more
+                self.pending.push_front(other);
+                self.lose_track("the server's answers did not fit what was sent");
+            }
+        }
+        // not yet: our own Sync ahead of the COMMIT that was failed
+        if forward && std::mem::take(&mut self.roll_back_at_ready) && self.status != b'I' {
+            return self.roll_back(out);
+        }
+        if self.pending.is_empty() {
+            self.settle_state();
+            if !self.block {
+                self.portals.clear();
+                self.pages.clear();
+            }
+        }
+        if piece {
+            return self.next_piece(out);
+        }
+        if forward {
+            out.client(frame.bytes);
+            self.turn_pages(out);
+        }
+        if self.pending.is_empty() && matches!(self.hold, Hold::Ready) {
+            self.hold = Hold::Free;
+        }
+        if matches!(self.hold, Hold::Answers(_)) && !self.awaits_ready() {
+            self.resume(out);
+        }
+    }
+
+    /// The server's word on whether a block is open is the last one.
+    pub(crate) fn settle_state(&mut self) {
+        self.block = self.status != b'I';
+        if !self.block
+            && let Some(mut unit) = self.units.pop_front()
+        {
+            // its end went unseen
+            unit.give_up("the end of its transaction was not seen");
+            if unit.hidden_writes {
+                let reason = "the end of a transaction was not seen".to_owned();
+                unit.given_up.push(Suspect { table: None, reason });
+            }
+            unit.failed = false;
+            self.finish(unit);
+            self.units.clear();
+        }
+        if self.block && self.units.is_empty() {
+            let (failed, epoch) = (self.status == b'E', self.shared.journal.epoch());
+            self.units.push_back(Unit { explicit: true, begun: true, failed, epoch, ..Unit::default() });
+        }
+    }
+
+    /// Ends a block that only our own statement's failure left open.
+    pub(crate) fn roll_back(&mut self, out: &mut Output) {
+        let plan = Plan { steps: vec![Arc::new(control_rollback())], ..Plan::empty() };
+        let mut run = QueryRun::new(Arc::new(plan), 0, true);
+        run.instead = Some(Bytes::new());
+        run.ends_unit = true;
+        self.pending.push_back(Expected::Query(Box::new(run)));
+        self.hold = Hold::Ready;
+        out.server(frontend::query(b"ROLLBACK"));
+    }
+
+    pub(crate) fn resume(&mut self, out: &mut Output) {
+        if let Hold::Probe(frame) | Hold::Answers(frame) = std::mem::replace(&mut self.hold, Hold::Free) {
+            if frame.tag == 0 {
+                self.next_piece(out);
+            } else {
+                self.client(frame, out);
+            }
+        }
+    }
+
+    pub(crate) fn finish_front(&mut self) {
+        if let Some(unit) = self.units.pop_front() {
+            self.finish(unit);
+        }
+    }
+
+    /// A unit is over: its outcome is known.
+    pub(crate) fn finish(&mut self, mut unit: Unit) {
+        // what commits by itself inside may stand although the whole failed
+        let committed = !unit.failed || unit.may_commit;
+        if unit.session_changed {
+            self.forget_identity();
+        }
+        if unit.ddl {
+            self.shared.catalog.changed();
+        }
+        if unit.failed && unit.may_commit {
+            unit.give_up("it failed after it may have committed a part of what it wrote");
+        } else if committed && unit.needs_end() {
+            unit.give_up("the end of its transaction was not drawn");
+            if unit.hidden_writes {
+                let reason = "what a function or block wrote was not looked for".to_owned();
+                unit.given_up.push(Suspect { table: None, reason });
+            }
+        }
+        if unit.ended && unit.xid.is_none() {
+            // no transaction id was given: nothing was written (DROP TABLE IF EXISTS of what isn't there)
+            unit.changes.truncate(unit.intent_changes);
+        }
+        if committed
+            && unit.changes.len() > unit.intent_changes.min(unit.changes.len())
+            && Self::order(&unit, unit.epoch).is_none()
+        {
+            unit.give_up("its place in the order of transactions isn't known");
+        }
+        if committed {
+            for (old, new) in &unit.renames {
+                self.shared.journal.renamed(old, new);
+            }
+        }
+        let Some(sequence) = unit.intent else { return self.finish_unlogged(unit, committed) };
+        if !committed {
+            Counter::TransactionsRolledBack.add(1);
+            return self.shared.journal.settle(aborted(sequence));
+        }
+        let order = Self::order(&unit, self.shared.journal.epoch());
+        let suspects = unit.all_suspects();
+        let mut intent_changes = std::mem::take(&mut unit.changes);
+        let changes = intent_changes.split_off(unit.intent_changes.min(intent_changes.len()));
+        self.shared.journal.settle(Settled {
+            sequence,
+            barrier: unit.barrier,
+            flushed: self.flushes(),
+            committed,
+            order,
+            intent_changes,
+            changes,
+            suspects,
+        });
+    }
+
+    pub(crate) fn finish_unlogged(&mut self, mut unit: Unit, committed: bool) {
+        if !committed {
+            return;
+        }
+        if unit.unmirrored {
+            unit.give_up("mirroring had stopped when it was written");
+        } else if unit.writes {
+            unit.give_up("it was written before pgshadow had noted that it would be");
+        }
+        let suspects = unit.all_suspects();
+        if !suspects.is_empty() {
+            self.shared.journal.suspect(suspects);
+        }
+    }
+}
+
+pub(crate) fn aborted(sequence: u64) -> Settled {
+    Settled {
+        sequence,
+        barrier: 0,
+        flushed: true,
+        committed: false,
+        order: None,
+        intent_changes: Vec::new(),
+        changes: Vec::new(),
+        suspects: Vec::new(),
+    }
+}
+
+pub(crate) fn control_rollback() -> Step {
+    let effect = Effect::Control(Control::Rollback { chain: false });
+    Step { effect, alone: true, ..Step::none(StatementClass::Transaction) }
+}

@@ -1,0 +1,209 @@
+//! From a text to its plan: what is known of the session and the catalog, or what must be asked first.
+use crate::classify::{Context, names_needed, needs_identity};
+use crate::expected::{Prepared, SqlPrepared};
+use crate::journal::Journal;
+use crate::plan::{Effect, Plan, Step};
+use crate::session::Session;
+use crate::shape::{Shaped, shape};
+use bytes::Bytes;
+use pgshadow_model::{QualifiedName, Suspect};
+use pgshadow_sql::{Parsed, parse};
+use pgshadow_telemetry::StatementClass;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// What is known of a text.
+pub(crate) enum Known {
+    Plan(Arc<Plan>),
+    /// These names must be asked for first.
+    Ask(Vec<String>),
+}
+
+impl<J: Journal> Session<J> {
+    /// The plan for a text, from what is known of the session and the catalog.
+    pub(crate) fn known(&mut self, text: &Bytes) -> Known {
+        self.refresh();
+        match self.renew_sql_prepared() {
+            Err(names) => Known::Ask(names),
+            Ok(()) => self.known_text(text),
+        }
+    }
+
+    pub(crate) fn known_text(&mut self, text: &Bytes) -> Known {
+        if let Some(plan) = self.plans.get(text) {
+            return Known::Plan(Arc::clone(plan));
+        }
+        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
+        if self.identity.is_none() && !self.probe_failed && !text.is_ascii() {
+            // in which encoding?
+            return Known::Ask(Vec::new());
+        }
+        let Some(readable) = readable(text, encoding) else { return Known::Plan(Arc::new(unreadable(text))) };
+        let masked = matches!(readable, Cow::Owned(_));
+        let shape = if self.identity.is_some() && !masked { shape(&readable) } else { None };
+        if let Some(plan) = shape.as_ref().and_then(|s| self.shapes.get(s)).and_then(|s| s.plan(&readable)) {
+            return Known::Plan(Arc::new(plan));
+        }
+        let Ok(parsed) = parse(&readable) else { return Known::Plan(Arc::new(unreadable(text))) };
+        if self.identity.is_none() && needs_identity(&parsed) {
+            return if self.probe_failed {
+                Known::Plan(Arc::new(unprobed(&parsed)))
+            } else {
+                Known::Ask(names_needed(&parsed))
+            };
+        }
+        if let Some(identity) = &self.identity
+            && identity.standard_conforming_strings != "on"
+            && pgshadow_sql::depends_on_string_setting(&readable)
+        {
+            return Known::Plan(Arc::new(unreadable(text)));
+        }
+        let unknown = self.unknown_names(&names_needed(&parsed));
+        if !unknown.is_empty() {
+            return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
+        }
+        let mut plan = self.plan(&readable, &parsed, masked);
+        if let (true, Some(sent)) = (masked, &plan.text) {
+            match plan.rewrites.splice(text, sent) {
+                Some(bytes) => plan.text = Some(Bytes::from(bytes)),
+                None => plan = unreadable(text),
+            }
+        }
+        let plan = Arc::new(plan);
+        if let Some((shape, shaped)) = shape.zip(Shaped::of(&readable, &plan)) {
+            self.shapes.insert(shape, Arc::new(shaped));
+            return Known::Plan(plan);
+        }
+        if text.len() <= PLANNED_TEXT_MAX {
+            self.plans.insert(Bytes::copy_from_slice(text), Arc::clone(&plan));
+        }
+        Known::Plan(plan)
+    }
+
+    pub(crate) fn plan(&self, text: &str, parsed: &Parsed, masked: bool) -> Plan {
+        let excluded = |name: &QualifiedName| self.shared.excluded.contains(name);
+        let nobody = nobody();
+        Context {
+            text,
+            identity: self.identity.as_deref().unwrap_or(&nobody),
+            functions: &self.shared.catalog.functions(),
+            epoch: self.tables_epoch,
+            tables: &self.tables,
+            masked,
+            excluded: &excluded,
+        }
+        .plan(parsed)
+    }
+
+    /// SQL-level EXECUTE stands for what was prepared, by SQL or by the protocol.
+    pub(crate) fn resolved(&self, step: &Arc<Step>) -> Arc<Step> {
+        let Effect::Execute { name } = &step.effect else { return Arc::clone(step) };
+        if let Some(prepared) = self.sql_prepared.get(name) {
+            return Arc::clone(&prepared.step);
+        }
+        match self.statements.get(name.as_bytes()) {
+            Some(prepared) if self.is_current(prepared) => Arc::clone(&prepared.step),
+            Some(prepared) => {
+                let reason =
+                    "EXECUTE wrote it by a statement that had been prepared before a table or a setting changed";
+                Arc::new(prepared.step.declared(vec![Suspect { table: None, reason: reason.to_owned() }]))
+            }
+            // prepared by a path that wasn't seen
+            None => Arc::new(Step::unknown(StatementClass::Other)),
+        }
+    }
+
+    pub(crate) fn is_current(&self, prepared: &Prepared) -> bool {
+        let touches_tables = !matches!(prepared.step.effect, Effect::None | Effect::Control(_));
+        let same_catalog = prepared.plan.epoch == self.shared.catalog.epoch();
+        !touches_tables && !prepared.step.hidden_writes
+            || same_catalog && prepared.generation == self.identity_changes && self.identity.is_some()
+    }
+
+    /// What SQL's PREPARE prepared is planned again where tables or settings may have changed; names to ask for first.
+    pub(crate) fn renew_sql_prepared(&mut self) -> Result<(), Vec<String>> {
+        let epoch = self.shared.catalog.epoch();
+        let stale = |p: &SqlPrepared| p.epoch != epoch || p.generation != self.identity_changes;
+        let names: Vec<String> = self.sql_prepared.iter().filter(|(_, p)| stale(p)).map(|(n, _)| n.clone()).collect();
+        for name in names {
+            let Some(mut prepared) = self.sql_prepared.remove(&name) else { continue };
+            let known = self.known_text(&prepared.text);
+            let step = match &known {
+                Known::Ask(asked) => {
+                    self.sql_prepared.insert(name, prepared);
+                    return Err(asked.clone());
+                }
+                Known::Plan(plan) => match plan.steps.first().map(|s| &s.effect) {
+                    Some(Effect::Prepare { step, .. }) if plan.text == prepared.sent => Arc::clone(step),
+                    Some(Effect::Prepare { step, .. }) => {
+                        // the server has the text as it was sent then
+                        let reason = "a prepared statement wrote it that had been classified before the table changed";
+                        let tables = prepared.step.tables().into_iter().chain(step.tables());
+                        let suspects = tables.map(|t| Suspect { table: Some(t), reason: reason.to_owned() });
+                        Arc::new(prepared.step.declared(suspects.collect()))
+                    }
+                    _ => Arc::new(Step::unknown(StatementClass::Other)),
+                },
+            };
+            prepared.step = step;
+            (prepared.epoch, prepared.generation) = (epoch, self.identity_changes);
+            self.sql_prepared.insert(name, prepared);
+        }
+        Ok(())
+    }
+}
+
+/// Texts longer than this are planned each time.
+pub(crate) const PLANNED_TEXT_MAX: usize = 16 << 10;
+
+/// The text for the parser, [`masked`](pgshadow_sql::masked) where it isn't UTF-8; `None` if it can't be read.
+pub(crate) fn readable<'a>(text: &'a [u8], encoding: &str) -> Option<Cow<'a, str>> {
+    match std::str::from_utf8(text) {
+        Ok(read) if encoding == "UTF8" || text.is_ascii() && !unsafe_encoding(encoding) => Some(Cow::Borrowed(read)),
+        _ if encoding == "UTF8" || unsafe_encoding(encoding) => None,
+        _ => pgshadow_sql::masked(text).map(Cow::Owned),
+    }
+}
+
+/// Encodings in which a byte below 128 can be part of a longer character.
+pub(crate) fn unsafe_encoding(encoding: &str) -> bool {
+    matches!(encoding, "SJIS" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB" | "SHIFT_JIS_2004")
+}
+
+pub(crate) fn nobody() -> pgshadow_catalog::Identity {
+    pgshadow_catalog::Identity {
+        role: String::new(),
+        search_path: String::new(),
+        schemas: Vec::new(),
+        date_style: String::new(),
+        time_zone: String::new(),
+        interval_style: String::new(),
+        client_encoding: "UTF8".to_owned(),
+        standard_conforming_strings: "on".to_owned(),
+        synchronous_commit: String::new(),
+        row_security: String::new(),
+        session_replication_role: "origin".to_owned(),
+    }
+}
+
+/// A text that the parser doesn't read: the server will most likely refuse it; if it doesn't, it may have done anything.
+pub(crate) fn unreadable(text: &[u8]) -> Plan {
+    let steps = if text.is_empty() {
+        Vec::new()
+    } else {
+        vec![Arc::new(Step { alone: true, may_commit: true, may_define: true, ..Step::unknown(StatementClass::Other) })]
+    };
+    Plan { steps, end: text.len(), ..Plan::empty() }
+}
+
+/// Statements whose tables could not be asked for.
+pub(crate) fn unprobed(parsed: &Parsed) -> Plan {
+    let suspects = vec![Suspect { table: None, reason: "a statement's tables could not be looked up".to_owned() }];
+    let step = |_| Arc::new(Step { effect: Effect::Opaque(suspects.clone()), ..Step::unknown(StatementClass::Other) });
+    Plan {
+        steps: parsed.statements.iter().map(step).collect(),
+        end: parsed.statements.last().map_or(0, |s| s.range.end),
+        ranges: parsed.statements.iter().map(|s| s.range.clone()).collect(),
+        ..Plan::empty()
+    }
+}

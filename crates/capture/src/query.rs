@@ -1,0 +1,215 @@
+//! The simple protocol: a query string, whole or in pieces.
+use crate::expected::{Expected, QueryRun, Stage};
+use crate::journal::Journal;
+use crate::plan::{Control, Effect, Plan, Step};
+use crate::planning::{Known, unreadable};
+use crate::send::is_commit;
+use crate::session::{Hold, Output, Session};
+use crate::unit::Unit;
+use bytes::Bytes;
+use pgshadow_model::Suspect;
+use pgshadow_telemetry::{Counter, StatementClass};
+use pgshadow_wire::Frame;
+use pgshadow_wire::frontend::{self};
+use std::sync::Arc;
+
+impl<J: Journal> Session<J> {
+    pub(crate) fn query(&mut self, frame: Frame, out: &mut Output) {
+        let text = frontend::query_text(frame.body()).map(|text| frame.bytes.slice_ref(text));
+        let Some(text) = text else {
+            // the server will say what is wrong with it
+            self.pending.push_back(Expected::Query(Box::new(QueryRun::new(
+                Arc::new(unreadable(&Bytes::new())),
+                0,
+                true,
+            ))));
+            return out.server(frame.bytes);
+        };
+        match self.known(&text) {
+            Known::Ask(names) => self.ask(names, frame, out),
+            Known::Plan(plan) => {
+                self.probe_failed = false;
+                if plan.steps.first().is_some_and(|s| is_commit(s)) && self.must_know_before_commit() {
+                    return self.hold = Hold::Answers(frame);
+                }
+                plan.steps.iter().for_each(|s| Counter::Statements(s.class).add(1));
+                if plan.steps.len() > 1 && plan.steps.iter().any(|s| ends_or_begins(s)) {
+                    self.split(&plan, &text, frame, out);
+                } else {
+                    self.send_query(&text, plan, 0, true, out);
+                }
+            }
+        }
+    }
+
+    /// A text with transaction control among other statements is sent piece by piece, so that each piece can be captured as
+    /// if it had come alone; the client sees one answer.
+    pub(crate) fn split(&mut self, plan: &Plan, text: &Bytes, frame: Frame, out: &mut Output) {
+        let mut block = self.block;
+        let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
+        let mut after_control = true;
+        // outside a block: something was run since, so that a block of the string's own is open
+        let mut open = false;
+        for (step, range) in plan.steps.iter().zip(&plan.ranges) {
+            let control = ends_or_begins(step);
+            match &step.effect {
+                // BEGIN would turn that one into a real one
+                Effect::Control(Control::Begin) if !open => block = true,
+                _ if control && !block => return self.send_declared(plan, text, frame, out),
+                Effect::Control(Control::Commit { chain } | Control::Rollback { chain }) => block = *chain,
+                Effect::Control(Control::Prepare) => block = false,
+                _ if !block && !same_by_itself(step) => return self.send_declared(plan, text, frame, out),
+                _ => open = !block,
+            }
+            match cuts.last_mut() {
+                Some(last) if !control && !after_control => last.end = range.end,
+                _ => cuts.push(range.clone()),
+            }
+            after_control = control;
+        }
+        for cut in cuts {
+            let before = text.get(..cut.start).map_or(0, |t| String::from_utf8_lossy(t).chars().count());
+            self.pieces.push_back((text.slice(cut), before));
+        }
+        self.next_piece(out);
+    }
+
+    /// Sends the next piece of a text.
+    pub(crate) fn next_piece(&mut self, out: &mut Output) {
+        let Some((text, offset)) = self.pieces.pop_front() else { return };
+        match self.known(&text) {
+            Known::Ask(names) => {
+                self.pieces.push_front((text, offset));
+                // an empty frame: when the answer is there, the pieces go on
+                self.ask(names, Frame { tag: 0, bytes: Bytes::new() }, out);
+            }
+            Known::Plan(plan) => {
+                self.probe_failed = false;
+                let last = self.pieces.is_empty();
+                self.send_query(&text, plan, offset, last, out);
+                self.hold = Hold::Ready;
+            }
+        }
+    }
+
+    /// A text that can't be taken apart: everything that it names becomes suspect.
+    pub(crate) fn send_declared(&mut self, plan: &Plan, text: &Bytes, frame: Frame, out: &mut Output) {
+        let mut unit = Unit::default();
+        plan.steps.iter().for_each(|s| unit.sent(s));
+        let reason = "it was written in a query string with statements both inside and outside a transaction block";
+        let any = unit.hidden_writes || unit.defines.contains(&None);
+        let named = unit.may_write.iter().cloned().map(Some).chain(any.then_some(None));
+        let suspects = named.map(|table| Suspect { table, reason: reason.to_owned() }).collect();
+        let step = Step {
+            effect: Effect::Opaque(suspects),
+            changes_session: true,
+            may_commit: true,
+            may_define: plan.steps.iter().any(|s| s.class == StatementClass::Ddl || s.may_define),
+            alone: true,
+            ..Step::none(StatementClass::Other)
+        };
+        let declared = Plan { steps: vec![Arc::new(step)], ..unreadable(text) };
+        let mut run = QueryRun::new(Arc::new(declared), 0, true);
+        let unit = self.open_unit();
+        unit.failed = false;
+        unit.give_up(reason);
+        run.plan.steps.iter().for_each(|s| unit.sent(s));
+        unit.hidden_writes = false;
+        unit.given_up.extend(run.plan.steps.iter().flat_map(|s| s.suspects().to_vec()));
+        if !unit.given_up.is_empty() {
+            self.write_intent(out);
+        }
+        if let Some(unit) = self.units.back_mut() {
+            unit.closed = true;
+        }
+        run.ends_unit = true;
+        self.pending.push_back(Expected::Query(Box::new(run)));
+        self.hold = Hold::Ready;
+        out.server(frame.bytes);
+    }
+
+    pub(crate) fn send_query(
+        &mut self,
+        text: &Bytes,
+        plan: Arc<Plan>,
+        offset: usize,
+        last_piece: bool,
+        out: &mut Output,
+    ) {
+        let mut run = QueryRun::new(Arc::clone(&plan), offset, last_piece);
+        self.copy_done = false;
+        let control = plan.steps.iter().find_map(|s| match &s.effect {
+            Effect::Control(control) if ends_or_begins(s) => Some(control.clone()),
+            _ => None,
+        });
+        if plan.steps.iter().any(|s| s.changes_session || matches!(s.effect, Effect::Execute { .. }))
+            || control.is_some()
+        {
+            self.hold = Hold::Ready;
+        }
+        let steps: Vec<Arc<Step>> = plan.steps.iter().map(|s| self.resolved(s)).collect();
+        run.settings = self.settings_for(&steps);
+        let in_block = self.block;
+        let unit = self.open_unit();
+        steps.iter().for_each(|s| unit.sent(s));
+        let mut sent = plan.text.clone().unwrap_or_else(|| text.clone());
+        match control {
+            Some(Control::Begin) => self.block = true,
+            Some(Control::Commit { chain } | Control::Rollback { chain }) if in_block => {
+                if matches!(control, Some(Control::Commit { .. })) {
+                    self.before_commit(out);
+                }
+                self.end_block(&mut run, chain);
+            }
+            Some(Control::Prepare) if in_block => {
+                self.prepare_transaction(out);
+                self.end_block(&mut run, false);
+            }
+            _ => {}
+        }
+        if !in_block && !self.block {
+            run.ends_unit = true;
+            sent = self.end_statement(&plan, &steps, &mut run, sent, out);
+        }
+        self.pending.push_back(Expected::Query(Box::new(run)));
+        out.server(frontend::query(&sent));
+    }
+}
+
+impl QueryRun {
+    pub(crate) fn new(plan: Arc<Plan>, offset: usize, last_piece: bool) -> Self {
+        Self {
+            plan,
+            at: 0,
+            stage: Stage::default(),
+            suffix: Vec::new(),
+            own_value: None,
+            held: None,
+            ends_unit: false,
+            failed: false,
+            offset,
+            last_piece,
+            instead: None,
+            settings: None,
+        }
+    }
+}
+
+/// BEGIN, COMMIT, ROLLBACK, PREPARE TRANSACTION: what changes whether a block is open.
+pub(crate) fn ends_or_begins(step: &Step) -> bool {
+    matches!(
+        &step.effect,
+        Effect::Control(Control::Begin | Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare)
+    )
+}
+
+/// Whether it does and says the same as a Query of its own as it does in a string's own block: SET LOCAL, LOCK, VACUUM, and
+/// what is checked at the end, tell the two apart.
+pub(crate) fn same_by_itself(step: &Step) -> bool {
+    let deferrable = matches!(&step.effect, Effect::Write(write) if write.table.deferrable);
+    let plain = matches!(
+        step.class,
+        StatementClass::Read | StatementClass::Insert | StatementClass::Update | StatementClass::Delete
+    );
+    plain && !deferrable && !step.alone && !step.changes_session && !matches!(step.effect, Effect::Control(_))
+}

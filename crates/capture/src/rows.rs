@@ -1,0 +1,222 @@
+//! What a statement did: the images of its rows, and its end.
+use crate::expected::{SqlPrepared, Stage};
+use crate::image;
+use crate::journal::Journal;
+use crate::own;
+use crate::plan::{Control, Effect, Step, Strip, WriteEffect};
+use crate::session::Session;
+use crate::unit::HELD_BYTES_MAX;
+use bytes::Bytes;
+use pgshadow_model::{
+    Change, CopyData, DdlStatement, Lsn, Operation, RowImage, SessionSettings, Suspect, Truncate, Xid,
+};
+use pgshadow_telemetry::{Counter, StatementClass};
+use pgshadow_wire::{Frame, backend, edit};
+use std::sync::Arc;
+
+impl<J: Journal> Session<J> {
+    /// The end token has arrived, or hasn't.
+    pub(crate) fn ended(&mut self, value: Option<&[u8]>, locks: bool) {
+        let barrier = self.shared.journal.barrier();
+        let Some(unit) = self.units.front_mut() else { return };
+        match value.and_then(|v| own::end(v, locks)) {
+            Some(end) => unit.end(end, &self.shared.excluded),
+            None => unit.give_up("the end of its transaction could not be read"),
+        }
+        unit.barrier = barrier;
+    }
+
+    /// Takes a row's image out; what the client gets of it.
+    pub(crate) fn row(&mut self, step: Option<&Step>, stage: &mut Stage, frame: Frame, binary: bool) -> Option<Bytes> {
+        let Some(Effect::Write(write)) = step.map(|s| &s.effect) else { return Some(frame.bytes) };
+        stage.rows += 1;
+        let held = self.units.front().map_or(0, |u| u.held_bytes);
+        match image_of(write, &frame, binary) {
+            Some(read) => {
+                if let Some(unit) = self.units.front_mut() {
+                    unit.drew(read.xid, read.token);
+                }
+                stage.bytes += read.bytes;
+                if !write.table.tree_oids.contains(&read.table_oid) {
+                    stage.elsewhere = true;
+                    stage.broken = Some("a written row was of another table than the statement names");
+                } else if held + stage.bytes > HELD_BYTES_MAX {
+                    stage.broken = Some("the transaction was larger than pgshadow may hold in memory");
+                }
+                if stage.broken.is_none() {
+                    stage.images.push(read.row);
+                } else {
+                    stage.images = Vec::new();
+                }
+            }
+            None => stage.broken = Some("a written row could not be read"),
+        }
+        match write.strip {
+            Strip::Rows => None,
+            Strip::LastColumn => Some(edit::without_last_field(&frame).unwrap_or(frame.bytes)),
+            Strip::Nothing => Some(frame.bytes),
+        }
+    }
+
+    /// A portal has given some of its rows, and may never be asked for more: what writes has run to its end by then.
+    pub(crate) fn suspended(&mut self, step: &Step) {
+        if step.changes_session {
+            self.forget_identity();
+        }
+        if let (Effect::Opaque(suspects), Some(unit)) = (&step.effect, self.units.front_mut()) {
+            unit.done(Vec::new(), suspects, 0);
+        }
+    }
+
+    /// A statement has finished.
+    pub(crate) fn complete(&mut self, step: &Step, stage: Stage, tag: &[u8], settings: Option<&SessionSettings>) {
+        let barrier = self.shared.journal.barrier();
+        let settings = settings.cloned();
+        self.copying = false;
+        if step.changes_session {
+            self.forget_identity();
+        }
+        match &step.effect {
+            Effect::Prepare { name, step, text, sent } => {
+                let (text, sent, step) = (text.clone(), sent.clone(), Arc::clone(step));
+                let (epoch, generation) = (self.tables_epoch, self.identity_changes);
+                self.sql_prepared.insert(name.clone(), SqlPrepared { text, sent, step, epoch, generation });
+            }
+            Effect::Deallocate(Some(name)) => {
+                self.sql_prepared.remove(name);
+                self.statements.remove(name.as_bytes());
+            }
+            Effect::Deallocate(None) => {
+                self.sql_prepared.clear();
+                // the unnamed one stays
+                self.statements.retain(|name, _| name.is_empty());
+            }
+            _ => {}
+        }
+        if let Effect::NotRepeated { sql, reason } = &step.effect {
+            self.shared.journal.not_repeated(sql, reason);
+        }
+        let Some(unit) = self.units.front_mut() else { return };
+        unit.barrier = barrier;
+        unit.ran_committing |= step.may_commit;
+        let repeated = matches!(step.effect, Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Ddl { .. });
+        let settings = match settings {
+            Some(settings) => settings,
+            None if repeated => {
+                unit.outstanding = unit.outstanding.saturating_sub(1);
+                let suspects = step.suspects_of_all("the settings of its session were not known");
+                return unit.done(Vec::new(), &suspects, 0);
+            }
+            None => SessionSettings::default(),
+        };
+        match &step.effect {
+            Effect::Write(write) => {
+                unit.outstanding = unit.outstanding.saturating_sub(1);
+                let counted = backend::tag_rows(tag);
+                let broken =
+                    stage.broken.or((counted != Some(stage.rows)).then_some("not every written row came back"));
+                match broken {
+                    None => {
+                        Counter::RowsCaptured.add(stage.rows);
+                        unit.done(stage.images.into_iter().map(Change::Row).collect(), &write.suspects, stage.bytes);
+                        if stage.rows == 0 && !step.hidden_anywhere {
+                            unit.suspects.truncate(unit.suspects.len() - write.suspects.len().min(unit.suspects.len()));
+                        }
+                    }
+                    Some(reason) => {
+                        let mut suspects = declare(write, reason);
+                        if stage.elsewhere {
+                            suspects.push(Suspect { table: None, reason: reason.to_owned() });
+                        }
+                        unit.done(Vec::new(), &suspects, 0);
+                    }
+                }
+            }
+            Effect::Copy { table, sql } => {
+                unit.outstanding = unit.outstanding.saturating_sub(1);
+                match stage.broken {
+                    Some(reason) => {
+                        let suspect = Suspect { table: Some(table.relation.name.clone()), reason: reason.to_owned() };
+                        unit.done(Vec::new(), &[suspect], 0);
+                    }
+                    // without rows there is no xid either, and nothing to repeat
+                    None if backend::tag_rows(tag) == Some(0) => {}
+                    None => {
+                        let rows = backend::tag_rows(tag).unwrap_or(0);
+                        let relation = Arc::clone(&table.relation);
+                        let change = CopyData { relation, sql: sql.clone(), settings, data: stage.copy, rows };
+                        unit.done(vec![Change::Copy(change)], &[], stage.copy_bytes);
+                    }
+                }
+            }
+            Effect::Truncate { tables, sql } => {
+                unit.outstanding = unit.outstanding.saturating_sub(1);
+                unit.done(
+                    vec![Change::Truncate(Truncate { tables: tables.clone(), sql: sql.clone(), settings })],
+                    &[],
+                    sql.len(),
+                );
+            }
+            Effect::Ddl { sql, suspects, tables, moves } => {
+                unit.ddl = true;
+                if let (true, [Some(old), Some(new), ..]) = (*moves, tables.as_slice()) {
+                    unit.renames.push((old.clone(), new.clone()));
+                }
+                let change = DdlStatement { sql: sql.clone(), settings, in_transaction: true };
+                unit.done(vec![Change::Ddl(change)], suspects, sql.len());
+            }
+            Effect::Opaque(suspects) => unit.done(Vec::new(), suspects, 0),
+            Effect::NotRepeated { .. } => unit.ddl = true,
+            Effect::Control(control) => {
+                unit.begun |= *control == Control::Begin;
+                unit.savepoint(control);
+                let undone = unit.session_changed && matches!(control, Control::RollbackTo(_));
+                if matches!(control, Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare) {
+                    unit.failed |= !matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION");
+                }
+                if undone {
+                    self.forget_identity();
+                }
+            }
+            _ => {}
+        }
+        if step.class == StatementClass::Ddl {
+            self.tables.clear();
+            self.drop_plans();
+        }
+    }
+}
+
+/// All tables of a write, with the reason why its rows aren't there.
+pub(crate) fn declare(write: &WriteEffect, reason: &str) -> Vec<Suspect> {
+    let mut suspects = write.suspects.clone();
+    suspects.push(Suspect { table: Some(write.table.relation.name.clone()), reason: reason.to_owned() });
+    suspects
+}
+
+/// A written row as it came.
+pub(crate) struct ReadRow {
+    row: RowImage,
+    table_oid: u32,
+    xid: Xid,
+    token: Lsn,
+    bytes: usize,
+}
+
+/// The image in a row's last field.
+pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Option<ReadRow> {
+    let body = frame.body_bytes();
+    let (_, value) = backend::last_field(&body)?;
+    let record = body.slice(value?);
+    // copied: an image may be held for long, and must not hold the whole read buffer
+    let record = if binary { Bytes::copy_from_slice(&record) } else { Bytes::from(backend::bytea_text(&record)?) };
+    let relation = &write.table.relation;
+    let image = image::read(&record, relation, write.flag, write.converted)?;
+    let operation = match (write.operation, image.inserted) {
+        (Operation::Upsert, Some(true)) => Operation::Insert,
+        (Operation::Upsert, Some(false)) => Operation::Update,
+        (other, _) => other,
+    };
+    let row = RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key: None };
+    Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token, bytes: record.len() })
+}
