@@ -13,6 +13,9 @@ pub(crate) fn is_ambiguous(statement: &Node) -> bool {
     match kind(statement) {
         Some(Kind::UpdateStmt(update)) => clashes(&update.relation, &update.from_clause),
         Some(Kind::DeleteStmt(delete)) => clashes(&delete.relation, &delete.using_clause),
+        Some(Kind::MergeStmt(merge)) => merge.relation.as_ref().is_none_or(|target| {
+            merge.source_relation.as_deref().is_none_or(|source| exposes(source, name_of(target)))
+        }),
         Some(Kind::PrepareStmt(prepare)) => prepare.query.as_deref().is_none_or(is_ambiguous),
         // RETURNING of an INSERT sees the target only.
         Some(Kind::InsertStmt(_)) => false,

@@ -14,6 +14,8 @@ struct Insertion {
     before: usize,
     /// Its own length in characters.
     length: usize,
+    /// What of it is copied from the original text: where it begins in the insertion, its length, where it is copied from.
+    copied: Option<(usize, usize, usize)>,
 }
 
 impl Rewrites {
@@ -35,7 +37,16 @@ impl Rewrites {
             copied = rewrite.inserted_at;
             combined.push_str(between);
             combined.push_str(inserted);
-            insertions.push(Insertion { before: characters, length: inserted.chars().count() });
+            let copied = match &rewrite.copied {
+                Some(copied) => {
+                    let count = |of: Option<&str>| of.map(|part| part.chars().count());
+                    let (at, end) = (copied.at, copied.at + copied.len);
+                    let from = count(text.get(..copied.from))?;
+                    Some((count(inserted.get(..at))?, count(inserted.get(at..end))?, from))
+                }
+                None => None,
+            };
+            insertions.push(Insertion { before: characters, length: inserted.chars().count(), copied });
         }
         combined.push_str(text.get(copied..)?);
         Some((combined, Self { insertions }))
@@ -67,7 +78,11 @@ impl Rewrites {
                 break;
             }
             if position < start + insertion.length {
-                return insertion.before + 1;
+                let inside = position - start;
+                return match insertion.copied {
+                    Some((at, length, from)) if (at..at + length).contains(&inside) => from + inside - at + 1,
+                    _ => insertion.before + 1,
+                };
             }
             shift += insertion.length;
         }

@@ -21,6 +21,10 @@ use crate::write::{RelationName, Write};
 /// | order token | `pg_lsn` | always |
 /// | `tableoid` | `oid` | unless the image is [`Image::None`] |
 /// | `xmax` | `xid` | if `inserted_flag` is set, unless the image is [`Image::None`] |
+/// | what MERGE did | `text` | for MERGE |
+/// | `tableoid` of the old row, NULL for an inserted one | `oid` | if `old` is set |
+/// | the old row's columns | the columns' | one field for each expression of `old` |
+/// | parameters | `text` | one field for each of `parameters` |
 /// | the image | the columns' | one field for each column of the image |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReturningForm {
@@ -29,6 +33,10 @@ pub struct ReturningForm {
     /// Adds `xmax`, which is 0 in a row that ON CONFLICT DO UPDATE inserted. Without effect for [`Image::None`].
     /// Not for a partitioned target: the server refuses INSERT ... RETURNING `xmax` there, so the client's write would fail.
     pub inserted_flag: bool,
+    /// These SQL expressions over the old row, in which `{t}` stands for it; see [`column()`]. From PostgreSQL 18.
+    pub old: Option<Vec<String>>,
+    /// Parameters of the statement whose values come back as text.
+    pub parameters: Vec<String>,
     /// Which functions the server has.
     pub dialect: Dialect,
 }
@@ -43,6 +51,13 @@ pub enum Image {
     None,
     /// These SQL expressions, in which `{t}` stands for the table as RETURNING may name it; see [`column()`].
     Columns(Vec<String>),
+}
+
+/// The expression for a parameter's value as text, for [`ReturningForm::parameters`]; `converted`: as UTF8 bytes, whatever
+/// the client's encoding is. It fails for no value that the statement itself takes, at planning or later.
+pub fn parameter_text(number: u16, converted: bool) -> String {
+    let text = format!("(${number})::pg_catalog.text");
+    if converted { format!("pg_catalog.convert_to({text}, 'UTF8')") } else { text }
 }
 
 /// `{t}."name"`, for [`Image::Columns`]; `None` if the name itself contains `{t}`.
@@ -78,9 +93,29 @@ pub struct Rewrite {
     pub inserted_at: usize,
     /// Its length in bytes.
     pub inserted_len: usize,
+    /// A part of it that is a copy of a part of the original text.
+    pub copied: Option<Copied>,
+}
+
+/// A part of an insertion that is a copy of a part of the original text: positions in the one are positions in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// Where it begins, in bytes of the insertion.
+    pub at: usize,
+    /// Its length in bytes.
+    pub len: usize,
+    /// Where it is copied from, in bytes of the original text.
+    pub from: usize,
 }
 
 impl Rewrite {
+    /// A text with one insertion; `None` if it has no such place.
+    pub fn inserting(text: &str, at: usize, addition: &str) -> Option<Self> {
+        let (before, after) = text.split_at_checked(at)?;
+        let text = [before, addition, after].concat();
+        Some(Self { text, inserted_at: at, inserted_len: addition.len(), copied: None })
+    }
+
     /// What was inserted.
     pub fn inserted(&self) -> Option<&str> {
         self.text.get(self.inserted_at..self.inserted_at.checked_add(self.inserted_len)?)
@@ -97,30 +132,44 @@ const PLACEHOLDER: &str = "{t}";
 
 /// Adds one column at the end of the statement's RETURNING list, or gives it one.
 ///
-/// `text` is the whole query string and `statement` one of those that [`crate::parse`] found in it: INSERT, UPDATE or
-/// DELETE, or PREPARE of one. The rewritten text is parsed again; unless it differs by exactly the one more element
+/// `text` is the whole query string and `statement` one of those that [`crate::parse`] found in it: INSERT, UPDATE,
+/// DELETE or MERGE, or PREPARE of one. The rewritten text is parsed again; unless it differs by exactly the one more element
 /// the answer is `None`, and so it is where the table can't be named without ambiguity.
 pub fn with_returning(text: &str, statement: &Statement, form: &ReturningForm) -> Option<Rewrite> {
     let write = write_of(statement)?;
-    let fields = fields(&write.target, form);
+    if form.old.is_some() && (write.returning_options || has_old(text, statement)) {
+        return None;
+    }
+    let merge = matches!(statement.kind, StatementKind::Merge(_));
+    let fields = fields(&write.target, form, merge);
     let expression = format!("pg_catalog.record_send(ROW({}))", fields.join(", "));
     let addition = if write.returning { format!(", {expression}") } else { format!(" RETURNING {expression}") };
     let at = statement.range.end;
-    let (before, after) = text.split_at_checked(at)?;
-    let rewrite = Rewrite { text: [before, &addition, after].concat(), inserted_at: at, inserted_len: addition.len() };
+    let rewrite = Rewrite::inserting(text, at, &addition)?;
     let expected = Addition { at: at + addition.len() - expression.len(), fields: fields.len() };
     proven(text, statement, &rewrite, &expected).ok()?.then_some(rewrite)
 }
 
 fn write_of(statement: &Statement) -> Option<&Write> {
     match &statement.kind {
-        StatementKind::Insert(write) | StatementKind::Update(write) | StatementKind::Delete(write) => Some(write),
+        StatementKind::Insert(write)
+        | StatementKind::Update(write)
+        | StatementKind::Delete(write)
+        | StatementKind::Merge(write) => Some(write),
         StatementKind::Prepare { statement, .. } => write_of(statement),
         _ => None,
     }
 }
 
-fn fields(target: &RelationName, form: &ReturningForm) -> Vec<String> {
+/// Whether `old` could mean something of the client's own: only what certainly isn't a relation's name is taken.
+fn has_old(text: &str, statement: &Statement) -> bool {
+    let named = |token: &str| token.eq_ignore_ascii_case("old") || token.eq_ignore_ascii_case("\"old\"");
+    text.get(statement.range.clone()).is_none_or(|own| {
+        Tokens::scan(own).map_or(true, |tokens| tokens.placed().any(|(_, place)| own.get(place).is_none_or(named)))
+    })
+}
+
+fn fields(target: &RelationName, form: &ReturningForm, merge: bool) -> Vec<String> {
     let table = quoted(target.exposed());
     let mut fields = vec![form.dialect.xid_function.to_owned(), form.dialect.lsn_function.to_owned()];
     if form.image != Image::None {
@@ -129,6 +178,14 @@ fn fields(target: &RelationName, form: &ReturningForm) -> Vec<String> {
             fields.push(format!("{table}.xmax"));
         }
     }
+    if merge {
+        fields.push("merge_action()".to_owned());
+    }
+    if let Some(old) = &form.old {
+        fields.push("old.tableoid".to_owned());
+        fields.extend(old.iter().map(|column| column.replace(PLACEHOLDER, "old")));
+    }
+    fields.extend(form.parameters.iter().cloned());
     match &form.image {
         Image::Star => fields.push(format!("{table}.*")),
         Image::None => {}
@@ -137,7 +194,7 @@ fn fields(target: &RelationName, form: &ReturningForm) -> Vec<String> {
     fields
 }
 
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -188,6 +245,7 @@ fn take_addition(node: &mut Node, expected: &Addition) -> Option<bool> {
         Kind::InsertStmt(insert) => &mut insert.returning_clause,
         Kind::UpdateStmt(update) => &mut update.returning_clause,
         Kind::DeleteStmt(delete) => &mut delete.returning_clause,
+        Kind::MergeStmt(merge) => &mut merge.returning_clause,
         Kind::PrepareStmt(prepare) => return take_addition(prepare.query.as_deref_mut()?, expected),
         _ => return None,
     };

@@ -49,14 +49,7 @@ pub enum StatementKind {
     /// DELETE
     Delete(Write),
     /// MERGE
-    Merge {
-        /// The table that it writes.
-        target: RelationName,
-        /// It has a RETURNING list.
-        returning: bool,
-        /// Tables written by data-modifying CTEs in it.
-        writes_in_with: Vec<RelationName>,
-    },
+    Merge(Write),
     /// SELECT, VALUES, TABLE
     Select {
         /// The table made by SELECT INTO.
@@ -270,12 +263,10 @@ impl Statement {
     /// SELECT INTO; also inside EXPLAIN ANALYZE. Not what DDL changes, and not what PREPARE will write later.
     pub fn written(&self) -> Vec<&RelationName> {
         match &self.kind {
-            StatementKind::Insert(write) | StatementKind::Update(write) | StatementKind::Delete(write) => {
-                std::iter::once(&write.target).chain(&write.writes_in_with).collect()
-            }
-            StatementKind::Merge { target, writes_in_with, .. } => {
-                std::iter::once(target).chain(writes_in_with).collect()
-            }
+            StatementKind::Insert(write)
+            | StatementKind::Update(write)
+            | StatementKind::Delete(write)
+            | StatementKind::Merge(write) => std::iter::once(&write.target).chain(&write.writes_in_with).collect(),
             StatementKind::Select { into, writes_in_with, .. } => into.iter().chain(writes_in_with).collect(),
             StatementKind::DeclareCursor { writes_in_with, .. } => writes_in_with.iter().collect(),
             StatementKind::Copy(copy) if copy.from => copy.relation.iter().collect(),

@@ -34,6 +34,14 @@ impl Tokens {
         Some(start_of(inside.first()?)..end_of(inside.last()?))
     }
 
+    /// Every token with its bytes' place.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (Token, Range<usize>)> {
+        let place = |at: i32| usize::try_from(at).unwrap_or(usize::MAX);
+        self.tokens.iter().map(move |token| {
+            (Token::try_from(token.token).unwrap_or(Token::Nul), place(token.start)..place(token.end))
+        })
+    }
+
     /// An upper bound of the nesting of what the parser can make of these tokens, in tokens.
     ///
     /// A token opens at most one level, and both what stands before and what stands after a bracket can lie above what

@@ -18,7 +18,7 @@ impl RelationName {
     }
 }
 
-/// INSERT, UPDATE or DELETE.
+/// INSERT, UPDATE, DELETE or MERGE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The table or view written.
@@ -27,9 +27,11 @@ pub struct Write {
     pub returning: bool,
     /// The number of its columns; `None` if a star in it depends on the catalog, 0 without a list.
     pub returning_columns: Option<usize>,
+    /// It has options (WITH), which name the old and the new row.
+    pub returning_options: bool,
     /// ON CONFLICT
     pub on_conflict: OnConflict,
-    /// Columns assigned by SET, also by that of ON CONFLICT DO UPDATE.
+    /// Columns assigned by SET, also by that of ON CONFLICT DO UPDATE and those of MERGE.
     pub assigned: Vec<String>,
     /// The column list of INSERT, empty if it has none.
     pub insert_columns: Vec<String>,

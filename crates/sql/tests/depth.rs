@@ -3,7 +3,13 @@
 
 use pgshadow_sql::{Dialect, Image, ParseError, ReturningForm, fingerprint, parse, with_returning};
 
-const FORM: ReturningForm = ReturningForm { image: Image::Star, inserted_flag: false, dialect: Dialect::CURRENT };
+const FORM: ReturningForm = ReturningForm {
+    image: Image::Star,
+    inserted_flag: false,
+    old: None,
+    parameters: Vec::new(),
+    dialect: Dialect::CURRENT,
+};
 
 /// `before` n times, a core, `after` n times.
 const SHAPES: [(&str, &str, &str); 16] = [

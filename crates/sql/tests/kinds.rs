@@ -177,12 +177,15 @@ fn statements_that_carry_others() {
 fn merges() {
     let text =
         "with x as (delete from d returning 1) merge into only s.t as u using v on true when matched then delete";
-    let Kind::Merge { target, returning, writes_in_with } = one(text).kind else { panic!() };
-    assert_eq!(target, RelationName { alias: Some("u".into()), only: true, ..table("s.t") });
-    assert_eq!((returning, names(&writes_in_with)), (false, vec!["d"]));
+    let Kind::Merge(write) = one(text).kind else { panic!() };
+    assert_eq!(write.target, RelationName { alias: Some("u".into()), only: true, ..table("s.t") });
+    assert_eq!((write.returning, names(&write.writes_in_with)), (false, vec!["d"]));
     let text = "merge into t using v on true when not matched then insert values (1) returning merge_action(), t.*";
-    let Kind::Merge { returning, .. } = one(text).kind else { panic!() };
-    assert!(returning);
+    let Kind::Merge(write) = one(text).kind else { panic!() };
+    assert!(write.returning && write.assigned.is_empty());
+    let text = "merge into t using v on true when matched and a then update set b = 1, c = 2 when matched then update set b = 2";
+    let Kind::Merge(write) = one(text).kind else { panic!() };
+    assert_eq!(write.assigned, vec!["b", "c"]);
 }
 
 fn copy(text: &str) -> CopyCommand {

@@ -2,11 +2,24 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use pgshadow_sql::{
-    Dialect, Image, ReturningForm, Rewrite, Rewrites, StatementKind as Kind, column, parse, with_returning,
+    Copied, Dialect, Image, ReturningForm, Rewrite, Rewrites, StatementKind as Kind, column, parameter_text, parse,
+    with_returning,
 };
 
-const STAR: ReturningForm = ReturningForm { image: Image::Star, inserted_flag: false, dialect: Dialect::CURRENT };
-const TOKEN: ReturningForm = ReturningForm { image: Image::None, inserted_flag: true, dialect: Dialect::CURRENT };
+const STAR: ReturningForm = ReturningForm {
+    image: Image::Star,
+    inserted_flag: false,
+    old: None,
+    parameters: Vec::new(),
+    dialect: Dialect::CURRENT,
+};
+const TOKEN: ReturningForm = ReturningForm {
+    image: Image::None,
+    inserted_flag: true,
+    old: None,
+    parameters: Vec::new(),
+    dialect: Dialect::CURRENT,
+};
 
 fn rewrite(text: &str, index: usize, form: &ReturningForm) -> Option<Rewrite> {
     let parsed = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -113,7 +126,7 @@ fn an_existing_list_grows() {
 
 #[test]
 fn forms() {
-    let form = |image, inserted_flag, dialect| ReturningForm { image, inserted_flag, dialect };
+    let form = |image, inserted_flag, dialect| ReturningForm { image, inserted_flag, dialect, ..STAR };
     let added = |form: &ReturningForm| {
         let done = rewrite("insert into s.t as x values (1)", 0, form).unwrap();
         let inserted = done.inserted().unwrap();
@@ -153,7 +166,6 @@ fn what_is_left_alone() {
         "select 1",
         "select * from t for update",
         "with x as (delete from t returning *) select * from x",
-        "merge into t using s on true when matched then delete",
         "explain analyze delete from t",
         "copy (delete from t returning a) to stdout",
         "prepare p as select 1",
@@ -228,11 +240,7 @@ fn inside(combined: &str, index: usize, rewrites: &[Rewrite]) -> bool {
 #[test]
 fn positions() {
     let text = "delete from é; delete from ü;x";
-    let made = |at: usize, inserted: &str| Rewrite {
-        text: [&text[..at], inserted, &text[at..]].concat(),
-        inserted_at: at,
-        inserted_len: inserted.len(),
-    };
+    let made = |at: usize, inserted: &str| Rewrite::inserting(text, at, inserted).unwrap();
     // Insertions of 3 and of 2 characters behind characters 13 and 28.
     let (combined, map) = Rewrites::combine(text, &[made(30, "öö"), made(14, "ÄÄÄ")]).unwrap();
     assert_eq!(combined, "delete from éÄÄÄ; delete from üöö;x");
@@ -256,4 +264,52 @@ fn positions() {
     assert_eq!(Rewrites::default().original_position(7), 7);
     let (same, map) = Rewrites::combine(text, &[]).unwrap();
     assert_eq!((same.as_str(), map.original_position(9)), (text, 9));
+}
+
+#[test]
+fn positions_in_a_copy_lead_to_its_original() {
+    let text = "é update t set a = 1 where ü = 2";
+    let from = text.find('ü').unwrap();
+    let at = text.find("update").unwrap();
+    let mut ahead = Rewrite::inserting(text, at, "select ö where ü = 2; ").unwrap();
+    ahead.copied = Some(Copied { at: "select ö where ".len(), len: "ü = 2".len(), from });
+    let (combined, map) = Rewrites::combine(text, &[ahead]).unwrap();
+    let place = |needle: &str| combined[..combined.find(needle).unwrap()].chars().count() + 1;
+    let original = |needle: &str| text[..text.find(needle).unwrap()].chars().count() + 1;
+    assert_eq!(map.original_position(place("ü = 2;")), original("ü"));
+    assert_eq!(map.original_position(place("2; ")), original("2"));
+    assert_eq!(map.original_position(place("ö where")), original("update"));
+    assert_eq!(map.original_position(place("update")), original("update"));
+}
+
+#[test]
+fn the_old_row() {
+    let form = ReturningForm { old: column("id").map(|c| vec![c]), ..STAR };
+    let text = "update t set id = 2 where id = 1";
+    let added = rewrite(text, 0, &form).unwrap();
+    assert!(added.inserted().unwrap().contains("\"t\".tableoid, old.tableoid, old.\"id\", \"t\".*))"), "{added:?}");
+    for taken in [
+        "update t as old set id = 2",
+        "update t set id = 2 from \"old\"",
+        "update t set id = 2 returning with (new as n) n.id",
+    ] {
+        assert_eq!(rewrite(taken, 0, &form), None, "{taken}");
+        assert!(rewrite(taken, 0, &STAR).is_some() || taken.contains("with"), "{taken}");
+    }
+    let parameters = vec![parameter_text(2, false), parameter_text(1, true)];
+    let added = rewrite(text, 0, &ReturningForm { parameters, ..STAR }).unwrap();
+    let expected = "tableoid, ($2)::pg_catalog.text, pg_catalog.convert_to(($1)::pg_catalog.text, 'UTF8'), \"t\".*";
+    assert!(added.inserted().unwrap().contains(expected), "{added:?}");
+}
+
+#[test]
+fn merges() {
+    let text =
+        "merge into t as a using s on a.id = s.id when matched then update set v = 1 when not matched then do nothing";
+    for returning in ["", " returning s.id, merge_action()"] {
+        let whole = format!("{text}{returning}");
+        let added = rewrite(&whole, 0, &STAR).unwrap();
+        assert!(added.inserted().unwrap().contains("\"a\".tableoid, merge_action(), \"a\".*"), "{added:?}");
+    }
+    assert_eq!(rewrite("merge into t using t on true when matched then delete", 0, &STAR), None);
 }

@@ -4,7 +4,13 @@
 use pgshadow_sql::{Dialect, Image, ReturningForm, Rewrites, first_keyword, parse, with_returning};
 use proptest::prelude::*;
 
-const FORM: ReturningForm = ReturningForm { image: Image::Star, inserted_flag: true, dialect: Dialect::CURRENT };
+const FORM: ReturningForm = ReturningForm {
+    image: Image::Star,
+    inserted_flag: true,
+    old: None,
+    parameters: Vec::new(),
+    dialect: Dialect::CURRENT,
+};
 
 /// Token by token, so that anything may stand between two of them.
 const STATEMENTS: [&[&str]; 8] = [

@@ -2,13 +2,12 @@
 
 use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::{
-    DeleteStmt, InsertStmt, MergeStmt, Node, OnConflictAction, OnConflictClause, OverridingKind, RangeVar,
+    CmdType, DeleteStmt, InsertStmt, MergeStmt, Node, OnConflictAction, OnConflictClause, OverridingKind, RangeVar,
     ReturningClause, SelectStmt, SetOperation, UpdateStmt,
 };
 
 use super::fixed;
 use crate::nodes::{boxed, kind, relation};
-use crate::statement::StatementKind;
 use crate::summary::Summary;
 use crate::write::{OnConflict, RelationName, Write};
 
@@ -50,12 +49,19 @@ pub(super) fn delete(statement: &DeleteStmt, summary: &Summary) -> Write {
     write
 }
 
-pub(super) fn merge(statement: &MergeStmt, summary: &Summary) -> StatementKind {
-    StatementKind::Merge {
-        target: target(&statement.relation),
-        returning: statement.returning_clause.is_some(),
-        writes_in_with: summary.nested_writes.clone(),
+pub(super) fn merge(statement: &MergeStmt, summary: &Summary) -> Write {
+    let mut write = common(&statement.relation, &statement.returning_clause, summary);
+    write.joins = true;
+    for clause in statement.merge_when_clauses.iter().filter_map(kind) {
+        if let Kind::MergeWhenClause(clause) = clause
+            && clause.command_type == CmdType::CmdUpdate as i32
+        {
+            write.assigned.extend(target_names(&clause.target_list));
+        }
     }
+    write.assigned.sort();
+    write.assigned.dedup();
+    write
 }
 
 fn target(range: &Option<RangeVar>) -> RelationName {
@@ -66,6 +72,7 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
     Write {
         target: target(range),
         returning: returning.is_some(),
+        returning_options: returning.as_ref().is_some_and(|clause| !clause.options.is_empty()),
         returning_columns: returning.as_ref().map_or(Some(0), returning_columns),
         on_conflict: OnConflict::None,
         assigned: Vec::new(),

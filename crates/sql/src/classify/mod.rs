@@ -29,7 +29,7 @@ fn kind_of(statement: &Kind, summary: &Summary, range: &Range<usize>) -> Stateme
         Kind::InsertStmt(insert) => StatementKind::Insert(dml::insert(insert, summary)),
         Kind::UpdateStmt(update) => StatementKind::Update(dml::update(update, summary)),
         Kind::DeleteStmt(delete) => StatementKind::Delete(dml::delete(delete, summary)),
-        Kind::MergeStmt(merge) => dml::merge(merge, summary),
+        Kind::MergeStmt(merge) => StatementKind::Merge(dml::merge(merge, summary)),
         Kind::SelectStmt(_) => StatementKind::Select {
             into: summary.into.clone(),
             locking: summary.locking,
