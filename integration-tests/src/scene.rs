@@ -15,6 +15,7 @@ pub const DRAIN: Duration = Duration::from_secs(60);
 pub const EVERY_TABLE: &str = "every table";
 
 static SERVERS: OnceLock<[Cluster; 2]> = OnceLock::new();
+static NEWEST: OnceLock<[Cluster; 2]> = OnceLock::new();
 
 /// The older and the newest server of this test program.
 pub fn servers() -> &'static [Cluster; 2] {
@@ -22,11 +23,20 @@ pub fn servers() -> &'static [Cluster; 2] {
     SERVERS.get_or_init(|| [Cluster::old(), Cluster::newest()])
 }
 
+/// Two servers of the newest major.
+pub fn newest_servers() -> &'static [Cluster; 2] {
+    NEWEST.get_or_init(|| [Cluster::newest(), Cluster::newest()])
+}
+
 /// The same empty database on both servers; the source's and the target's, as the role `app`, past pgshadow.
 pub fn databases() -> [Endpoint; 2] {
+    databases_on(servers())
+}
+
+fn databases_on(servers: &[Cluster; 2]) -> [Endpoint; 2] {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let name = format!("scene{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    servers().each_ref().map(|server| server.create_database(&name))
+    servers.each_ref().map(|server| server.create_database(&name))
 }
 
 /// One scenario's stage.
@@ -50,12 +60,28 @@ impl Scene {
     /// [`of`](Self::of), where the target then differs by some statements and pgshadow is set up otherwise.
     #[track_caller]
     pub fn with(schema: &str, on_target: &str, set_up: impl FnOnce(PgshadowBuilder) -> PgshadowBuilder) -> Scene {
-        let [source, target] = databases();
+        Scene::on(servers(), schema, on_target, set_up)
+    }
+
+    /// [`of`](Self::of), between two servers of the newest major.
+    #[track_caller]
+    pub fn newest(schema: &str) -> Scene {
+        Scene::on(newest_servers(), schema, "", |builder| builder)
+    }
+
+    #[track_caller]
+    fn on(
+        servers: &[Cluster; 2],
+        schema: &str,
+        on_target: &str,
+        set_up: impl FnOnce(PgshadowBuilder) -> PgshadowBuilder,
+    ) -> Scene {
+        let [source, target] = databases_on(servers);
         source.psql(schema);
         target.psql(schema);
         target.psql(on_target);
-        let [old, newest] = servers();
-        let pgshadow = set_up(Pgshadow::between(old, newest).database(&source.database)).start();
+        let [of_source, of_target] = servers;
+        let pgshadow = set_up(Pgshadow::between(of_source, of_target).database(&source.database)).start();
         Scene { source, target, pgshadow }
     }
 

@@ -89,7 +89,7 @@ impl<J: Journal> Session<J> {
             self.pending.push_back(Expected::Own(OwnRun {
                 purpose,
                 left: frontend::OWN_STATEMENT_REPLIES,
-                value: None,
+                values: Vec::new(),
             }));
         };
         if deferrable {

@@ -2,6 +2,7 @@
 use crate::plan::{Plan, Step, Strip};
 use bytes::Bytes;
 use pgshadow_model::{RowImage, SessionSettings, Suspect};
+use pgshadow_sql::LockAhead;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -57,7 +58,8 @@ pub(crate) struct Stage {
     pub elsewhere: bool,
     /// Why the images can't be used.
     pub broken: Option<&'static str>,
-    /// A DDL or COPY statement's settings.
+    /// Rows that were locked ahead, as they came.
+    pub locked: Vec<Bytes>,
     pub copy: Vec<Bytes>,
     pub copy_bytes: usize,
 }
@@ -67,6 +69,8 @@ pub(crate) struct QueryRun {
     pub plan: Arc<Plan>,
     /// Statement that answers at present.
     pub at: usize,
+    /// Its rows have been locked ahead.
+    pub locked: bool,
     pub stage: Stage,
     /// Statements of ours after the client's.
     pub suffix: Vec<Purpose>,
@@ -110,6 +114,8 @@ pub(crate) enum Purpose {
     /// Gives the server another text of a prepared statement.
     Parse,
     Constraints,
+    /// Locks and reads the rows of the client's Execute behind it.
+    Lock(Arc<LockAhead>),
     End {
         locks: bool,
     },
@@ -119,7 +125,8 @@ pub(crate) enum Purpose {
 pub(crate) struct OwnRun {
     pub purpose: Purpose,
     pub left: usize,
-    pub value: Option<Bytes>,
+    /// What it returned.
+    pub values: Vec<Bytes>,
 }
 
 /// A prepared statement of the protocol.
@@ -151,6 +158,8 @@ pub(crate) struct Portal {
     pub plan: Option<Arc<Plan>>,
     pub step: Arc<Step>,
     pub binary: bool,
+    /// Locks its rows, with the values that it was bound to.
+    pub lock: Option<Bytes>,
     /// It was executed with a row limit, but without one on the server: later Executes are answered from [`Session::pages`].
     pub paged: bool,
 }

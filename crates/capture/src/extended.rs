@@ -1,15 +1,17 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close, Sync.
 use crate::expected::{Before, ExecuteRun, Expected, OwnRun, Page, Portal, Prepared, Purpose, Stage, SyncPurpose};
 use crate::journal::Journal;
+use crate::own::NAME;
 use crate::plan::{Control, Effect, Step, Strip};
 use crate::planning::Known;
 use crate::send::is_commit;
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
+use pgshadow_sql::LockAhead;
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::Frame;
-use pgshadow_wire::frontend::{self, Bind, Parse};
+use pgshadow_wire::frontend::{self, Bind, Parameter, Parse};
 use std::sync::Arc;
 
 impl<J: Journal> Session<J> {
@@ -63,7 +65,8 @@ impl<J: Journal> Session<J> {
             let sql = std::str::from_utf8(&name).ok().and_then(|n| self.sql_prepared.get(n));
             let step =
                 sql.map(|p| Arc::clone(&p.step)).unwrap_or_else(|| Arc::new(Step::unknown(StatementClass::Other)));
-            let before = self.portals.insert(portal.clone(), Portal { plan: None, step, binary: false, paged: false });
+            let bound = Portal { plan: None, step, binary: false, lock: None, paged: false };
+            let before = self.portals.insert(portal.clone(), bound);
             return self.reply_to(frame, Before::Portal(portal, before), out);
         };
         let formats = bind.result_formats.as_slice();
@@ -75,7 +78,8 @@ impl<J: Journal> Session<J> {
             (Strip::LastColumn, [all]) => (frame.bytes.clone(), *all == 1),
             (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
-        let bound = Portal { plan: Some(Arc::clone(&prepared.plan)), step: prepared.step, binary, paged: false };
+        let lock = prepared.step.lock().map(|lock| lock_statement(lock, &bind, &prepared.types));
+        let bound = Portal { plan: Some(Arc::clone(&prepared.plan)), step: prepared.step, binary, lock, paged: false };
         let before = self.portals.insert(portal.clone(), bound);
         let before = Before::Portal(portal, before);
         self.replacing(&before);
@@ -101,7 +105,7 @@ impl<J: Journal> Session<J> {
             let text = plan.text.as_ref().unwrap_or(&prepared.text);
             out.server(frontend::close_statement(name));
             out.server(frontend::parse(name, text, &prepared.types));
-            self.pending.push_back(Expected::Own(OwnRun { purpose: Purpose::Parse, left: 2, value: None }));
+            self.pending.push_back(Expected::Own(OwnRun { purpose: Purpose::Parse, left: 2, values: Vec::new() }));
             self.batch = true;
         }
         let renewed = Prepared { plan, step, generation: self.identity_changes, ..prepared };
@@ -141,14 +145,14 @@ impl<J: Journal> Session<J> {
         if self.is_unsure(b'P', &name) {
             return self.hold = Hold::Answers(frame);
         }
-        let (step, plan, binary) = match self.portals.get(&name) {
+        let (step, plan, binary, lock) = match self.portals.get(&name) {
             Some(portal) if portal.paged => {
                 // its rows have come, or are coming, all at once: the client gets them page by page
                 self.pending.push_back(Expected::Page { portal: name, limit });
                 return self.turn_pages(out);
             }
-            Some(p) => (self.resolved(&p.step), p.plan.clone(), p.binary),
-            None => (Arc::new(Step::none(StatementClass::Other)), None, false),
+            Some(p) => (self.resolved(&p.step), p.plan.clone(), p.binary, p.lock.clone()),
+            None => (Arc::new(Step::none(StatementClass::Other)), None, false, None),
         };
         if is_commit(&step) && self.must_know_before_commit() {
             return self.hold = Hold::Answers(frame);
@@ -215,6 +219,11 @@ impl<J: Journal> Session<J> {
             // what comes in the same batch is looked up behind it
             self.forget_identity();
         }
+        if let (Some(statement), Some(lock)) = (lock, step.lock()) {
+            let (purpose, left) = (Purpose::Lock(Arc::clone(lock)), frontend::OWN_STATEMENT_REPLIES);
+            self.pending.push_back(Expected::Own(OwnRun { purpose, left, values: Vec::new() }));
+            out.server(statement);
+        }
         let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, settings };
         self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
@@ -260,4 +269,26 @@ impl<J: Journal> Session<J> {
         self.copy_in_batch = false;
         out.server(frame.bytes);
     }
+}
+
+/// The statement that locks the rows of a bound UPDATE: with its own values, as far as the condition needs them.
+fn lock_statement(lock: &LockAhead, bind: &Bind<'_>, types: &[u8]) -> Bytes {
+    const TEXT: u32 = 25;
+    let declared = |index: usize| {
+        let at = 2 + index * 4;
+        types.get(at..at + 4).and_then(|oid| oid.try_into().ok()).map_or(0, u32::from_be_bytes)
+    };
+    let count = lock.parameters.last().map_or(0, |last| usize::from(*last));
+    let parameters: Vec<Parameter<'_>> = (0..count)
+        .map(|index| {
+            let used = lock.parameters.iter().any(|number| usize::from(*number) == index + 1);
+            if !used {
+                // of one that isn't there the server couldn't tell the type
+                return Parameter { type_oid: TEXT, format: 0, value: None };
+            }
+            let value = bind.parameters.get(index).copied().flatten();
+            Parameter { type_oid: declared(index), format: bind.format(index), value }
+        })
+        .collect();
+    frontend::own_statement_with(NAME, lock.text.as_bytes(), &parameters)
 }

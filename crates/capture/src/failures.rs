@@ -5,6 +5,7 @@ use crate::outcome::aborted;
 use crate::plan::{Control, Effect, Plan, Step};
 use crate::session::{Hold, Output, Session};
 use bytes::Bytes;
+use pgshadow_sql::LockAhead;
 use pgshadow_wire::{Frame, backend, edit, frontend};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,6 +73,7 @@ impl<J: Journal> Session<J> {
             Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
             // what the client's own text would meet as well
             Some(Purpose::Parse) => out.client(frame.bytes),
+            Some(Purpose::Lock(lock)) => out.client(in_lock(&lock, &frame)),
             Some(_) if self.error_before_commit(&frame) => {}
             Some(_) => {
                 self.roll_back_at_ready |= skipped.end;
@@ -206,4 +208,9 @@ pub(crate) fn positioned(plan: &Plan, offset: usize, frame: &Frame) -> Bytes {
         return frame.bytes.clone();
     }
     edit::with_position(frame, |p| plan.rewrites.original_position(p) + offset).unwrap_or_else(|| frame.bytes.clone())
+}
+
+/// The error that a statement's condition met while its rows were locked, with the position in the client's own text.
+fn in_lock(lock: &LockAhead, frame: &Frame) -> Bytes {
+    edit::with_position(frame, |p| lock.original_position(p)).unwrap_or_else(|| frame.bytes.clone())
 }

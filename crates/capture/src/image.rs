@@ -1,6 +1,7 @@
 //! The column that is added to a write's RETURNING list, read back.
+use crate::plan::{OldRow, WriteEffect};
 use bytes::Bytes;
-use pgshadow_model::{Lsn, Relation, Values, Xid};
+use pgshadow_model::{Column, Lsn, Operation, Relation, Values, Xid};
 use pgshadow_wire::Reader;
 
 /// One row of the added column.
@@ -9,36 +10,95 @@ pub(crate) struct Image {
     pub xid: Xid,
     pub token: Lsn,
     pub table_oid: u32,
-    /// Whether ON CONFLICT DO UPDATE inserted the row (`xmax` is 0), where that was asked.
-    pub inserted: Option<bool>,
+    /// What was done to the row, as far as that isn't the same for every row of the statement.
+    pub operation: Option<Operation>,
+    /// The old row's columns, where they were asked for and there was one.
+    pub old: Option<Values>,
+    /// Parameters, as text.
+    pub parameters: Values,
     pub values: Values,
 }
 
-/// Reads `record_send(ROW(xid, lsn, tableoid[, xmax], columns...))`; `None` where it isn't of that form, or where its
-/// columns aren't those of `relation` (types included, unless `converted`).
-pub(crate) fn read(record: &Bytes, relation: &Relation, flag: bool, converted: bool) -> Option<Image> {
-    let mut reader = Reader::new(record);
-    let head = if flag { 4 } else { 3 };
-    let count = usize::try_from(reader.i32()?).ok()?;
-    if count != head + relation.columns.len() {
-        return None;
+/// Reads `record_send(ROW(xid, lsn, tableoid[, xmax][, action][, old.tableoid, old columns...][, parameters...], columns...))`;
+/// `None` where it isn't of that form, or where its columns aren't those of the table (types included, unless converted).
+pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
+    let columns = &write.table.relation.columns;
+    let old_columns: &[u16] = match &write.old {
+        OldRow::Returned(positions) => positions,
+        _ => &[],
+    };
+    let returns_old = matches!(write.old, OldRow::Returned(_));
+    let head = 3 + usize::from(write.flag) + usize::from(write.action) + usize::from(returns_old) + old_columns.len();
+    let mut fields = Fields::of(record, head + write.parameters + columns.len(), write.converted)?;
+    let xid = u64::from_be_bytes(fields.next()?.1?.try_into().ok()?);
+    let token = u64::from_be_bytes(fields.next()?.1?.try_into().ok()?);
+    let table_oid = u32::from_be_bytes(fields.next()?.1?.try_into().ok()?);
+    let upserted = |inserted: bool| if inserted { Operation::Insert } else { Operation::Update };
+    let mut operation = if write.flag { Some(upserted(fields.next()?.1? == [0; 4])) } else { None };
+    if write.action {
+        operation = Some(match fields.next()?.1? {
+            b"INSERT" => Operation::Insert,
+            b"UPDATE" => Operation::Update,
+            b"DELETE" => Operation::Delete,
+            _ => return None,
+        });
     }
-    let mut next = || -> Option<(u32, Option<&[u8]>)> { Some((reader.u32()?, reader.value()?)) };
-    let xid = u64::from_be_bytes(next()?.1?.try_into().ok()?);
-    let token = u64::from_be_bytes(next()?.1?.try_into().ok()?);
-    let table_oid = u32::from_be_bytes(next()?.1?.try_into().ok()?);
-    let inserted = if flag { Some(next()?.1? == [0; 4]) } else { None };
-    let mut values = Vec::with_capacity(relation.columns.len());
-    for column in &relation.columns {
-        let (oid, value) = next()?;
-        if oid != column.column_type.oid && !converted {
+    let was_there = !returns_old || fields.next()?.1.is_some();
+    let column = |position: &u16| columns.get(usize::from(*position));
+    let old = old_columns.iter().map(|p| fields.column(column(p)?)).collect::<Option<Values>>()?;
+    let parameters = (0..write.parameters).map(|_| fields.bytes()).collect::<Option<Values>>()?;
+    let values = columns.iter().map(|c| fields.column(c)).collect::<Option<Values>>()?;
+    if returns_old && operation.is_none() && write.operation == Operation::Upsert {
+        operation = Some(upserted(!was_there));
+    }
+    let old = (returns_old && was_there).then_some(old);
+    fields.end().then_some(Image { xid: Xid(xid), token: Lsn(token), table_oid, operation, old, parameters, values })
+}
+
+/// Reads `record_send(ROW(columns...))` of a row that was locked ahead.
+pub(crate) fn read_locked(record: &Bytes, write: &WriteEffect) -> Option<Values> {
+    let columns = &write.table.relation.columns;
+    let mut fields = Fields::of(record, columns.len(), write.converted)?;
+    let values = columns.iter().map(|c| fields.column(c)).collect::<Option<Values>>()?;
+    fields.end().then_some(values)
+}
+
+/// The fields of a record in binary form.
+struct Fields<'a> {
+    reader: Reader<'a>,
+    record: &'a Bytes,
+    converted: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn of(record: &'a Bytes, expected: usize, converted: bool) -> Option<Self> {
+        let mut reader = Reader::new(record);
+        (usize::try_from(reader.i32()?) == Ok(expected)).then_some(Self { reader, record, converted })
+    }
+
+    /// The type's OID and the value.
+    fn next(&mut self) -> Option<(u32, Option<&'a [u8]>)> {
+        Some((self.reader.u32()?, self.reader.value()?))
+    }
+
+    fn bytes(&mut self) -> Option<Option<Bytes>> {
+        let value = self.next()?.1;
+        Some(value.map(|v| self.record.slice_ref(v)))
+    }
+
+    fn column(&mut self, of: &Column) -> Option<Option<Bytes>> {
+        let (oid, value) = self.next()?;
+        if oid != of.column_type.oid && !self.converted {
             return None;
         }
-        let value = value.map(|v| record.slice_ref(v));
-        let text_of_jsonb = converted && column.column_type.oid == JSONB;
-        values.push(if text_of_jsonb { value.map(|v| Bytes::from([&[1][..], &v].concat())) } else { value });
+        let value = value.map(|v| self.record.slice_ref(v));
+        let text_of_jsonb = self.converted && of.column_type.oid == JSONB;
+        Some(if text_of_jsonb { value.map(|v| Bytes::from([&[1][..], &v].concat())) } else { value })
     }
-    reader.rest().is_empty().then_some(Image { xid: Xid(xid), token: Lsn(token), table_oid, inserted, values })
+
+    fn end(&self) -> bool {
+        self.reader.rest().is_empty()
+    }
 }
 
 const JSONB: u32 = 3802;
@@ -76,10 +136,13 @@ pub(crate) fn columns_in_utf8(relation: &Relation) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Strip;
     use bytes::{BufMut, BytesMut};
-    use pgshadow_model::{Column, ColumnType, QualifiedName, RelationKind, Shape};
+    use pgshadow_catalog::Table;
+    use pgshadow_model::{ColumnType, QualifiedName, RelationKind, Shape};
+    use std::sync::Arc;
 
-    fn relation() -> Relation {
+    fn write(operation: Operation, old: OldRow) -> WriteEffect {
         let column = |name: &str, oid| Column {
             name: name.into(),
             column_type: ColumnType { oid, name: QualifiedName::new("pg_catalog", "t"), shape: Shape::Plain },
@@ -87,7 +150,7 @@ mod tests {
             generated: false,
             identity_always: false,
         };
-        Relation {
+        let relation = Relation {
             oid: 5,
             name: QualifiedName::new("public", "t"),
             kind: RelationKind::Table,
@@ -96,6 +159,18 @@ mod tests {
             unique_keys: vec![],
             foreign_keys: vec![],
             coarse: false,
+        };
+        WriteEffect {
+            table: Arc::new(Table::plain(relation)),
+            operation,
+            flag: false,
+            action: false,
+            old,
+            assigned: vec![],
+            parameters: 0,
+            converted: false,
+            strip: Strip::Rows,
+            suspects: vec![],
         }
     }
 
@@ -120,12 +195,34 @@ mod tests {
         let (xid, lsn, oid) = (7u64.to_be_bytes(), 9u64.to_be_bytes(), 5u32.to_be_bytes());
         let head = [(5069, Some(&xid[..])), (3220, Some(&lsn[..])), (26, Some(&oid[..]))];
         let row = [&head[..], &[(23, Some(&[0, 0, 0, 1][..])), (25, None)]].concat();
-        let image = read(&record(&row), &relation(), false, false).unwrap();
-        assert_eq!((image.xid, image.token, image.table_oid, image.inserted), (Xid(7), Lsn(9), 5, None));
+        let plain = write(Operation::Update, OldRow::Same);
+        let image = read(&record(&row), &plain).unwrap();
+        assert_eq!((image.xid, image.token, image.table_oid, image.operation), (Xid(7), Lsn(9), 5, None));
         assert_eq!(image.values, vec![Some(Bytes::from_static(&[0, 0, 0, 1])), None]);
         let other_type = [&head[..], &[(20, Some(&[0; 8][..])), (25, None)]].concat();
-        assert_eq!(read(&record(&other_type), &relation(), false, false), None);
-        assert_eq!(read(&record(&head), &relation(), false, false), None);
-        assert_eq!(read(&Bytes::from_static(b"\0\0\0\x05"), &relation(), false, false), None);
+        assert_eq!(read(&record(&other_type), &plain), None);
+        assert_eq!(read(&record(&head), &plain), None);
+        assert_eq!(read(&Bytes::from_static(b"\0\0\0\x05"), &plain), None);
+    }
+
+    #[test]
+    fn reads_the_old_row() {
+        let (xid, lsn, oid) = (7u64.to_be_bytes(), 9u64.to_be_bytes(), 5u32.to_be_bytes());
+        let head = [(5069, Some(&xid[..])), (3220, Some(&lsn[..])), (26, Some(&oid[..]))];
+        let new = [(23, Some(&[0, 0, 0, 1][..])), (25, None)];
+        let upsert = write(Operation::Upsert, OldRow::Returned(vec![0]));
+        let updated = [&head[..], &[(26, Some(&oid[..])), (23, Some(&[0, 0, 0, 2][..]))], &new].concat();
+        let image = read(&record(&updated), &upsert).unwrap();
+        assert_eq!(image.operation, Some(Operation::Update));
+        assert_eq!(image.old, Some(vec![Some(Bytes::from_static(&[0, 0, 0, 2]))]));
+        let inserted = [&head[..], &[(26, None), (23, None)], &new].concat();
+        let image = read(&record(&inserted), &upsert).unwrap();
+        assert_eq!((image.operation, image.old), (Some(Operation::Insert), None));
+        let merge = WriteEffect { action: true, ..write(Operation::Upsert, OldRow::Same) };
+        let deleted = [&head[..], &[(25, Some(&b"DELETE"[..]))], &new].concat();
+        assert_eq!(read(&record(&deleted), &merge).unwrap().operation, Some(Operation::Delete));
+        let fixed = WriteEffect { parameters: 1, ..write(Operation::Update, OldRow::Fixed(vec![])) };
+        let image = read(&record(&[&head[..], &[(25, Some(&b"12"[..]))], &new].concat()), &fixed).unwrap();
+        assert_eq!((image.operation, image.parameters), (None, vec![Some(Bytes::from_static(b"12"))]));
     }
 }

@@ -25,6 +25,7 @@ mod journal;
 mod names;
 mod outcome;
 mod own;
+mod pairing;
 mod plan;
 mod planning;
 mod query;

@@ -2,7 +2,7 @@
 use bytes::Bytes;
 use pgshadow_catalog::Table;
 use pgshadow_model::{Operation, QualifiedName, Suspect};
-use pgshadow_sql::Rewrites;
+use pgshadow_sql::{LockAhead, Rewrites};
 use std::sync::Arc;
 
 /// What is to be done about one query string.
@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub epoch: u64,
     /// The text, as far as needed again for pieces and DDL.
     pub ranges: Vec<std::ops::Range<usize>>,
+    /// The same for the simple protocol, where locks are taken ahead in the text itself.
+    pub for_query: Option<Arc<Plan>>,
 }
 
 /// What is to be done about one statement.
@@ -64,6 +66,27 @@ impl Step {
     /// A statement that may write whatever there is.
     pub fn unknown(class: pgshadow_telemetry::StatementClass) -> Self {
         Self { changes_session: true, hidden_writes: true, hidden_anywhere: true, ..Self::none(class) }
+    }
+
+    /// The statement that locks and reads its rows ahead.
+    pub fn lock(&self) -> Option<&Arc<LockAhead>> {
+        match &self.effect {
+            Effect::Write(write) => match &write.old {
+                OldRow::Locked(lock) => Some(lock),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The same, its rows neither locked nor told apart: it is declared.
+    pub fn without_lock(mut self) -> Self {
+        if let Effect::Write(write) = &self.effect
+            && matches!(write.old, OldRow::Locked(_))
+        {
+            self.effect = Effect::Write(Arc::new(WriteEffect { old: OldRow::Same, ..WriteEffect::clone(write) }));
+        }
+        self
     }
 
     /// Whether its answers hold a column that the client must not see.
@@ -137,13 +160,42 @@ pub(crate) enum Strip {
     Rows,
 }
 
+/// How the old row of an UPDATE is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OldRow {
+    /// By the new one: its key stays.
+    Same,
+    /// The server returns the old row's columns at these positions: the key's, or all of a table without one.
+    Returned(Vec<u16>),
+    /// The text fixes the key.
+    Fixed(Vec<KeyPart>),
+    /// The rows are locked and read ahead.
+    Locked(Arc<LockAhead>),
+}
+
+/// A column of a key that the text fixes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeyPart {
+    /// A constant, in binary form.
+    Constant(Bytes),
+    /// One of the parameters that come back with each row.
+    Parameter(usize),
+}
+
 /// A write whose rows come back as images.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WriteEffect {
     pub table: Arc<Table>,
     pub operation: Operation,
     /// ON CONFLICT DO UPDATE: an image tells by its flag whether it was inserted.
     pub flag: bool,
+    /// MERGE: an image tells what was done.
+    pub action: bool,
+    pub old: OldRow,
+    /// Columns that it assigns, where its rows are locked ahead.
+    pub assigned: Vec<String>,
+    /// Parameters of the statement that come back with each row.
+    pub parameters: usize,
     /// Columns were converted to UTF8 text where their binary form would be in the client's encoding.
     pub converted: bool,
     pub strip: Strip,
@@ -199,15 +251,9 @@ impl Step {
         let mut step = self.clone();
         match &self.effect {
             Effect::Write(write) => {
-                let all = write.suspects.iter().cloned().chain(suspects).collect();
-                step.effect = Effect::Write(Arc::new(WriteEffect {
-                    table: Arc::clone(&write.table),
-                    operation: write.operation,
-                    flag: write.flag,
-                    converted: write.converted,
-                    strip: write.strip,
-                    suspects: all,
-                }));
+                let mut write = WriteEffect::clone(write);
+                write.suspects.extend(suspects);
+                step.effect = Effect::Write(Arc::new(write));
             }
             _ => step.effect = Effect::Opaque(suspects),
         }
@@ -220,6 +266,14 @@ impl Step {
 impl Plan {
     /// Nothing to be done.
     pub fn empty() -> Self {
-        Self { text: None, rewrites: Rewrites::default(), steps: Vec::new(), end: 0, epoch: 0, ranges: Vec::new() }
+        Self {
+            text: None,
+            rewrites: Rewrites::default(),
+            steps: Vec::new(),
+            end: 0,
+            epoch: 0,
+            ranges: Vec::new(),
+            for_query: None,
+        }
     }
 }

@@ -102,11 +102,17 @@ impl<J: Journal> Session<J> {
             return Arc::clone(&prepared.step);
         }
         match self.statements.get(name.as_bytes()) {
+            // a lock can't be sent ahead of it
+            Some(prepared) if self.is_current(prepared) && prepared.step.lock().is_some() => {
+                let reason = "EXECUTE changed its keys by a statement that the protocol's Parse had prepared";
+                Arc::new(prepared.step.declared(prepared.step.suspects_of_all(reason)).without_lock())
+            }
             Some(prepared) if self.is_current(prepared) => Arc::clone(&prepared.step),
             Some(prepared) => {
                 let reason =
                     "EXECUTE wrote it by a statement that had been prepared before a table or a setting changed";
-                Arc::new(prepared.step.declared(vec![Suspect { table: None, reason: reason.to_owned() }]))
+                let suspects = vec![Suspect { table: None, reason: reason.to_owned() }];
+                Arc::new(prepared.step.declared(suspects).without_lock())
             }
             // prepared by a path that wasn't seen
             None => Arc::new(Step::unknown(StatementClass::Other)),
@@ -180,6 +186,7 @@ pub(crate) fn nobody() -> pgshadow_catalog::Identity {
         interval_style: String::new(),
         client_encoding: "UTF8".to_owned(),
         standard_conforming_strings: "on".to_owned(),
+        version: 0,
         synchronous_commit: String::new(),
         row_security: String::new(),
         session_replication_role: "origin".to_owned(),

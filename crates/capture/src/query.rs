@@ -136,6 +136,7 @@ impl<J: Journal> Session<J> {
         last_piece: bool,
         out: &mut Output,
     ) {
+        let plan = plan.for_query.clone().unwrap_or(plan);
         let mut run = QueryRun::new(Arc::clone(&plan), offset, last_piece);
         self.copy_done = false;
         let control = plan.steps.iter().find_map(|s| match &s.effect {
@@ -181,6 +182,7 @@ impl QueryRun {
         Self {
             plan,
             at: 0,
+            locked: false,
             stage: Stage::default(),
             suffix: Vec::new(),
             own_value: None,

@@ -129,6 +129,10 @@ impl<J: Journal> Session<J> {
             return self.pending.push_front(Expected::Query(run));
         }
         let step = run.plan.steps.get(run.at).map(|s| self.resolved(s));
+        if !run.locked && step.as_ref().is_some_and(|s| s.lock().is_some()) {
+            lock_reply(&mut run, &frame, out);
+            return self.pending.push_front(Expected::Query(run));
+        }
         match frame.tag {
             backend::ROW_DESCRIPTION => match step.as_ref().map_or(Strip::Nothing, |s| s.strip()) {
                 Strip::Nothing => out.client(frame.bytes),
@@ -146,6 +150,7 @@ impl<J: Journal> Session<J> {
                     self.complete(step, stage, tag, run.settings.as_ref());
                 }
                 run.at += 1;
+                run.locked = false;
                 if let Some(instead) = run.instead.take() {
                     run.failed = true;
                     out.client(instead);
@@ -251,9 +256,12 @@ impl<J: Journal> Session<J> {
         match frame.tag {
             backend::DATA_ROW => {
                 let body = frame.body_bytes();
-                let value =
-                    backend::fields(frame.body()).and_then(|f| f.first().copied().flatten().map(|v| body.slice_ref(v)));
-                run.value = value;
+                let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten());
+                // copied where many may come: they must not hold the whole read buffer
+                run.values.extend(value.map(|v| match run.purpose {
+                    Purpose::Lock(_) => Bytes::copy_from_slice(v),
+                    _ => body.slice_ref(v),
+                }));
                 self.pending.push_front(Expected::Own(run));
             }
             _ if run.left > 1 => {
@@ -262,9 +270,14 @@ impl<J: Journal> Session<J> {
             }
             _ => match run.purpose {
                 Purpose::Constraints | Purpose::Parse => {}
-                Purpose::End { locks } => self.ended(run.value.as_deref(), locks),
+                Purpose::Lock(_) => {
+                    if let Some(Expected::Execute(next)) = self.pending.front_mut() {
+                        next.stage.locked = run.values;
+                    }
+                }
+                Purpose::End { locks } => self.ended(run.values.last().map(|v| &**v), locks),
                 Purpose::Probe { names, epoch } => {
-                    match run.value.as_deref().map(probe::answer) {
+                    match run.values.last().map(|v| probe::answer(v)) {
                         Some(Ok(probed)) => self.learn(probed, &names, epoch),
                         Some(Err(error)) => {
                             tracing::warn!(%error, "catalog probe");
@@ -290,5 +303,19 @@ pub(crate) fn description(strip: Strip, frame: &Frame) -> Bytes {
             edit::without_last_column(frame).unwrap_or_else(|| frame.bytes.clone())
         }
         _ => frame.bytes.clone(),
+    }
+}
+
+/// Answers to the statement that locks the rows of the client's own one behind it: the client sees none of them.
+fn lock_reply(run: &mut QueryRun, frame: &Frame, out: &mut Output) {
+    match frame.tag {
+        backend::ROW_DESCRIPTION => {}
+        backend::DATA_ROW => {
+            let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten());
+            // one that can't be read makes the numbers differ
+            run.stage.locked.extend(value.and_then(backend::bytea_text).map(Bytes::from));
+        }
+        backend::COMMAND_COMPLETE => run.locked = true,
+        _ => out.client(frame.bytes.clone()),
     }
 }

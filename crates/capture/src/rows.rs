@@ -3,13 +3,12 @@ use crate::expected::{SqlPrepared, Stage};
 use crate::image;
 use crate::journal::Journal;
 use crate::own;
-use crate::plan::{Control, Effect, Step, Strip, WriteEffect};
+use crate::pairing;
+use crate::plan::{Control, Effect, OldRow, Step, Strip, WriteEffect};
 use crate::session::Session;
-use crate::unit::HELD_BYTES_MAX;
+use crate::unit::{HELD_BYTES_MAX, Unit};
 use bytes::Bytes;
-use pgshadow_model::{
-    Change, CopyData, DdlStatement, Lsn, Operation, RowImage, SessionSettings, Suspect, Truncate, Xid,
-};
+use pgshadow_model::{Change, CopyData, DdlStatement, Lsn, RowImage, SessionSettings, Suspect, Truncate, Xid};
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, backend, edit};
 use std::sync::Arc;
@@ -112,25 +111,7 @@ impl<J: Journal> Session<J> {
         match &step.effect {
             Effect::Write(write) => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
-                let counted = backend::tag_rows(tag);
-                let broken =
-                    stage.broken.or((counted != Some(stage.rows)).then_some("not every written row came back"));
-                match broken {
-                    None => {
-                        Counter::RowsCaptured.add(stage.rows);
-                        unit.done(stage.images.into_iter().map(Change::Row).collect(), &write.suspects, stage.bytes);
-                        if stage.rows == 0 && !step.hidden_anywhere {
-                            unit.suspects.truncate(unit.suspects.len() - write.suspects.len().min(unit.suspects.len()));
-                        }
-                    }
-                    Some(reason) => {
-                        let mut suspects = declare(write, reason);
-                        if stage.elsewhere {
-                            suspects.push(Suspect { table: None, reason: reason.to_owned() });
-                        }
-                        unit.done(Vec::new(), &suspects, 0);
-                    }
-                }
+                wrote(unit, write, stage, backend::tag_rows(tag), step.hidden_anywhere);
             }
             Effect::Copy { table, sql } => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
@@ -187,6 +168,36 @@ impl<J: Journal> Session<J> {
     }
 }
 
+/// A captured write has finished: its images are taken up, or its tables declared.
+fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64>, hidden_anywhere: bool) {
+    let broken = stage.broken.or((counted != Some(stage.rows)).then_some("not every written row came back"));
+    let images = match broken {
+        Some(reason) => Err(reason),
+        None if matches!(write.old, OldRow::Locked(_)) => {
+            let locked =
+                stage.locked.iter().map(|record| image::read_locked(record, write)).collect::<Option<Vec<_>>>();
+            locked.ok_or("a locked row could not be read").and_then(|l| pairing::with_locked(write, stage.images, l))
+        }
+        None => Ok(stage.images),
+    };
+    match images {
+        Ok(images) => {
+            Counter::RowsCaptured.add(stage.rows);
+            unit.done(images.into_iter().map(Change::Row).collect(), &write.suspects, stage.bytes);
+            if stage.rows == 0 && !hidden_anywhere {
+                unit.suspects.truncate(unit.suspects.len() - write.suspects.len().min(unit.suspects.len()));
+            }
+        }
+        Err(reason) => {
+            let mut suspects = declare(write, reason);
+            if stage.elsewhere {
+                suspects.push(Suspect { table: None, reason: reason.to_owned() });
+            }
+            unit.done(Vec::new(), &suspects, 0);
+        }
+    }
+}
+
 /// All tables of a write, with the reason why its rows aren't there.
 pub(crate) fn declare(write: &WriteEffect, reason: &str) -> Vec<Suspect> {
     let mut suspects = write.suspects.clone();
@@ -211,12 +222,9 @@ pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Opti
     // copied: an image may be held for long, and must not hold the whole read buffer
     let record = if binary { Bytes::copy_from_slice(&record) } else { Bytes::from(backend::bytea_text(&record)?) };
     let relation = &write.table.relation;
-    let image = image::read(&record, relation, write.flag, write.converted)?;
-    let operation = match (write.operation, image.inserted) {
-        (Operation::Upsert, Some(true)) => Operation::Insert,
-        (Operation::Upsert, Some(false)) => Operation::Update,
-        (other, _) => other,
-    };
-    let row = RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key: None };
+    let image = image::read(&record, write)?;
+    let old_key = pairing::old_key(write, &image)?;
+    let operation = image.operation.unwrap_or(write.operation);
+    let row = RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key };
     Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token, bytes: record.len() })
 }

@@ -3,7 +3,7 @@
 //! Clients of the simple protocol write constants into the text, so that hardly any text comes twice. What is to be done about a
 //! statement doesn't depend on its constants, as long as they are nothing but plain numbers and strings: then the same steps
 //! serve every text of the same shape, and the added column goes to the same place, the end of the statement.
-use crate::plan::{Effect, Plan, Step};
+use crate::plan::{Effect, OldRow, Plan, Step};
 use bytes::Bytes;
 use pgshadow_sql::{Rewrite, Rewrites};
 use std::sync::Arc;
@@ -82,7 +82,11 @@ impl Shaped {
     /// What of this text's plan serves all texts of its shape; `None` if its plan holds something of its own text.
     pub fn of(text: &str, plan: &Plan) -> Option<Self> {
         let ([step], [range]) = (plan.steps.as_slice(), plan.ranges.as_slice()) else { return None };
-        let general = matches!(step.effect, Effect::None | Effect::Write(_) | Effect::Opaque(_));
+        let general = match &step.effect {
+            Effect::None | Effect::Opaque(_) => true,
+            Effect::Write(write) => matches!(write.old, OldRow::Same | OldRow::Returned(_)),
+            _ => false,
+        };
         if !general || range.end != end(text) {
             return None;
         }
@@ -108,9 +112,7 @@ impl Shaped {
             ..Plan::empty()
         };
         if let Some(addition) = &self.addition {
-            let (before, after) = text.split_at_checked(end)?;
-            let rewrite =
-                Rewrite { text: [before, addition, after].concat(), inserted_at: end, inserted_len: addition.len() };
+            let rewrite = Rewrite::inserting(text, end, addition)?;
             let (rewritten, rewrites) = Rewrites::combine(text, &[rewrite])?;
             plan.end = end + addition.len();
             plan.text = Some(Bytes::from(rewritten));

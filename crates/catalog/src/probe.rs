@@ -26,6 +26,8 @@ pub struct Identity {
     pub synchronous_commit: String,
     /// `row_security`.
     pub row_security: String,
+    /// `server_version_num`: 150018 is 15.18.
+    pub version: u32,
     /// `session_replication_role`: triggers don't fire as the catalog says where it isn't `origin`.
     pub session_replication_role: String,
 }
@@ -126,6 +128,7 @@ SELECT ~convert_to(~json_build_object(
   'interval_style', ~current_setting('IntervalStyle'), 'client_encoding', ~current_setting('client_encoding'),
   'standard_conforming_strings', ~current_setting('standard_conforming_strings'),
   'synchronous_commit', ~current_setting('synchronous_commit'), 'row_security', ~current_setting('row_security'),
+  'version', ~current_setting('server_version_num')::~int4,
   'session_replication_role', ~current_setting('session_replication_role'))";
 
 const TABLES: &str = r"

@@ -54,6 +54,32 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table of which nothing but its rows' description matters.
+    #[must_use]
+    pub fn plain(relation: Relation) -> Self {
+        let (tree, tree_oids) = (vec![relation.name.clone()], vec![relation.oid]);
+        let defaults = relation.columns.iter().map(|_| Default::Constant).collect();
+        Self {
+            relation: Arc::new(relation),
+            temporary: false,
+            row_security: false,
+            selectable: true,
+            has_inheritance_children: false,
+            tree,
+            tree_oids,
+            rules: false,
+            triggers: false,
+            foreign: false,
+            before_triggers: false,
+            after_triggers: false,
+            deferrable: false,
+            trigger_functions: Vec::new(),
+            functions: Vec::new(),
+            cascade_triggers: false,
+            defaults,
+        }
+    }
+
     /// A column whose values can't be carried in binary form to another database, if there is one.
     #[must_use]
     pub fn opaque_column(&self) -> Option<&Column> {

@@ -20,8 +20,22 @@ pub struct LockAhead {
     pub text: String,
     /// The condition in it, and where it stands in the original text.
     pub condition: Option<Copied>,
+    /// The condition's first character in the original text, from 0.
+    condition_character: usize,
     /// Numbers of the parameters that it uses, each once, in ascending order.
     pub parameters: Vec<u16>,
+}
+
+impl LockAhead {
+    /// The position in the client's text of a position that the server reported in this one; both count characters from 1.
+    /// One outside the condition becomes 1.
+    pub fn original_position(&self, position: usize) -> usize {
+        let characters = |end: usize| self.text.get(..end).map_or(0, |part| part.chars().count());
+        self.condition.map_or(1, |copied| {
+            let (first, end) = (characters(copied.at), characters(copied.at + copied.len));
+            if (first + 1..=end).contains(&position) { self.condition_character + position - first } else { 1 }
+        })
+    }
 }
 
 /// How rows are locked.
@@ -47,7 +61,8 @@ pub fn lock_ahead(text: &str, statement: &Statement, columns: &[String], strengt
     let condition = condition(text, &statement.range)?;
     let (lock, copied) = compose(text, write, columns, strength, condition);
     let parameters = proven(text, statement, &lock).ok()??;
-    Some(LockAhead { text: lock, condition: copied, parameters })
+    let condition_character = copied.map_or(0, |c| text.get(..c.from).map_or(0, |before| before.chars().count()));
+    Some(LockAhead { text: lock, condition: copied, condition_character, parameters })
 }
 
 fn compose(
@@ -139,10 +154,11 @@ fn without_places(tree: &Option<Box<Node>>) -> String {
     let printed = format!("{tree:?}");
     let mut out = String::with_capacity(printed.len());
     let mut rest = printed.as_str();
-    while let Some(at) = rest.find("location: ") {
-        let (before, after) = rest.split_at(at);
+    let end_of = |name: &str, rest: &str| rest.find(name).map(|at| at + name.len());
+    while let Some(end) = ["location: ", "list_start: ", "list_end: "].iter().filter_map(|n| end_of(n, rest)).min() {
+        let (before, after) = rest.split_at(end);
         out.push_str(before);
-        rest = after.trim_start_matches("location: ").trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
+        rest = after.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
     }
     out.push_str(rest);
     out
@@ -173,6 +189,7 @@ mod tests {
             Some(format!("SELECT pg_catalog.record_send(ROW({from}.*)) FROM {rest} FOR UPDATE OF {from}"))
         };
         assert_eq!(lock("update t set a = 1 where b = 2 and c"), of("\"t\"", "\"t\" WHERE b = 2 and c"));
+        assert_eq!(lock("update t set a = 1 where b in (1, 2)"), of("\"t\"", "\"t\" WHERE b in (1, 2)"));
         assert_eq!(lock("update t set a = 1"), of("\"t\"", "\"t\""));
         assert_eq!(
             lock(
@@ -205,5 +222,7 @@ mod tests {
         assert_eq!(lock.parameters, vec![1, 2]);
         let condition = lock.condition.unwrap();
         assert_eq!(lock.text.get(condition.at..condition.at + condition.len), text.get(condition.from..));
+        assert_eq!(lock.original_position(lock.text.find("or d").unwrap() + 1), text.find("or d").unwrap() + 1);
+        assert_eq!(lock.original_position(3), 1);
     }
 }

@@ -140,8 +140,7 @@ pub fn with_returning(text: &str, statement: &Statement, form: &ReturningForm) -
     if form.old.is_some() && (write.returning_options || has_old(text, statement)) {
         return None;
     }
-    let merge = matches!(statement.kind, StatementKind::Merge(_));
-    let fields = fields(&write.target, form, merge);
+    let fields = fields(&write.target, form, statement.is_merge());
     let expression = format!("pg_catalog.record_send(ROW({}))", fields.join(", "));
     let addition = if write.returning { format!(", {expression}") } else { format!(" RETURNING {expression}") };
     let at = statement.range.end;

@@ -259,6 +259,14 @@ impl Statement {
         Self { range, kind: StatementKind::Other, functions: Vec::new(), relations: Vec::new(), value_functions: false }
     }
 
+    /// MERGE, or PREPARE of one.
+    pub fn is_merge(&self) -> bool {
+        match &self.kind {
+            StatementKind::Prepare { statement, .. } => statement.is_merge(),
+            kind => matches!(kind, StatementKind::Merge(_)),
+        }
+    }
+
     /// Tables that the statement's own text writes rows of: the targets of DML anywhere in it, COPY FROM, TRUNCATE,
     /// SELECT INTO; also inside EXPLAIN ANALYZE. Not what DDL changes, and not what PREPARE will write later.
     pub fn written(&self) -> Vec<&RelationName> {

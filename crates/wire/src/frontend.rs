@@ -201,27 +201,49 @@ pub fn flush() -> Bytes {
     Bytes::from_static(b"H\0\0\0\x04")
 }
 
-/// One statement of pgshadow's own in the extended protocol: Close (what an earlier one left, whose own Close the server skipped
-/// after an error), Parse, Bind, Execute and Close of a statement and a portal called `name`, with one optional parameter in binary format and the result in binary format. The names are gone
-/// afterwards, and the client's unnamed statement and portal are untouched.
+/// A parameter of [`own_statement_with`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// Its type's OID; 0 leaves it to the server.
+    pub type_oid: u32,
+    /// 0 text, 1 binary.
+    pub format: i16,
+    /// Its value; `None` is NULL.
+    pub value: Option<&'a [u8]>,
+}
+
+/// [`own_statement_with`] at most one parameter in binary format.
 #[must_use]
 pub fn own_statement(name: &[u8], query: &[u8], parameter: Option<&[u8]>) -> Bytes {
-    let mut out = BytesMut::with_capacity(query.len() + parameter.map_or(0, <[u8]>::len) + 128);
+    let parameter = parameter.map(|value| Parameter { type_oid: 0, format: 1, value: Some(value) });
+    own_statement_with(name, query, parameter.as_slice())
+}
+
+/// One statement of pgshadow's own in the extended protocol: Close (what an earlier one left, whose own Close the server skipped
+/// after an error), Parse, Bind, Execute and Close of a statement and a portal called `name`, with the result in binary format.
+/// The names are gone afterwards, and the client's unnamed statement and portal are untouched.
+#[must_use]
+pub fn own_statement_with(name: &[u8], query: &[u8], parameters: &[Parameter<'_>]) -> Bytes {
+    let count = i16::try_from(parameters.len()).unwrap_or(i16::MAX);
+    let values: usize = parameters.iter().map(|p| 10 + p.value.map_or(0, <[u8]>::len)).sum();
+    let mut out = BytesMut::with_capacity(query.len() + values + 128);
     put_close(&mut out, b'S', name);
     put_frame(&mut out, PARSE, |out| {
         put_cstr(out, name);
         put_cstr(out, query);
-        out.put_i16(0);
+        out.put_i16(count);
+        parameters.iter().for_each(|p| out.put_u32(p.type_oid));
     });
     put_frame(&mut out, BIND, |out| {
         put_cstr(out, name);
         put_cstr(out, name);
-        out.put_i16(1);
-        out.put_i16(1);
-        out.put_i16(i16::from(parameter.is_some()));
-        if let Some(value) = parameter {
-            out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
-            out.put_slice(value);
+        out.put_i16(count);
+        parameters.iter().for_each(|p| out.put_i16(p.format));
+        out.put_i16(count);
+        for parameter in parameters {
+            let value = parameter.value;
+            out.put_i32(value.map_or(-1, |v| i32::try_from(v.len()).unwrap_or(i32::MAX)));
+            out.put_slice(value.unwrap_or_default());
         }
         out.put_i16(1);
         out.put_i16(1);

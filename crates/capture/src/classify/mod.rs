@@ -1,5 +1,7 @@
 //! From a parsed text and what the catalog says of its tables to a [`Plan`]: proven exact, or declared.
 mod natures;
+mod old;
+pub(crate) use old::binary;
 mod statements;
 mod writes;
 
@@ -56,10 +58,21 @@ pub(crate) fn needs_identity(parsed: &Parsed) -> bool {
     parsed.statements.iter().any(|s| matches!(s.kind, StatementKind::Ddl(_)) || !names_of(s).is_empty())
 }
 
+/// What is changed in a text.
+#[derive(Debug, Default)]
+pub(crate) struct Rewritten {
+    /// Added columns.
+    pub columns: Vec<Rewrite>,
+    /// Locks taken ahead, in the simple protocol.
+    pub locks: Vec<Rewrite>,
+    /// It is the inside of a PREPARE.
+    pub prepares: bool,
+}
+
 impl Context<'_> {
     /// The plan for the whole text.
     pub fn plan(&self, parsed: &Parsed) -> Plan {
-        let mut rewrites = Vec::new();
+        let mut rewrites = Rewritten::default();
         let mut session_changed = false;
         let mut steps = Vec::with_capacity(parsed.statements.len());
         for statement in &parsed.statements {
@@ -73,15 +86,23 @@ impl Context<'_> {
             session_changed |= step.changes_session && step.class != Class::Ddl;
             steps.push(Arc::new(step));
         }
-        let combined = if rewrites.is_empty() { None } else { Rewrites::combine(self.text, &rewrites) };
+        let mut plan = self.rewritten(parsed, steps, &rewrites.columns);
+        if !rewrites.locks.is_empty() {
+            let all: Vec<Rewrite> = rewrites.columns.into_iter().chain(rewrites.locks).collect();
+            plan.for_query = Some(Arc::new(self.rewritten(parsed, plan.steps.clone(), &all)));
+        }
+        plan
+    }
+
+    fn rewritten(&self, parsed: &Parsed, steps: Vec<Arc<Step>>, rewrites: &[Rewrite]) -> Plan {
+        let combined = if rewrites.is_empty() { None } else { Rewrites::combine(self.text, rewrites) };
         let last = parsed.statements.last().map_or(0, |s| s.range.end);
         let mut plan = Plan {
-            text: None,
-            rewrites: Rewrites::default(),
             steps,
             end: last,
             epoch: self.epoch,
             ranges: parsed.statements.iter().map(|s| s.range.clone()).collect(),
+            ..Plan::empty()
         };
         match combined {
             Some((text, map)) => {
@@ -97,26 +118,26 @@ impl Context<'_> {
     }
 
     pub(crate) fn declared(&self, statement: &Statement) -> Step {
-        let mut step = self.step(statement, &mut Vec::new());
+        let mut step = self.step(statement, &mut Rewritten::default());
         if let Effect::Write(write) = &step.effect {
             step.effect = Effect::Opaque(vec![suspect(&write.table, "its statement could not be extended")]);
         }
         step
     }
 
-    pub(crate) fn step(&self, statement: &Statement, rewrites: &mut Vec<Rewrite>) -> Step {
+    pub(crate) fn step(&self, statement: &Statement, rewrites: &mut Rewritten) -> Step {
         let step = self.by_kind(statement, rewrites);
         self.with_functions(statement, step)
     }
 
-    pub(crate) fn by_kind(&self, statement: &Statement, rewrites: &mut Vec<Rewrite>) -> Step {
+    pub(crate) fn by_kind(&self, statement: &Statement, rewrites: &mut Rewritten) -> Step {
         let control =
             |control, alone| Step { effect: Effect::Control(control), alone, ..Step::none(Class::Transaction) };
         match &statement.kind {
             StatementKind::Insert(write) => self.write(statement, write, Operation::Insert, rewrites),
             StatementKind::Update(write) => self.write(statement, write, Operation::Update, rewrites),
             StatementKind::Delete(write) => self.write(statement, write, Operation::Delete, rewrites),
-            StatementKind::Merge { .. } => self.opaque(statement, Class::Merge, "MERGE isn't captured yet"),
+            StatementKind::Merge(write) => self.write(statement, write, Operation::Upsert, rewrites),
             StatementKind::Select { into: Some(name), .. } => {
                 self.created(name, Class::Ddl, "SELECT INTO computes its rows")
             }
@@ -165,17 +186,20 @@ impl Context<'_> {
                 ..Step::none(Class::Session)
             },
             StatementKind::Prepare { name, statement: inner } => {
-                let before = rewrites.len();
+                let before = rewrites.columns.len();
+                rewrites.prepares = true;
                 let step = match &inner.kind {
                     StatementKind::Insert(write) => self.write(statement, write, Operation::Insert, rewrites),
                     StatementKind::Update(write) => self.write(statement, write, Operation::Update, rewrites),
                     StatementKind::Delete(write) => self.write(statement, write, Operation::Delete, rewrites),
-                    _ if inner.written().is_empty() => self.step(inner, &mut Vec::new()),
+                    StatementKind::Merge(write) => self.write(statement, write, Operation::Upsert, rewrites),
+                    _ if inner.written().is_empty() => self.step(inner, &mut Rewritten::default()),
                     _ => self.opaque(inner, Class::Other, "it was written by EXECUTE"),
                 };
                 let step = self.with_functions(statement, step);
                 let text = self.text.get(statement.range.clone()).unwrap_or_default();
-                let inserted = rewrites.get(before..).and_then(<[Rewrite]>::last).and_then(Rewrite::inserted);
+                rewrites.prepares = false;
+                let inserted = rewrites.columns.get(before..).and_then(<[Rewrite]>::last).and_then(Rewrite::inserted);
                 let sent = inserted.map(|inserted| Bytes::from([text, inserted].concat()));
                 let text = Bytes::copy_from_slice(text.as_bytes());
                 let effect = Effect::Prepare { name: name.clone(), step: Arc::new(step), text, sent };

@@ -53,19 +53,10 @@ impl Context<'_> {
             step.hidden_writes |= nature >= FunctionNature::MayWriteOthers;
             step.hidden_anywhere |= nature == FunctionNature::MayWrite;
             if let (FunctionNature::MayWrite, Effect::Write(write)) = (nature, &step.effect) {
-                let mut suspects = write.suspects.clone();
-                suspects.push(suspect(
-                    &write.table,
-                    "its statement calls a volatile function, which may write the same table",
-                ));
-                step.effect = Effect::Write(Arc::new(WriteEffect {
-                    table: Arc::clone(&write.table),
-                    operation: write.operation,
-                    flag: write.flag,
-                    converted: write.converted,
-                    strip: write.strip,
-                    suspects,
-                }));
+                let mut write = WriteEffect::clone(write);
+                let reason = "its statement calls a volatile function, which may write the same table";
+                write.suspects.push(suspect(&write.table, reason));
+                step.effect = Effect::Write(Arc::new(write));
             }
         }
         step

@@ -1,11 +1,11 @@
 //! INSERT, UPDATE and DELETE: row images, or declared.
-use super::{Context, suspect};
+use super::{Context, Rewritten, suspect};
 use crate::image::columns_in_utf8;
-use crate::plan::{Effect, Step, Strip, WriteEffect};
+use crate::plan::{Effect, OldRow, Step, Strip, WriteEffect};
 use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_model::{Operation, RelationKind};
 use pgshadow_sql::{
-    Dialect, Image, OnConflict, RelationName, ReturningForm, Rewrite, Statement, Write, with_returning,
+    Dialect, Image, OnConflict, RelationName, ReturningForm, Statement, Write, parameter_text, with_returning,
 };
 use pgshadow_telemetry::StatementClass as Class;
 use std::sync::Arc;
@@ -17,9 +17,11 @@ impl Context<'_> {
         statement: &Statement,
         write: &Write,
         operation: Operation,
-        rewrites: &mut Vec<Rewrite>,
+        rewrites: &mut Rewritten,
     ) -> Step {
+        let merge = statement.is_merge();
         let class = match operation {
+            _ if merge => Class::Merge,
             Operation::Insert | Operation::Upsert => Class::Insert,
             Operation::Update => Class::Update,
             Operation::Delete => Class::Delete,
@@ -33,7 +35,7 @@ impl Context<'_> {
             return self.beside(table, &names, class);
         }
         let opaque = |reason: &str| self.opaque_tables(&names, class, reason);
-        if let Some(reason) = self.refusal(table, write, operation) {
+        if let Some(reason) = self.refusal(table, write, operation, merge) {
             return opaque(reason);
         }
         let converted = self.identity.client_encoding != "UTF8";
@@ -47,18 +49,33 @@ impl Context<'_> {
         };
         // a partitioned table's rows have no xmax to return
         let flag = write.on_conflict == OnConflict::Update && table.relation.kind == RelationKind::Table;
-        let form = ReturningForm { image, inserted_flag: flag, dialect: Dialect::CURRENT };
-        let Some(rewrite) = with_returning(self.text, statement, &form) else {
+        let ways = self.old_ways(statement, table, write, operation, rewrites);
+        if ways.is_empty() {
+            return opaque(unknown_old_row(table));
+        }
+        let extended = ways.into_iter().find_map(|way| {
+            let parameters = way.parameters.iter().map(|n| parameter_text(*n, converted)).collect();
+            let form = ReturningForm {
+                image: image.clone(),
+                inserted_flag: flag,
+                old: way.columns,
+                parameters,
+                dialect: Dialect::CURRENT,
+            };
+            Some((with_returning(self.text, statement, &form)?, way.old, way.parameters.len()))
+        });
+        let Some((rewrite, old, parameters)) = extended else {
             return opaque("its statement could not be extended");
         };
-        rewrites.push(rewrite);
+        rewrites.columns.push(rewrite);
+        rewrites.locks.extend(self.lock_in_text(statement, &old));
         let mut suspects = Vec::new();
         let of_triggers = self.nature_of_triggers(table);
         if table.after_triggers && of_triggers > FunctionNature::Harmless {
             suspects
                 .push(suspect(table, "it has AFTER triggers, which may change its rows after their image was taken"));
         }
-        if operation == Operation::Delete && table.cascade_triggers {
+        if (operation == Operation::Delete || merge) && table.cascade_triggers {
             suspects.push(suspect(table, "its foreign keys' cascade reaches a table with triggers"));
         }
         let operation = match (operation, write.on_conflict) {
@@ -69,6 +86,10 @@ impl Context<'_> {
             table: Arc::clone(table),
             operation,
             flag,
+            action: merge,
+            assigned: if matches!(old, OldRow::Locked(_)) { write.assigned.clone() } else { Vec::new() },
+            old,
+            parameters,
             converted,
             strip: if write.returning { Strip::LastColumn } else { Strip::Rows },
             suspects,
@@ -86,21 +107,18 @@ impl Context<'_> {
     }
 
     /// Why the rows of this write can't be captured, if so.
-    pub(crate) fn refusal(&self, table: &Table, write: &Write, operation: Operation) -> Option<&'static str> {
+    pub(crate) fn refusal(
+        &self,
+        table: &Table,
+        write: &Write,
+        operation: Operation,
+        merge: bool,
+    ) -> Option<&'static str> {
         let relation = &table.relation;
-        let writes = |column: &str| write.assigned.iter().any(|a| a == column);
-        let key = || relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p)));
-        // a generated column changes with those that it is computed from
-        let key_assigned = key().any(|c| writes(&c.name) || c.generated);
-        let trigger_changes_key = table.before_triggers
-            && table
-                .trigger_functions
-                .iter()
-                .any(|f| self.functions.trigger_names_any(f, key().map(|c| c.name.as_str())));
-        let changes_old_rows = operation == Operation::Update || write.on_conflict == OnConflict::Update;
         Some(match relation.kind {
             RelationKind::Foreign => "it is a foreign table: its rows live elsewhere",
             RelationKind::View | RelationKind::Other => "it was written through a view",
+            _ if merge && self.identity.version < MERGE_RETURNS => "MERGE returns no rows before PostgreSQL 17",
             _ if table.foreign => "one of its partitions is a foreign table",
             _ if table.rules => "it has rules",
             _ if table.row_security => "row-level security applies to the role that wrote it",
@@ -110,17 +128,22 @@ impl Context<'_> {
                 "it has inheritance children"
             }
             _ if !write.writes_in_with.is_empty() => "it was written inside WITH",
-            _ if relation.key.is_empty() && changes_old_rows => {
-                "it has no key, and an UPDATE's old rows can't be told before PostgreSQL 18"
-            }
-            _ if key_assigned && changes_old_rows => {
-                "its key was assigned, and the old key can't be told before PostgreSQL 18"
-            }
-            _ if trigger_changes_key && changes_old_rows => "a trigger may change its key",
             _ if self.identity.session_replication_role != "origin" => {
                 "it was written with session_replication_role set"
             }
             _ => return None,
         })
+    }
+}
+
+/// From here MERGE has RETURNING.
+const MERGE_RETURNS: u32 = 170_000;
+
+/// Why the rows that an UPDATE changed can't be found on the shadow.
+fn unknown_old_row(table: &Table) -> &'static str {
+    if table.relation.key.is_empty() {
+        "it has no key, and an UPDATE's old rows can't be told before PostgreSQL 18"
+    } else {
+        "its key may have changed, and the old key can't be told before PostgreSQL 18"
     }
 }

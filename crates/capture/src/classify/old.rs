@@ -1,0 +1,199 @@
+//! How the old row of an UPDATE can be known: it is what the shadow finds its own row by.
+use super::{Context, Rewritten};
+use crate::image::columns_in_utf8;
+use crate::plan::{KeyPart, OldRow};
+use bytes::Bytes;
+use pgshadow_catalog::Table;
+use pgshadow_model::{Column, ColumnType, Operation, Shape};
+use pgshadow_sql::{Fixed, LockStrength, OnConflict, Rewrite, Statement, StatementKind, Write, column, lock_ahead};
+use std::sync::Arc;
+
+/// From here RETURNING gives the old row too.
+const RETURNS_OLD: u32 = 180_000;
+
+/// One way to know the old row, with what RETURNING has to give for it.
+pub(crate) struct OldWay {
+    pub old: OldRow,
+    /// Expressions over the old row.
+    pub columns: Option<Vec<String>>,
+    /// Numbers of parameters.
+    pub parameters: Vec<u16>,
+}
+
+impl OldWay {
+    fn of(old: OldRow) -> Self {
+        Self { old, columns: None, parameters: Vec::new() }
+    }
+}
+
+impl Context<'_> {
+    /// The ways to know the old rows of this write, the best one first; none where an old row can't be known.
+    pub(crate) fn old_ways(
+        &self,
+        statement: &Statement,
+        table: &Table,
+        write: &Write,
+        operation: Operation,
+        out: &Rewritten,
+    ) -> Vec<OldWay> {
+        let relation = &table.relation;
+        let keyless = relation.key.is_empty();
+        let updates = match &statement.kind {
+            StatementKind::Merge(_) => !write.assigned.is_empty(),
+            _ => operation == Operation::Update || write.on_conflict == OnConflict::Update,
+        };
+        if !updates || !keyless && !self.may_change_key(table, write) {
+            return vec![OldWay::of(OldRow::Same)];
+        }
+        let mut ways = Vec::new();
+        ways.extend(self.returned(table));
+        if operation == Operation::Update && !keyless {
+            ways.extend(self.fixed_key(table, write));
+        }
+        if operation == Operation::Update && !out.prepares {
+            ways.extend(self.locked(statement, table));
+        }
+        ways
+    }
+
+    /// Whether an UPDATE may give a row another key.
+    fn may_change_key(&self, table: &Table, write: &Write) -> bool {
+        let key = || key_columns(table);
+        // a generated column changes with those that it is computed from
+        let assigned = key().any(|c| c.generated || write.assigned.contains(&c.name));
+        let by_trigger = table.before_triggers
+            && table
+                .trigger_functions
+                .iter()
+                .any(|f| self.functions.trigger_names_any(f, key().map(|c| c.name.as_str())));
+        assigned || by_trigger
+    }
+
+    fn returned(&self, table: &Table) -> Option<OldWay> {
+        if self.identity.version < RETURNS_OLD {
+            return None;
+        }
+        let relation = &table.relation;
+        let positions = match relation.key.as_slice() {
+            [] => (0..u16::try_from(relation.columns.len()).ok()?).collect(),
+            key => key.to_vec(),
+        };
+        let all = self.image_columns(table)?;
+        let columns = positions.iter().map(|p| all.get(usize::from(*p)).cloned()).collect::<Option<Vec<_>>>()?;
+        Some(OldWay { columns: Some(columns), ..OldWay::of(OldRow::Returned(positions)) })
+    }
+
+    /// Every column as an image holds it.
+    fn image_columns(&self, table: &Table) -> Option<Vec<String>> {
+        if self.identity.client_encoding == "UTF8" {
+            return table.relation.columns.iter().map(|c| column(&c.name)).collect();
+        }
+        columns_in_utf8(&table.relation)
+    }
+
+    fn fixed_key(&self, table: &Table, write: &Write) -> Option<OldWay> {
+        let mut parameters = Vec::new();
+        let mut parts = Vec::new();
+        for column in key_columns(table) {
+            let (_, value) = write.fixed.iter().find(|(name, _)| *name == column.name)?;
+            parts.push(match value {
+                Fixed::Literal(text) if !self.masked => KeyPart::Constant(binary(&column.column_type, text)?),
+                Fixed::Literal(_) => return None,
+                Fixed::Parameter(number) => {
+                    is_readable(&column.column_type).then_some(())?;
+                    parameters.push(*number);
+                    KeyPart::Parameter(parameters.len() - 1)
+                }
+            });
+        }
+        Some(OldWay { parameters, ..OldWay::of(OldRow::Fixed(parts)) })
+    }
+
+    fn locked(&self, statement: &Statement, table: &Table) -> Option<OldWay> {
+        let keyless = table.relation.key.is_empty();
+        if self.masked {
+            return None;
+        }
+        let strength = if keyless { LockStrength::NoKeyUpdate } else { LockStrength::Update };
+        let lock = lock_ahead(self.text, statement, &self.image_columns(table)?, strength)?;
+        Some(OldWay::of(OldRow::Locked(Arc::new(lock))))
+    }
+
+    /// The lock as a part of the text, for the simple protocol.
+    pub(crate) fn lock_in_text(&self, statement: &Statement, old: &OldRow) -> Option<Rewrite> {
+        let OldRow::Locked(lock) = old else { return None };
+        let addition = format!("{}; ", lock.text);
+        let mut rewrite = Rewrite::inserting(self.text, statement.range.start, &addition)?;
+        rewrite.copied = lock.condition;
+        Some(rewrite)
+    }
+}
+
+fn key_columns(table: &Table) -> impl Iterator<Item = &Column> {
+    let relation = &table.relation;
+    relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p)))
+}
+
+const INT8: u32 = 20;
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+const TEXT: u32 = 25;
+const OID: u32 = 26;
+const VARCHAR: u32 = 1043;
+const UUID: u32 = 2950;
+
+/// Whether the text of such a value can be read back into its binary form.
+fn is_readable(of: &ColumnType) -> bool {
+    of.shape == Shape::Plain && matches!(of.oid, INT2 | INT4 | INT8 | OID | TEXT | VARCHAR | UUID)
+}
+
+/// The binary form of a value given as text; `None` where that isn't certain.
+pub(crate) fn binary(of: &ColumnType, text: &str) -> Option<Bytes> {
+    if !is_readable(of) {
+        return None;
+    }
+    Some(match of.oid {
+        INT2 => Bytes::copy_from_slice(&text.parse::<i16>().ok()?.to_be_bytes()),
+        INT4 => Bytes::copy_from_slice(&text.parse::<i32>().ok()?.to_be_bytes()),
+        INT8 => Bytes::copy_from_slice(&text.parse::<i64>().ok()?.to_be_bytes()),
+        OID => Bytes::copy_from_slice(&text.parse::<u32>().ok()?.to_be_bytes()),
+        UUID => uuid(text)?,
+        _ => Bytes::copy_from_slice(text.as_bytes()),
+    })
+}
+
+/// 8-4-4-4-12 hexadecimal digits.
+fn uuid(text: &str) -> Option<Bytes> {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    if groups != [8, 4, 4, 4, 12] {
+        return None;
+    }
+    let digits: Vec<u32> = text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    let byte = |pair: &[u32]| match pair {
+        [high, low] => u8::try_from(high * 16 + low).ok(),
+        _ => None,
+    };
+    digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgshadow_model::QualifiedName;
+
+    #[test]
+    fn constants_in_binary() {
+        let of = |oid, text| {
+            let name = QualifiedName::new("pg_catalog", "t");
+            binary(&ColumnType { oid, name, shape: Shape::Plain }, text).map(|b| b.to_vec())
+        };
+        assert_eq!(of(INT4, "-2"), Some(vec![255, 255, 255, 254]));
+        assert_eq!(of(INT2, "70000"), None);
+        assert_eq!(of(INT8, "5.0"), None);
+        assert_eq!(of(TEXT, "é"), Some("é".as_bytes().to_vec()));
+        assert_eq!(of(1700, "5"), None);
+        let bytes = of(UUID, "00112233-4455-6677-8899-aAbBcCdDeEfF").unwrap();
+        assert_eq!((bytes.len(), bytes[0], bytes[15]), (16, 0, 255));
+        assert_eq!(of(UUID, "{00112233-4455-6677-8899-aabbccddeeff}"), None);
+    }
+}
