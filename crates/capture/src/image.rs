@@ -28,11 +28,19 @@ pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
         _ => &[],
     };
     let returns_old = matches!(write.old, OldRow::Returned(_));
-    let head = 3 + usize::from(write.flag) + usize::from(write.action) + usize::from(returns_old) + old_columns.len();
+    let head = 2
+        + usize::from(!write.through_view)
+        + usize::from(write.flag)
+        + usize::from(write.action)
+        + usize::from(returns_old)
+        + old_columns.len();
     let mut fields = Fields::of(record, head + write.parameters + columns.len(), write.converted)?;
     let xid = u64::from_be_bytes(fields.next()?.1?.try_into().ok()?);
     let token = u64::from_be_bytes(fields.next()?.1?.try_into().ok()?);
-    let table_oid = u32::from_be_bytes(fields.next()?.1?.try_into().ok()?);
+    let table_oid = match write.through_view {
+        true => write.table.relation.oid,
+        false => u32::from_be_bytes(fields.next()?.1?.try_into().ok()?),
+    };
     let upserted = |inserted: bool| if inserted { Operation::Insert } else { Operation::Update };
     let mut operation = if write.flag { Some(upserted(fields.next()?.1? == [0; 4])) } else { None };
     if write.action {
@@ -103,12 +111,13 @@ impl<'a> Fields<'a> {
 
 const JSONB: u32 = 3802;
 
-/// What to ask of a table's columns in a session whose client_encoding isn't UTF8, as SQL with `{t}` for the table;
+/// What to ask of a table's columns in a session whose client_encoding isn't UTF8, as SQL with `{t}` for the table; `shown_as` is
+/// a column as it is, by its position;
 /// `None` if a column's binary form depends on the encoding in a way that can't be asked for otherwise.
 ///
 /// Types whose binary form is their text (text, varchar, bpchar, json, jsonb, enums, ...) are converted to UTF8; the others'
 /// binary form must not depend on the encoding.
-pub(crate) fn columns_in_utf8(relation: &Relation) -> Option<Vec<String>> {
+pub(crate) fn columns_in_utf8(relation: &Relation, shown_as: impl Fn(usize) -> String) -> Option<Vec<String>> {
     const TEXT: &[u32] = &[19, 25, 1042, 1043, 114, JSONB];
     // bool bytea int8 int2 int4 oid point float4 float8 money macaddr inet cidr macaddr8 bpchar-free date time timestamp
     // timestamptz interval timetz bit varbit numeric uuid pg_lsn xid8 and arrays of the common ones
@@ -120,8 +129,9 @@ pub(crate) fn columns_in_utf8(relation: &Relation) -> Option<Vec<String>> {
     relation
         .columns
         .iter()
-        .map(|c| {
-            let name = format!("{{t}}.\"{}\"", c.name.replace('"', "\"\""));
+        .enumerate()
+        .map(|(position, c)| {
+            let name = shown_as(position);
             if FREE.contains(&c.column_type.oid) {
                 Some(name)
             } else if TEXT.contains(&c.column_type.oid) {
@@ -165,6 +175,7 @@ mod tests {
             operation,
             flag: false,
             action: false,
+            through_view: false,
             old,
             assigned: vec![],
             parameters: 0,

@@ -191,6 +191,8 @@ pub(crate) struct WriteEffect {
     pub flag: bool,
     /// MERGE: an image tells what was done.
     pub action: bool,
+    /// The client named a view of the table.
+    pub through_view: bool,
     pub old: OldRow,
     /// Columns that it assigns, where its rows are locked ahead.
     pub assigned: Vec<String>,

@@ -1,5 +1,5 @@
 //! From a text to its plan: what is known of the session and the catalog, or what must be asked first.
-use crate::classify::{Context, names_needed, needs_identity};
+use crate::classify::{Context, name_under, names_needed, needs_identity};
 use crate::expected::{Prepared, SqlPrepared};
 use crate::journal::Journal;
 use crate::plan::{Effect, Plan, Step};
@@ -58,7 +58,7 @@ impl<J: Journal> Session<J> {
         {
             return Known::Plan(Arc::new(unreadable(text)));
         }
-        let unknown = self.unknown_names(&names_needed(&parsed));
+        let unknown = self.unknown_with_views(names_needed(&parsed));
         if !unknown.is_empty() {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
@@ -78,6 +78,22 @@ impl<J: Journal> Session<J> {
             self.plans.insert(Bytes::copy_from_slice(text), Arc::clone(&plan));
         }
         Known::Plan(plan)
+    }
+
+    /// What has to be asked of these names, and of what is under those of them that are views.
+    fn unknown_with_views(&mut self, mut names: Vec<String>) -> Vec<String> {
+        loop {
+            let unknown = self.unknown_names(&names);
+            if !unknown.is_empty() {
+                return unknown;
+            }
+            let table = |name: &String| self.tables.get(name)?.as_deref().and_then(name_under);
+            let under: Vec<String> = names.iter().filter_map(table).filter(|name| !names.contains(name)).collect();
+            if under.is_empty() {
+                return under;
+            }
+            names.extend(under);
+        }
     }
 
     pub(crate) fn plan(&self, text: &str, parsed: &Parsed, masked: bool) -> Plan {

@@ -137,6 +137,14 @@ const TABLES: &str = r"
   LEFT JOIN LATERAL (SELECT ~json_build_object(
     'oid', c.oid::~int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::~text, 'persistence', c.relpersistence::~text,
     'row_security', ~row_security_active(c.oid),
+    'view', CASE WHEN c.relkind = 'v'::~char THEN ~json_build_object('definition', ~pg_get_viewdef(c.oid),
+      'updatable', ~pg_relation_is_updatable(c.oid, false), 'options', c.reloptions::~text,
+      'plain', NOT EXISTS (SELECT FROM ~pg_rewrite w WHERE w.ev_class = c.oid AND NOT w.ev_type = '1'::~char)
+        AND NOT EXISTS (SELECT FROM ~pg_trigger g WHERE g.tgrelid = c.oid),
+      'owner_reads', (SELECT ~bool_and(~has_table_privilege(c.relowner, r.oid, 'SELECT') AND NOT r.relrowsecurity)
+        FROM ~pg_rewrite w JOIN ~pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::~regclass AND d.objid = w.oid
+          AND d.refclassid = 'pg_catalog.pg_class'::~regclass
+        JOIN ~pg_class r ON r.oid = d.refobjid WHERE w.ev_class = c.oid AND NOT r.oid = c.oid)) END,
     'selectable', NOT EXISTS (SELECT FROM ~pg_attribute a WHERE a.attrelid = c.oid AND ~int2gt(a.attnum, 0::~int2)
       AND NOT a.attisdropped AND NOT ~has_column_privilege(c.oid, a.attnum, 'SELECT')),
     'inherits', c.relispartition OR EXISTS (SELECT FROM ~pg_inherits i WHERE i.inhparent = c.oid)

@@ -14,6 +14,21 @@ pub enum Default {
     Generated,
 }
 
+/// What is known of a view.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct View {
+    /// Its query, as `pg_get_viewdef` prints it for the session that asked.
+    pub definition: String,
+    /// What the server does by itself with a write to it (`pg_relation_is_updatable`): 4 UPDATE, 8 INSERT, 16 DELETE.
+    pub updatable: i32,
+    /// Its options, as `pg_class.reloptions` prints.
+    pub options: Option<String>,
+    /// It has no rules but its own, and no triggers.
+    pub plain: bool,
+    /// Its owner may read what it names, and no row-level security applies there.
+    pub owner_reads: Option<bool>,
+}
+
 /// A relation that a statement names, with all that decides how its writes can be captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -51,6 +66,8 @@ pub struct Table {
     pub cascade_triggers: bool,
     /// What each column gets when it is left out.
     pub defaults: Vec<Default>,
+    /// If it is a view.
+    pub view: Option<View>,
 }
 
 impl Table {
@@ -77,6 +94,7 @@ impl Table {
             functions: Vec::new(),
             cascade_triggers: false,
             defaults,
+            view: None,
         }
     }
 
@@ -105,6 +123,7 @@ pub(crate) struct RawTable {
     parents: Option<Vec<(String, String)>>,
     indexes: Option<Vec<RawIndex>>,
     columns: Option<Vec<RawColumn>>,
+    view: Option<View>,
 }
 
 #[derive(Deserialize)]
@@ -286,6 +305,7 @@ impl From<RawTable> for Table {
             functions: raw.functions.unwrap_or_default(),
             cascade_triggers: raw.cascade_triggers,
             defaults: columns.iter().map(RawColumn::default).collect(),
+            view: raw.view,
         }
     }
 }

@@ -31,6 +31,7 @@ mod stack;
 mod statement;
 mod summary;
 mod tokens;
+mod view;
 mod visit;
 mod write;
 
@@ -43,4 +44,5 @@ pub use parse::{depends_on_string_setting, masked, parse};
 pub use position::Rewrites;
 pub use returning::{Copied, Dialect, Image, ReturningForm, Rewrite, column, parameter_text, with_returning};
 pub use statement::{CopyCommand, Discard, FunctionName, Parsed, SetKind, Statement, StatementKind};
+pub use view::{ViewSource, view_source};
 pub use write::{Fixed, OnConflict, RelationName, Write};

@@ -19,7 +19,7 @@ use crate::write::{RelationName, Write};
 /// |---|---|---|
 /// | transaction id | `xid8` (`int8` before 13) | always |
 /// | order token | `pg_lsn` | always |
-/// | `tableoid` | `oid` | unless the image is [`Image::None`] |
+/// | `tableoid` | `oid` | if `table_oid` is set, unless the image is [`Image::None`] |
 /// | `xmax` | `xid` | if `inserted_flag` is set, unless the image is [`Image::None`] |
 /// | what MERGE did | `text` | for MERGE |
 /// | `tableoid` of the old row, NULL for an inserted one | `oid` | if `old` is set |
@@ -30,6 +30,8 @@ use crate::write::{RelationName, Write};
 pub struct ReturningForm {
     /// Which columns of the row are in it.
     pub image: Image,
+    /// Adds `tableoid`, which a view's rows don't have.
+    pub table_oid: bool,
     /// Adds `xmax`, which is 0 in a row that ON CONFLICT DO UPDATE inserted. Without effect for [`Image::None`].
     /// Not for a partitioned target: the server refuses INSERT ... RETURNING `xmax` there, so the client's write would fail.
     pub inserted_flag: bool,
@@ -172,7 +174,9 @@ fn fields(target: &RelationName, form: &ReturningForm, merge: bool) -> Vec<Strin
     let table = quoted(target.exposed());
     let mut fields = vec![form.dialect.xid_function.to_owned(), form.dialect.lsn_function.to_owned()];
     if form.image != Image::None {
-        fields.push(format!("{table}.tableoid"));
+        if form.table_oid {
+            fields.push(format!("{table}.tableoid"));
+        }
         if form.inserted_flag {
             fields.push(format!("{table}.xmax"));
         }

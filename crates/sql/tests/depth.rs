@@ -5,6 +5,7 @@ use pgshadow_sql::{Dialect, Image, ParseError, ReturningForm, fingerprint, parse
 
 const FORM: ReturningForm = ReturningForm {
     image: Image::Star,
+    table_oid: true,
     inserted_flag: false,
     old: None,
     parameters: Vec::new(),

@@ -8,6 +8,7 @@ use pgshadow_sql::{
 
 const STAR: ReturningForm = ReturningForm {
     image: Image::Star,
+    table_oid: true,
     inserted_flag: false,
     old: None,
     parameters: Vec::new(),
@@ -15,6 +16,7 @@ const STAR: ReturningForm = ReturningForm {
 };
 const TOKEN: ReturningForm = ReturningForm {
     image: Image::None,
+    table_oid: true,
     inserted_flag: true,
     old: None,
     parameters: Vec::new(),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 const FORM: ReturningForm = ReturningForm {
     image: Image::Star,
+    table_oid: true,
     inserted_flag: true,
     old: None,
     parameters: Vec::new(),

@@ -2,7 +2,9 @@
 mod natures;
 mod old;
 pub(crate) use old::binary;
+use target::Target;
 mod statements;
+mod target;
 mod writes;
 
 use crate::plan::{Control, Effect, Plan, Step};
@@ -51,6 +53,12 @@ pub(crate) fn names_of(statement: &Statement) -> Vec<String> {
         StatementKind::Prepare { statement, .. } => names_of(statement),
         _ => statement.written().into_iter().map(sql_name).collect(),
     }
+}
+
+/// The relation under a view, as the probe wants its name.
+pub(crate) fn name_under(table: &Table) -> Option<String> {
+    let view = table.view.as_ref().filter(|view| view.plain)?;
+    pgshadow_sql::view_source(&view.definition).map(|source| sql_name(&source.base))
 }
 
 /// Whether classifying these statements needs to know who the session is at the moment.

@@ -1,11 +1,10 @@
 //! How the old row of an UPDATE can be known: it is what the shadow finds its own row by.
-use super::{Context, Rewritten};
-use crate::image::columns_in_utf8;
+use super::{Context, Rewritten, Target};
 use crate::plan::{KeyPart, OldRow};
 use bytes::Bytes;
 use pgshadow_catalog::Table;
 use pgshadow_model::{Column, ColumnType, Operation, Shape};
-use pgshadow_sql::{Fixed, LockStrength, OnConflict, Rewrite, Statement, StatementKind, Write, column, lock_ahead};
+use pgshadow_sql::{Fixed, LockStrength, OnConflict, Rewrite, Statement, StatementKind, Write, lock_ahead};
 use std::sync::Arc;
 
 /// From here RETURNING gives the old row too.
@@ -31,13 +30,13 @@ impl Context<'_> {
     pub(crate) fn old_ways(
         &self,
         statement: &Statement,
-        table: &Table,
+        target: &Target,
         write: &Write,
         operation: Operation,
         out: &Rewritten,
     ) -> Vec<OldWay> {
-        let relation = &table.relation;
-        let keyless = relation.key.is_empty();
+        let table = &*target.table;
+        let keyless = table.relation.key.is_empty();
         let updates = match &statement.kind {
             StatementKind::Merge(_) => !write.assigned.is_empty(),
             _ => operation == Operation::Update || write.on_conflict == OnConflict::Update,
@@ -46,12 +45,12 @@ impl Context<'_> {
             return vec![OldWay::of(OldRow::Same)];
         }
         let mut ways = Vec::new();
-        ways.extend(self.returned(table));
+        ways.extend(self.returned(target));
         if operation == Operation::Update && !keyless {
             ways.extend(self.fixed_key(table, write));
         }
         if operation == Operation::Update && !out.prepares {
-            ways.extend(self.locked(statement, table));
+            ways.extend(self.locked(statement, target));
         }
         ways
     }
@@ -69,26 +68,18 @@ impl Context<'_> {
         assigned || by_trigger
     }
 
-    fn returned(&self, table: &Table) -> Option<OldWay> {
-        if self.identity.version < RETURNS_OLD {
+    fn returned(&self, target: &Target) -> Option<OldWay> {
+        if self.identity.version < RETURNS_OLD || target.is_view() {
             return None;
         }
-        let relation = &table.relation;
+        let relation = &target.table.relation;
         let positions = match relation.key.as_slice() {
             [] => (0..u16::try_from(relation.columns.len()).ok()?).collect(),
             key => key.to_vec(),
         };
-        let all = self.image_columns(table)?;
+        let all = self.image_columns(target)?;
         let columns = positions.iter().map(|p| all.get(usize::from(*p)).cloned()).collect::<Option<Vec<_>>>()?;
         Some(OldWay { columns: Some(columns), ..OldWay::of(OldRow::Returned(positions)) })
-    }
-
-    /// Every column as an image holds it.
-    fn image_columns(&self, table: &Table) -> Option<Vec<String>> {
-        if self.identity.client_encoding == "UTF8" {
-            return table.relation.columns.iter().map(|c| column(&c.name)).collect();
-        }
-        columns_in_utf8(&table.relation)
     }
 
     fn fixed_key(&self, table: &Table, write: &Write) -> Option<OldWay> {
@@ -109,13 +100,13 @@ impl Context<'_> {
         Some(OldWay { parameters, ..OldWay::of(OldRow::Fixed(parts)) })
     }
 
-    fn locked(&self, statement: &Statement, table: &Table) -> Option<OldWay> {
-        let keyless = table.relation.key.is_empty();
+    fn locked(&self, statement: &Statement, target: &Target) -> Option<OldWay> {
+        let keyless = target.table.relation.key.is_empty();
         if self.masked {
             return None;
         }
         let strength = if keyless { LockStrength::NoKeyUpdate } else { LockStrength::Update };
-        let lock = lock_ahead(self.text, statement, &self.image_columns(table)?, strength)?;
+        let lock = lock_ahead(self.text, statement, &self.image_columns(target)?, strength)?;
         Some(OldWay::of(OldRow::Locked(Arc::new(lock))))
     }
 

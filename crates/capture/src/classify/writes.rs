@@ -1,6 +1,5 @@
 //! INSERT, UPDATE and DELETE: row images, or declared.
-use super::{Context, Rewritten, suspect};
-use crate::image::columns_in_utf8;
+use super::{Context, Rewritten, Target, suspect};
 use crate::plan::{Effect, OldRow, Step, Strip, WriteEffect};
 use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_model::{Operation, RelationKind};
@@ -28,28 +27,35 @@ impl Context<'_> {
         };
         // no relation of that name is visible: the server will refuse it, unless the name was misread
         let names: Vec<&RelationName> = std::iter::once(&write.target).chain(&write.writes_in_with).collect();
-        let Some(table) = self.table(&write.target) else {
+        let Some(named) = self.table(&write.target) else {
             return Step { hidden_writes: true, hidden_anywhere: true, ..Step::none(class) };
         };
-        if self.not_mirrored(table) {
+        let opaque = |reason: &str| self.opaque_tables(&names, class, reason);
+        let target = match self.target(named) {
+            Ok(target) => target,
+            Err(reason) if !self.not_mirrored(named) => return opaque(reason),
+            Err(_) => return self.beside(named, &names, class),
+        };
+        let table = &target.table;
+        if self.not_mirrored(named) || self.not_mirrored(table) {
             return self.beside(table, &names, class);
         }
-        let opaque = |reason: &str| self.opaque_tables(&names, class, reason);
-        if let Some(reason) = self.refusal(table, write, operation, merge) {
+        let write = &target.in_own_names(write);
+        if let Some(reason) = self.refusal(&target, write, operation, merge) {
             return opaque(reason);
         }
         let converted = self.identity.client_encoding != "UTF8";
-        let image = if converted {
-            match columns_in_utf8(&table.relation) {
+        let image = if converted || target.is_view() {
+            match self.image_columns(&target) {
                 Some(columns) => Image::Columns(columns),
                 None => return opaque("the client's encoding isn't UTF8, and a column's type depends on it"),
             }
         } else {
             Image::Star
         };
-        // a partitioned table's rows have no xmax to return
-        let flag = write.on_conflict == OnConflict::Update && table.relation.kind == RelationKind::Table;
-        let ways = self.old_ways(statement, table, write, operation, rewrites);
+        // the rows of a partitioned table and of a view have no xmax to return
+        let flag = write.on_conflict == OnConflict::Update && named.relation.kind == RelationKind::Table;
+        let ways = self.old_ways(statement, &target, write, operation, rewrites);
         if ways.is_empty() {
             return opaque(unknown_old_row(table));
         }
@@ -57,6 +63,7 @@ impl Context<'_> {
             let parameters = way.parameters.iter().map(|n| parameter_text(*n, converted)).collect();
             let form = ReturningForm {
                 image: image.clone(),
+                table_oid: !target.is_view(),
                 inserted_flag: flag,
                 old: way.columns,
                 parameters,
@@ -87,6 +94,7 @@ impl Context<'_> {
             operation,
             flag,
             action: merge,
+            through_view: target.is_view(),
             assigned: if matches!(old, OldRow::Locked(_)) { write.assigned.clone() } else { Vec::new() },
             old,
             parameters,
@@ -109,22 +117,22 @@ impl Context<'_> {
     /// Why the rows of this write can't be captured, if so.
     pub(crate) fn refusal(
         &self,
-        table: &Table,
+        target: &Target,
         write: &Write,
         operation: Operation,
         merge: bool,
     ) -> Option<&'static str> {
-        let relation = &table.relation;
+        let (table, relation, view) = (&*target.table, &target.table.relation, target.is_view());
         Some(match relation.kind {
             RelationKind::Foreign => "it is a foreign table: its rows live elsewhere",
             RelationKind::View | RelationKind::Other => "it was written through a view",
             _ if merge && self.identity.version < MERGE_RETURNS => "MERGE returns no rows before PostgreSQL 17",
             _ if table.foreign => "one of its partitions is a foreign table",
             _ if table.rules => "it has rules",
-            _ if table.row_security => "row-level security applies to the role that wrote it",
-            _ if !table.selectable => "the role that wrote it may not read all its columns",
+            _ if table.row_security && !view => "row-level security applies to the role that wrote it",
+            _ if !table.selectable && !view => "the role that wrote it may not read all its columns",
             _ if table.opaque_column().is_some() => "a column's type can't be carried in binary form",
-            _ if table.has_inheritance_children && !write.target.only && operation != Operation::Insert => {
+            _ if table.has_inheritance_children && (view || !write.target.only) && operation != Operation::Insert => {
                 "it has inheritance children"
             }
             _ if !write.writes_in_with.is_empty() => "it was written inside WITH",
