@@ -9,7 +9,7 @@ ENV = . ./.deps/env
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps lint-deps build demo test lint fmt bench conform clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench conform clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -39,13 +39,13 @@ build: build-deps
 
 # make bench     pgbench through everything there is to compare with (FULL=1: all of it); under an hour, resumable
 bench: demo-deps
-	scripts/bench/pgbouncer.sh
+	-scripts/pgbouncer.sh
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && $(CARGO) build --release -p integration-tests --example forwarder
 	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench
 
 # make conform   PostgreSQL's regression and isolation suites, the drivers, the long repeats of the scenarios
-conform: test-deps
+conform: conform-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' conform/run.sh
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' PGSHADOW_REPEATS=20 \
@@ -63,6 +63,9 @@ demo-deps:
 
 test-deps:
 	@scripts/deps.sh test
+
+conform-deps:
+	@scripts/deps.sh conform
 
 lint-deps:
 	@scripts/deps.sh lint

