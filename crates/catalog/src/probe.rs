@@ -121,6 +121,9 @@ fn expand(template: &str) -> String {
 }
 
 // `~` stands for `pg_catalog.`; ` = ` becomes a qualified operator.
+//
+// One text for all majors from 10 on: a column that an older catalog lacks is written without its table, so that its name
+// falls to `before_12` further out, which says what stands in its place.
 const IDENTITY: &str = r"
 SELECT ~convert_to(~json_build_object(
  'identity', ~json_build_object('role', current_user, 'search_path', ~current_setting('search_path'),
@@ -185,10 +188,10 @@ const TABLES: &str = r"
     'parents', (SELECT ~json_agg(~json_build_array(pn.nspname, p.relname)) FROM ~pg_constraint k JOIN ~pg_class p ON p.oid = k.confrelid
       JOIN ~pg_namespace pn ON pn.oid = p.relnamespace WHERE k.conrelid = c.oid AND k.contype = 'f'::~char),
     'indexes', (SELECT ~json_agg(~json_build_object('primary', x.indisprimary, 'immediate', x.indimmediate, 'valid', x.indisvalid,
-       'plain', x.indpred IS NULL AND x.indexprs IS NULL, 'columns', x.indkey::~int2[], 'key_columns', x.indnkeyatts)
+       'plain', x.indpred IS NULL AND x.indexprs IS NULL, 'columns', x.indkey::~int2[], 'key_columns', indnkeyatts)
        ORDER BY x.indexrelid USING OPERATOR(pg_catalog.<)) FROM ~pg_index x WHERE x.indrelid = c.oid AND x.indisunique),
     'columns', (SELECT ~json_agg(~json_build_object('number', a.attnum, 'name', a.attname, 'not_null', a.attnotnull,
-       'generated', a.attgenerated::~text, 'identity', a.attidentity::~text, 'default', ~pg_get_expr(d.adbin, d.adrelid),
+       'generated', attgenerated::~text, 'identity', a.attidentity::~text, 'default', ~pg_get_expr(d.adbin, d.adrelid),
        'type', y.oid::~int8, 'type_schema', yn.nspname, 'type_name', y.typname, 'type_kind', y.typtype::~text,
        'sendable', NOT y.typsend = 0::~oid::~regproc AND (e.oid IS NULL OR NOT e.typsend = 0::~oid::~regproc),
        'element', e.oid::~int8, 'element_schema', en.nspname, 'element_name', e.typname, 'element_kind', e.typtype::~text)
@@ -198,7 +201,9 @@ const TABLES: &str = r"
       LEFT JOIN ~pg_namespace en ON en.oid = e.typnamespace
       LEFT JOIN ~pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
       WHERE a.attrelid = c.oid AND ~int2gt(a.attnum, 0::~int2) AND NOT a.attisdropped)
-   ) AS info FROM ~pg_class c JOIN ~pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ~to_regclass(asked.name)) AS info ON true)";
+   ) AS info FROM ~pg_class c JOIN ~pg_namespace n ON n.oid = c.relnamespace
+   CROSS JOIN (SELECT ''::~char AS attgenerated, NULL::~int2 AS indnkeyatts) AS before_12
+   WHERE c.oid = ~to_regclass(asked.name)) AS info ON true)";
 
 #[cfg(test)]
 mod tests {

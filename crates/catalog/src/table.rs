@@ -147,7 +147,8 @@ struct RawIndex {
     valid: bool,
     plain: bool,
     columns: Vec<i16>,
-    key_columns: usize,
+    /// The first ones make the key; all of them before PostgreSQL 11.
+    key_columns: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -239,7 +240,8 @@ impl From<RawTable> for Table {
         // its rows can be written under another table's name
         coarse |= raw.inherits;
         for index in raw.indexes.unwrap_or_default() {
-            let numbers = index.columns.get(..index.key_columns).unwrap_or_default();
+            let key_columns = index.key_columns.unwrap_or(index.columns.len());
+            let numbers = index.columns.get(..key_columns).unwrap_or_default();
             let Some(place) = positions(numbers).filter(|_| index.plain) else {
                 coarse = true;
                 continue;
