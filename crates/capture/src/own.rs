@@ -10,7 +10,8 @@ pub(crate) const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// Draws the end token; with `locks`, also names the tables that the transaction has locked for writing.
 ///
-/// Never `pg_current_xact_id()`, which would assign an xid to a transaction that only read.
+/// Never `txid_current()`, which would assign an xid to a transaction that only read. (The `txid_` names are those that every
+/// major from 10 on knows.)
 pub(crate) fn end_token(locks: bool) -> String {
     const LOCKS: &str = ", 'locks', (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.concat(n.nspname, E'\\x01', c.relname)) \
         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
@@ -19,7 +20,7 @@ pub(crate) fn end_token(locks: bool) -> String {
         AND l.mode OPERATOR(pg_catalog.=) ANY ('{RowExclusiveLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}') \
         AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}') AND NOT c.relpersistence OPERATOR(pg_catalog.=) 't')";
     format!(
-        "SELECT pg_catalog.convert_to(pg_catalog.json_build_object('xid', pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, \
+        "SELECT pg_catalog.convert_to(pg_catalog.json_build_object('xid', pg_catalog.txid_current_if_assigned()::pg_catalog.text, \
          'lsn', pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text{})::pg_catalog.text, 'UTF8')",
         if locks { LOCKS } else { "" }
     )

@@ -17,7 +17,7 @@ use crate::write::{RelationName, Write};
 ///
 /// | field | type | when |
 /// |---|---|---|
-/// | transaction id | `xid8` (`int8` before 13) | always |
+/// | transaction id | `int8`, the bits of an `xid8` | always |
 /// | order token | `pg_lsn` | always |
 /// | `tableoid` | `oid` | if `table_oid` is set, unless the image is [`Image::None`] |
 /// | `xmax` | `xid` | if `inserted_flag` is set, unless the image is [`Image::None`] |
@@ -77,13 +77,9 @@ pub struct Dialect {
 }
 
 impl Dialect {
-    /// PostgreSQL 13 and later.
-    pub const CURRENT: Dialect = Dialect {
-        xid_function: "pg_catalog.pg_current_xact_id()",
-        lsn_function: "pg_catalog.pg_current_wal_insert_lsn()",
-    };
-    /// PostgreSQL 10 to 12: the transaction id is an `int8`.
-    pub const BEFORE_13: Dialect = Dialect { xid_function: "pg_catalog.txid_current()", ..Dialect::CURRENT };
+    /// PostgreSQL 10 and later: from 13 on `txid_current` is another name of `pg_current_xact_id`.
+    pub const CURRENT: Dialect =
+        Dialect { xid_function: "pg_catalog.txid_current()", lsn_function: "pg_catalog.pg_current_wal_insert_lsn()" };
 }
 
 /// One text with one insertion.

@@ -31,7 +31,7 @@ fn rewrite(text: &str, index: usize, form: &ReturningForm) -> Option<Rewrite> {
 /// The expression for a table that RETURNING calls `name` (already quoted).
 fn star_of(name: &str) -> String {
     format!(
-        "pg_catalog.record_send(ROW(pg_catalog.pg_current_xact_id(), pg_catalog.pg_current_wal_insert_lsn(), {name}.tableoid, {name}.*))"
+        "pg_catalog.record_send(ROW(pg_catalog.txid_current(), pg_catalog.pg_current_wal_insert_lsn(), {name}.tableoid, {name}.*))"
     )
 }
 
@@ -134,12 +134,9 @@ fn forms() {
         let inserted = done.inserted().unwrap();
         inserted.strip_prefix(" RETURNING pg_catalog.record_send(ROW(").unwrap().strip_suffix("))").unwrap().to_owned()
     };
-    let token = "pg_catalog.pg_current_xact_id(), pg_catalog.pg_current_wal_insert_lsn()";
+    let token = "pg_catalog.txid_current(), pg_catalog.pg_current_wal_insert_lsn()";
     assert_eq!(added(&form(Image::None, true, Dialect::CURRENT)), token);
-    assert_eq!(
-        added(&form(Image::None, false, Dialect::BEFORE_13)),
-        "pg_catalog.txid_current(), pg_catalog.pg_current_wal_insert_lsn()"
-    );
+    assert_eq!(added(&form(Image::None, false, Dialect::CURRENT)), token);
     assert_eq!(
         added(&form(Image::Star, true, Dialect::CURRENT)),
         format!("{token}, \"x\".tableoid, \"x\".xmax, \"x\".*")
