@@ -70,7 +70,8 @@ impl Lane {
         let client = &connected.client;
         let epoch = self.book.epoch();
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let text: String = client.query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[]).await?.try_get(0)?;
+        let text: String =
+            client.query_one("SELECT pg_catalog.txid_current_snapshot()::text", &[]).await?.try_get(0)?;
         // After the snapshot: whatever it sees had begun before it could commit.
         let mark = self.book.barrier();
         let mut held = Vec::with_capacity(questions.len());

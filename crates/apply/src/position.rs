@@ -20,7 +20,7 @@ impl AppliedPosition {
     }
 }
 
-/// The text of a `pg_snapshot` could not be read.
+/// The text of a snapshot could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a snapshot: {0:?}")]
 pub struct ParseSnapshotError(pub String);
@@ -36,7 +36,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads `xmin:xmax:xip,xip,...`, the text of `pg_current_snapshot()`.
+    /// Reads `xmin:xmax:xip,xip,...`, the text of `txid_current_snapshot()`.
     ///
     /// # Errors
     /// The text is something else.

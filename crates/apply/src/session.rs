@@ -56,16 +56,18 @@ impl Plan {
     }
 }
 
-/// Settings that the texts of values, the meaning of names and the safety of the data depend on.
+/// Settings that the texts of values, the meaning of names and the safety of the data depend on; the last ones not in every
+/// major.
 const SETTINGS: &str = "
 SET application_name = 'pgshadow apply'; SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC';
 SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET search_path = pg_catalog;
 SET standard_conforming_strings = on; SET xmloption = 'content'; SET row_security = off;
 SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
-SET synchronous_commit = on; SET statement_timeout = 0; SET plan_cache_mode = force_generic_plan; SET jit = off;
+SET synchronous_commit = on; SET statement_timeout = 0;
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
-SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
-WHERE name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
+SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings s JOIN (VALUES ('jit', 'off'),
+    ('plan_cache_mode', 'force_generic_plan'), ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+    ('transaction_timeout', '0')) AS w (name, value) ON w.name = s.name";
 
 /// `applied.above` holds pairs: first and one past the last of each range.
 const SCHEMA: &str = "

@@ -62,9 +62,11 @@ impl ShadowTable {
     }
 }
 
+/// An unqualified name falls to `before_12` where the catalog has no such column yet.
 const COLUMNS: &str = "
-SELECT c.oid::int8, a.attname::text, tn.nspname::text, t.typname::text, a.atttypmod, a.attgenerated <> '',
-       a.attidentity = 'a', coalesce(eq.nspname::text, 'pg_catalog')
+SELECT known.* FROM (SELECT ''::\"char\" AS attgenerated) AS before_12 CROSS JOIN LATERAL (
+SELECT c.oid::int8, a.attname::text, tn.nspname::text, t.typname::text, a.atttypmod, attgenerated <> '' AS generated,
+       a.attidentity = 'a' AS always, coalesce(eq.nspname::text, 'pg_catalog') AS equality
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -81,13 +83,16 @@ LEFT JOIN LATERAL (
       AND oc.opcintype = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
     LIMIT 1) eq ON true
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')
-ORDER BY a.attnum";
+ORDER BY a.attnum) AS known";
 
 const TRIGGERS: &str = "
+WITH RECURSIVE tree(relid) AS (
+    SELECT $1::int8::oid
+  UNION
+    SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = relid
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition)
 SELECT coalesce(bool_or(tgenabled IN ('O', 'A')), false), coalesce(bool_or(tgenabled IN ('R', 'A')), false)
-FROM pg_catalog.pg_trigger
-WHERE NOT tgisinternal
-  AND (tgrelid = $1::int8::oid OR tgrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::int8::oid::regclass)))";
+FROM pg_catalog.pg_trigger JOIN tree ON tgrelid = relid WHERE NOT tgisinternal";
 
 const CASCADES: &str = "
 WITH RECURSIVE reached(oid) AS (
