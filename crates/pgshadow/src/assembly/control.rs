@@ -196,7 +196,7 @@ async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unans
     let running = "SELECT pid, backend_xid::pg_catalog.text FROM pg_catalog.pg_stat_activity
          WHERE pid OPERATOR(pg_catalog.=) ANY ($1) AND backend_xid IS NOT NULL";
     let running = answered(client.query(running, &[&pids])).await?;
-    let snapshot = "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text";
+    let snapshot = "SELECT pg_catalog.txid_current_snapshot()::pg_catalog.text";
     let snapshot = answered(client.query_one(snapshot, &[])).await?;
     let (Ok(lsn), Some(in_progress)) =
         (position.get::<_, String>(0).parse::<Lsn>(), in_progress(&snapshot.get::<_, String>(0)))

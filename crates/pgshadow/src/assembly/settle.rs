@@ -68,7 +68,7 @@ enum Verdict {
     Unknown(&'static str),
 }
 
-/// `pg_xact_status` decides, but only in the same life of the primary, and only when the backend is gone: a backend whose
+/// `txid_status` decides, but only in the same life of the primary, and only when the backend is gone: a backend whose
 /// client was killed goes on, and commits when the lock that it waits for comes free.
 async fn verdict(client: &Connection, open: &Unsettled) -> Result<Verdict, Unanswered> {
     if open.epoch != client.epoch {
@@ -86,7 +86,7 @@ async fn verdict(client: &Connection, open: &Unsettled) -> Result<Verdict, Unans
             "its writer was lost before its outcome was known, and its transaction can't be named",
         ));
     };
-    let status = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
+    let status = "SELECT pg_catalog.txid_status($1::pg_catalog.text::pg_catalog.int8)";
     match answered(client.query_one(status, &[&order.xid.to_string()])).await {
         Ok(row) => Ok(match row.get::<_, Option<String>>(0).as_deref() {
             Some("committed") => Verdict::Committed,
