@@ -44,12 +44,12 @@ bench: demo-deps
 	$(ENV) && $(CARGO) build --release -p integration-tests --example forwarder
 	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench
 
-# make conform   PostgreSQL's regression and isolation suites, the drivers, the long repeats of the scenarios
+# make conform   PostgreSQL's regression and isolation suites, each major as source and target, the long repeats
 conform: conform-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' conform/run.sh
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' PGSHADOW_REPEATS=20 \
-		$(CARGO) test -p integration-tests -- --test-threads=1
+		$(CARGO) test -p integration-tests -- --include-ignored --test-threads=1
 
 # make deps      installs what is missing for all of these and says what it found
 deps:

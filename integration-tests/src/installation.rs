@@ -27,6 +27,16 @@ impl Installation {
         NEWEST.get_or_init(|| Installation::chosen("NEW", |found| found.last().cloned()))
     }
 
+    /// The server of one major, as `make conform` has it. It may have no clients: those of [`newest`](Self::newest) serve.
+    pub fn of_major(major: u32) -> Installation {
+        let all = setting("PGSHADOW_PG_SERVERS").unwrap_or_default();
+        let bindir = all.split_whitespace().find_map(|server| server.strip_prefix(&format!("{major}=")));
+        let found = bindir.and_then(|bindir| Installation::at(Path::new(bindir)));
+        let found = found.unwrap_or_else(|| panic!("no PostgreSQL {major} server; run: scripts/deps.sh conform"));
+        assert_eq!(found.major, major, "{found:?}");
+        found
+    }
+
     /// Path of one of its programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bindir.join(name)

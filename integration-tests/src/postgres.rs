@@ -362,7 +362,7 @@ fn copy_template(installation: &Installation, data: &Path) {
     let number = *number % 2;
     let account = server_account().map_or("self", |account| &account.name);
     let kept = profile_directory().parent().expect("target").join("tmp/pgshadow-initdb");
-    let kept = kept.join(format!("{}-{account}-{number}-2", installation.version));
+    let kept = kept.join(format!("{}-{account}-{number}-3", installation.version));
     if !kept.exists() {
         make_template(installation, &kept);
     }
@@ -379,7 +379,8 @@ fn make_template(installation: &Installation, kept: &Path) {
     initdb.args(["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--auth=trust", "--no-sync"]);
     process::run(&mut initdb, Duration::from_secs(120)).success();
     let mut single = as_server_account(&installation.program("postgres"));
-    single.current_dir(scratch.path()).args(["--single", "-F", "-D"]).arg(&data).arg("postgres");
+    single.current_dir(scratch.path()).args(["--single", "-F", "-c", "password_encryption=scram-sha-256", "-D"]);
+    single.arg(&data).arg("postgres");
     let known = |line: &&str| installation.major >= 15 || !line.contains("PARAMETER");
     let roles = ROLES.lines().filter(known).map(|line| format!("{line}\n")).collect::<String>();
     let made = process::run_with_input(&mut single, &roles, LIMIT);
