@@ -59,8 +59,7 @@ impl ClusterBuilder {
     /// Makes the data directory and starts the server.
     pub fn start(self) -> Cluster {
         // Writable by the server's account, and it may pass through.
-        let directory = tempfile::Builder::new().prefix("pgshadow-pg-").tempdir().expect("a temporary directory");
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+        let directory = server_directory();
         let data = directory.path().join("data");
         copy_template(&self.installation, &data);
         let method = match self.auth {
@@ -161,6 +160,55 @@ impl Cluster {
     pub fn create_database(&self, name: &str) -> Endpoint {
         self.superuser().psql(&format!("CREATE DATABASE {name} OWNER app"));
         self.app().in_database(name)
+    }
+
+    /// A hot standby that follows this server, on a copy of its data directory. For that the server is stopped for a moment.
+    pub fn standby(&mut self) -> Cluster {
+        self.stop();
+        let directory = server_directory();
+        let data = directory.path().join("data");
+        copy_directory(&self.data, &data);
+        self.start();
+        let primary = format!("host=127.0.0.1 port={} user=postgres", self.port);
+        let mut standby = Cluster {
+            builder: self.builder.clone().set("primary_conninfo", &primary),
+            data,
+            port: port::free(),
+            server: None,
+            reaper: Some(Reaper::of(directory.path())),
+            directory,
+        };
+        standby.write_in_data("standby.signal", "");
+        standby.start();
+        standby
+    }
+
+    /// Moves this stopped server to the port of another one that is gone, as a failover does with an address.
+    pub fn take_port_of(&mut self, gone: &Cluster) {
+        assert!(self.server.is_none() && gone.server.is_none(), "both must be stopped");
+        self.port = gone.port;
+    }
+
+    /// Keeps a copy of the stopped server's data directory under this name.
+    pub fn save(&self, name: &str) {
+        assert!(self.server.is_none(), "the server must be stopped");
+        copy_directory(&self.data, &self.directory.path().join(name));
+    }
+
+    /// Puts a copy that [`save`](Self::save) made, of this server or another one, in the place of the stopped server's data.
+    pub fn restore(&mut self, of: &Cluster, name: &str) {
+        assert!(self.server.is_none(), "the server must be stopped");
+        fs::remove_dir_all(&self.data).expect("own directory");
+        copy_directory(&of.directory.path().join(name), &self.data);
+    }
+
+    /// Writes a file into the data directory.
+    fn write_in_data(&self, name: &str, text: &str) {
+        fs::write(self.data.join(name), text).expect("own directory");
+        if let Some(account) = server_account() {
+            let owner = format!("{}:{}", account.uid, account.gid);
+            process::run(Command::new("chown").arg(owner).arg(self.data.join(name)), LIMIT).success();
+        }
     }
 
     /// Process id of the postmaster.
@@ -293,6 +341,17 @@ impl Drop for Cluster {
     }
 }
 
+/// A directory that the servers' account may pass through.
+fn server_directory() -> TempDir {
+    let directory = tempfile::Builder::new().prefix("pgshadow-pg-").tempdir().expect("a temporary directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+    directory
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    process::run(Command::new("cp").arg("-a").arg(from).arg(to), LIMIT).success();
+}
+
 /// The last lines of a text file.
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
@@ -367,7 +426,7 @@ fn copy_template(installation: &Installation, data: &Path) {
         make_template(installation, &kept);
     }
     drop(uses);
-    process::run(Command::new("cp").arg("-a").arg(&kept).arg(data), LIMIT).success();
+    copy_directory(&kept, data);
 }
 
 fn make_template(installation: &Installation, kept: &Path) {

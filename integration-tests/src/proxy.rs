@@ -84,7 +84,23 @@ impl PgshadowBuilder {
     }
 
     /// Starts it and waits until it says that it is ready.
-    pub fn start(mut self) -> Pgshadow {
+    pub fn start(self) -> Pgshadow {
+        let mut pgshadow = self.written();
+        pgshadow.start();
+        pgshadow
+    }
+
+    /// Starts it and waits for its end: it must refuse to run (exit code 1). What it says.
+    #[track_caller]
+    pub fn refused(self) -> String {
+        let pgshadow = self.written();
+        let finished = pgshadow.run(&["run"], LIMIT);
+        assert_eq!(finished.status.code(), Some(1), "{finished:#?}");
+        finished.stderr
+    }
+
+    /// With its file and directories, not running.
+    fn written(mut self) -> Pgshadow {
         let directory = tempfile::Builder::new().prefix("pgshadow-").tempdir().expect("a temporary directory");
         let (port, admin_port) = (port::free(), port::free());
         let quoted = |text: &str| format!("{text:?}");
@@ -109,7 +125,7 @@ impl PgshadowBuilder {
             }
         }
         fs::write(directory.path().join("pgshadow.toml"), text).expect("own directory");
-        let mut pgshadow = Pgshadow {
+        Pgshadow {
             port,
             admin_port,
             database: self.source.database,
@@ -117,9 +133,7 @@ impl PgshadowBuilder {
             program: None,
             reaper: Some(Reaper::of(directory.path())),
             directory,
-        };
-        pgshadow.start();
-        pgshadow
+        }
     }
 }
 

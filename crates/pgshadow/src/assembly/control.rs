@@ -1,5 +1,6 @@
 //! The primary, watched on a connection of pgshadow's own: its life (epoch), its functions, its flush position.
 use super::error::AssemblyError;
+use super::fitness;
 use super::mirror::Mirror;
 use super::primary::{self, Connection, Unanswered, answered};
 use crate::config::Database;
@@ -38,7 +39,7 @@ pub(super) async fn first_contact(
 ) -> Result<(Connection, Option<String>), AssemblyError> {
     let mut told = false;
     loop {
-        match contact(&source.postgres, mirror).await {
+        match first(&source.postgres, mirror).await {
             Ok(client) => {
                 let source = source_of(&client).await;
                 return Ok((client, source));
@@ -66,9 +67,7 @@ impl From<Unanswered> for Refusal {
     fn from(error: Unanswered) -> Self {
         let db = match &error {
             Unanswered::Postgres(error) => error.as_db_error(),
-            Unanswered::Standby => {
-                return Self::ForGood("it is a standby: point [source] url at the primary server".to_owned());
-            }
+            Unanswered::Unfit(unfit) => return Self::ForGood(format!("{unfit}; [source] url names it")),
             Unanswered::Timeout | Unanswered::Restarted => None,
         };
         match db {
@@ -91,6 +90,12 @@ async fn source_of(client: &Client) -> Option<String> {
             None
         }
     }
+}
+
+async fn first(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
+    let client = contact(config, mirror).await?;
+    fitness::expect_positions(&client).await?;
+    Ok(client)
 }
 
 async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
@@ -135,10 +140,22 @@ pub(super) fn start(
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut client = Some(client);
+        let mut told = None;
         let mut functions_at = mirror.catalog.epoch();
         while !shutdown.is_cancelled() {
             client = match client.filter(|c| !c.is_closed()) {
-                None => contact(&config, &mirror).await.ok(),
+                None => match contact(&config, &mirror).await {
+                    Ok(client) => {
+                        told = None;
+                        Some(client)
+                    }
+                    Err(Refusal::ForGood(reason)) if told.as_ref() != Some(&reason) => {
+                        tracing::warn!(reason, "the primary can't be used now; the watch on it waits");
+                        told = Some(reason);
+                        None
+                    }
+                    Err(_) => None,
+                },
                 Some(client) => match beat(&client, &mirror, &mut functions_at).await {
                     Ok(()) => Some(client),
                     Err(error) => {

@@ -33,6 +33,9 @@ pub enum AssemblyError {
     /// The primary refuses what pgshadow needs.
     #[error("the primary can't be used: {0}")]
     Primary(String),
+    /// The shadow can't be one.
+    #[error("the shadow can't be used: {0}; [target] url names it")]
+    Shadow(String),
     /// Something else at the start.
     #[error("can't start: {0}")]
     Start(String),

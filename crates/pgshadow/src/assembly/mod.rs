@@ -5,6 +5,7 @@
 //! its own, [`settle`] looks up transactions whose outcome no session saw, and [`windows`] shows it all.
 mod control;
 mod error;
+mod fitness;
 mod mirror;
 mod primary;
 mod recovery;
@@ -72,7 +73,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     let mut background = Vec::new();
     if let (Some(mirror), Some(recovered)) = (&mirror, recovered) {
         // the primary is asked before any session may write: what a crash left open belongs to its present life or not
-        let (primary, source) = control::first_contact(&config.source, mirror, &shutdown).await?;
+        let primary = control::first_contact(&config.source, mirror, &shutdown);
+        let ((primary, source), ()) = tokio::try_join!(primary, fitness::check_shadow(&config.target))?;
         let lost = recovery::restore(mirror, recovered, source)?;
         let settler = settle::start(config.source.postgres.clone(), Arc::clone(mirror), lost, shutdown.clone());
         background.push(settler);

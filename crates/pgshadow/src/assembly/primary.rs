@@ -1,6 +1,7 @@
 //! Connections of pgshadow's own to the primary. None waits for ever: a primary that is cut off without a word looks like one
 //! that is slow.
 use super::control;
+use super::fitness::{self, Unfit};
 use super::mirror::Mirror;
 use pgshadow_model::Epoch;
 use std::ops::Deref;
@@ -20,8 +21,8 @@ pub(super) enum Unanswered {
     Postgres(#[from] tokio_postgres::Error),
     #[error("it did not answer in time")]
     Timeout,
-    #[error("it is a standby")]
-    Standby,
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     #[error("it was restarted")]
     Restarted,
 }
@@ -55,13 +56,20 @@ pub(super) async fn connect(config: &tokio_postgres::Config, mirror: &Mirror) ->
     config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(30)).connect_timeout(CONNECT_MAX);
     let connected = tokio::time::timeout(CONNECT_MAX, config.connect(NoTls)).await;
     let (client, connection) = connected.map_err(|_| Unanswered::Timeout)??;
+    let version = connection.parameter("server_version").unwrap_or_default();
+    if fitness::is_too_old(version) {
+        return Err(Unfit::TooOld(version.to_owned()).into());
+    }
     let work = tokio::spawn(async move {
         let _ = connection.await;
     });
     let mut connection = Connection { client, work, epoch: Epoch::default() };
+    if fitness::is_pooled(&connection).await? {
+        return Err(Unfit::Pooled.into());
+    }
     let row = answered(connection.query_one(control::FINGERPRINT, &[])).await?;
     if row.get::<_, bool>(1) {
-        return Err(Unanswered::Standby);
+        return Err(Unfit::Standby.into());
     }
     connection.epoch = control::settle_epoch(mirror, &row.get::<_, String>(0));
     Ok(connection)
