@@ -9,7 +9,7 @@ ENV = . ./.deps/env
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench conform clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag conform clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -43,6 +43,11 @@ bench: demo-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && $(CARGO) build --release -p integration-tests --example forwarder
 	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench
+
+# make lag       TPC-B at full speed on one core, pgshadow and the target on another: whether apply keeps up; 3 minutes
+lag: demo-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench/lag.py
 
 # make conform   PostgreSQL's regression and isolation suites, each major as source and target, the long repeats
 conform: conform-deps
