@@ -1,5 +1,5 @@
 //! Synthetic histories: sessions that write contended rows under row locks, with delayed replies, and one idle writer
-//! with an old token. Pairs of writes of one row that are released with a falling token are counted.
+//! with an old token, and lanes that apply. Pairs of writes of one row that are released with a falling token are counted.
 
 use crate::order_tests::Without;
 use crate::{Entry, OrderBook, Payload};
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 const SESSIONS: u64 = 12;
 const TRANSACTIONS: u64 = 60;
 const ROWS: u8 = 6;
+const LANES: usize = 4;
 
 /// One transaction, with the instants that matter.
 #[derive(Debug, Clone)]
@@ -73,8 +74,42 @@ fn history(seed: u64) -> Vec<Written> {
     log
 }
 
-/// The order in which the book releases the history; everything that it gives is applied at once.
-fn released(log: &[Written], without: Without) -> Vec<usize> {
+/// Batches in the hands of lanes.
+#[derive(Default)]
+struct Lanes(Vec<Vec<Sequence>>);
+
+impl Lanes {
+    /// Each free lane takes what it can, up to a few entries; false if there was nothing.
+    fn take(&mut self, book: &OrderBook, random: &mut Random) -> bool {
+        let before = self.0.len();
+        while self.0.len() < LANES {
+            let most = usize::try_from(1 + random.below(16)).unwrap();
+            let batch: Vec<_> = book.take_batch(most, 64, None).iter().map(|e| e.sequence).collect();
+            if batch.is_empty() {
+                break;
+            }
+            self.0.push(batch);
+        }
+        self.0.len() > before
+    }
+
+    /// One of them, whichever, commits.
+    fn commit(&mut self, book: &OrderBook, random: &mut Random) -> Vec<Sequence> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let one = usize::try_from(random.below(self.0.len() as u64)).unwrap();
+        let batch = self.0.swap_remove(one);
+        let position = book.position_with(&batch);
+        book.applied(&batch);
+        assert!(batch.iter().all(|s| position.contains(*s)));
+        assert!(self.0.iter().flatten().all(|s| !position.contains(*s)), "another lane's batch isn't applied yet");
+        batch
+    }
+}
+
+/// The order in which the book's entries are applied by lanes that take and commit at random.
+fn released(log: &[Written], without: Without, seed: u64) -> Vec<usize> {
     let mut events: Vec<(u64, u8, usize)> = Vec::new();
     for (i, w) in log.iter().enumerate() {
         events.extend([(w.token_reply, 1, i), (w.sent, 0, i), (w.reply, 2, i)]);
@@ -85,6 +120,8 @@ fn released(log: &[Written], without: Without) -> Vec<usize> {
     let (mut sequences, mut barriers) = (vec![0; log.len()], vec![0; log.len()]);
     let (mut next, mut out): (Sequence, Vec<usize>) = (1, Vec::new());
     let relation = crate::order_tests::relation("t");
+    let (mut lanes, mut random) = (Lanes::default(), Random(seed));
+    let number = |s: &Sequence, sequences: &[Sequence]| sequences.iter().position(|x| x == s).unwrap();
     for (_, what, i) in events {
         match what {
             0 => {
@@ -106,16 +143,15 @@ fn released(log: &[Written], without: Without) -> Vec<usize> {
                 let order = Order { epoch: Epoch(1), token: Lsn(log[i].token), xid: Xid(i as u64) };
                 let entry = Entry { sequence: sequences[i], order, changes, flush_gate: None, reply_number: 0 };
                 book.settle(sequences[i], barriers[i], Some(entry));
-                loop {
-                    let batch: Vec<_> = book.take_batch(16, 64, None).iter().map(|e| e.sequence).collect();
-                    if batch.is_empty() {
-                        break;
-                    }
-                    out.extend(batch.iter().map(|s| sequences.iter().position(|x| x == s).unwrap()));
-                    book.applied(&batch);
+                lanes.take(&book, &mut random);
+                for _ in 0..random.below(3) {
+                    out.extend(lanes.commit(&book, &mut random).iter().map(|s| number(s, &sequences)));
                 }
             }
         }
+    }
+    while lanes.take(&book, &mut random) || !lanes.0.is_empty() {
+        out.extend(lanes.commit(&book, &mut random).iter().map(|s| number(s, &sequences)));
     }
     assert_eq!(out.len(), log.len(), "everything is released in the end");
     assert_eq!(book.applied_position().below, next);
@@ -139,15 +175,16 @@ fn no_row_is_written_with_a_falling_token_and_every_part_is_needed() {
     let (mut without_a, mut without_b, mut reply_order) = (0, 0, 0);
     for seed in 0..20 {
         let log = history(seed);
-        let order = released(&log, Without::default());
+        let order = released(&log, Without::default(), seed);
         assert_eq!(inversions(&log, &order), 0, "seed {seed}");
-        without_a += inversions(&log, &released(&log, Without { in_flight: true, conflicts: false }));
-        without_b += inversions(&log, &released(&log, Without { in_flight: false, conflicts: true }));
+        without_a += inversions(&log, &released(&log, Without { in_flight: true, conflicts: false }, seed));
+        without_b += inversions(&log, &released(&log, Without { in_flight: false, conflicts: true }, seed));
         let mut by_reply: Vec<usize> = (0..log.len()).collect();
         by_reply.sort_by_key(|i| log[*i].reply);
         reply_order += inversions(&log, &by_reply);
         let idle = order.iter().position(|i| *i == 0).unwrap();
-        assert_eq!(idle, log.len() - 1, "the idle writer held nothing back");
+        // Lanes may still have a few in hand when it comes.
+        assert!(idle + LANES * 16 > log.len() - 1, "the idle writer held nothing back");
     }
     println!("without (a): {without_a}, without (b): {without_b}, reply order: {reply_order}");
     assert!(without_a > 0 && without_b > 0 && reply_order > 0, "{without_a} {without_b} {reply_order}");

@@ -25,6 +25,7 @@
 mod applier;
 mod batch;
 mod careful;
+mod choice;
 mod config;
 mod dial;
 mod entry;
@@ -38,10 +39,13 @@ mod lane;
 mod order;
 #[cfg(test)]
 mod order_tests;
+mod passed;
 mod plan;
 mod position;
+mod queues;
 mod ranges;
 mod raw;
+mod reach;
 mod release;
 mod report;
 mod rows;

@@ -1,7 +1,7 @@
 //! The release rule: which committed transactions may be applied now. Synchronous, no I/O.
 //!
 //! An entry goes once (a) nothing is in flight that began below its barrier, and (b) no entry with a lower order that
-//! is itself held shares a conflict unit with it.
+//! isn't on the shadow yet conflicts with it: one that is held, or in another lane's hands. Within one batch they go in order.
 
 use crate::entry::Entry;
 use crate::position::{AppliedPosition, Fence};
@@ -38,6 +38,7 @@ pub struct OrderBook {
     epoch: AtomicU32,
     inner: Mutex<State>,
     work: Notify,
+    work_beside: Notify,
     progress: Notify,
 }
 
@@ -50,6 +51,7 @@ impl OrderBook {
             epoch: AtomicU32::new(0),
             inner: Mutex::new(State::new(memory_bytes_max)),
             work: Notify::new(),
+            work_beside: Notify::new(),
             progress: Notify::new(),
         }
     }
@@ -83,35 +85,40 @@ impl OrderBook {
     pub fn settle(&self, sequence: Sequence, barrier: Sequence, entry: Option<Entry>) {
         let held = entry.map(|entry| Held::new(entry, barrier));
         self.highest.fetch_max(sequence, Ordering::SeqCst);
-        let freed = self.lock().settle(sequence, held);
-        self.wake(freed);
+        self.change(|state| state.settle(sequence, held));
         self.progress.notify_waiters();
     }
 
-    fn wake(&self, freed: bool) {
-        if freed {
+    /// Changes the state, and wakes a lane if there is something to take then. One that takes wakes the next one.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let (work, beside) = (state.choice.has_ready(), state.choice.has_ready_beside());
+        drop(state);
+        if work {
             self.work.notify_one();
         }
+        if beside {
+            self.work_beside.notify_one();
+        }
+        result
     }
 
     /// What is in flight under this sequence was still in progress in a snapshot taken after this position was read: it
     /// will stand there or above, so entries below need not wait for it. Keeps one blocked statement from holding all.
     pub fn raise(&self, sequence: Sequence, epoch: Epoch, lsn: Lsn) {
-        let freed = self.lock().raise(sequence, (epoch, lsn));
-        self.wake(freed);
+        self.change(|state| state.raise(sequence, (epoch, lsn)));
     }
 
     /// The primary has flushed its WAL up to here.
     pub fn flushed(&self, lsn: Lsn) {
-        let freed = self.lock().set_flushed(lsn);
-        self.wake(freed);
+        self.change(|state| state.set_flushed(lsn));
     }
 
     /// The primary's life has changed; positions of the old one say nothing about the new one.
     pub fn set_epoch(&self, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::SeqCst);
-        let freed = self.lock().set_epoch(epoch);
-        self.wake(freed);
+        self.change(|state| state.set_epoch(epoch));
     }
 
     /// The primary's life at present.
@@ -124,14 +131,22 @@ impl OrderBook {
     /// what its snapshot contains, and entries that it doesn't contain hold nothing back.
     #[must_use]
     pub fn take_batch(&self, max_entries: usize, max_rows: usize, visible: Option<&Fence>) -> Vec<Entry> {
-        self.lock().take_batch(max_entries, max_rows, visible)
+        self.change(|state| state.take_batch(max_entries, max_rows, visible))
+    }
+
+    /// An entry that changes no rows and waits for none (an index built concurrently), to be run beside the lanes.
+    pub(crate) fn take_beside(&self) -> Option<Entry> {
+        self.lock().take_beside()
+    }
+
+    /// Whether lanes have taken what they haven't applied yet.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        self.lock().choice.in_hand > 0
     }
 
     /// These are on the shadow for good.
     pub fn applied(&self, sequences: &[Sequence]) {
-        self.lock().applied(sequences, self.barrier());
-        // What these held back by part (b) may go now.
-        self.work.notify_one();
+        self.change(|state| state.applied(sequences, self.barrier()));
         self.progress.notify_waiters();
     }
 
@@ -149,16 +164,15 @@ impl OrderBook {
 
     /// What the shadow says that it holds: it is never applied again, whether it is in the book yet or not.
     pub fn restore(&self, position: &AppliedPosition) {
-        let freed = self.lock().restore(position);
+        self.change(|state| state.restore(position));
         let highest = position.above.last().map_or(position.below, |r| r.end).saturating_sub(1);
         self.highest.fetch_max(highest, Ordering::SeqCst);
-        self.wake(freed);
         self.progress.notify_waiters();
     }
 
     /// What is settled with a number up to this is not to be applied; what is in flight still is, if it commits.
     pub(crate) fn skip(&self, last: Sequence) {
-        self.lock().skip(last);
+        self.change(|state| state.skip(last));
         self.progress.notify_waiters();
     }
 
@@ -198,9 +212,14 @@ impl OrderBook {
         }
     }
 
-    /// Returns when there may be something to take. For one applier.
+    /// Returns when there may be something to take.
     pub(crate) async fn wait_for_work(&self) {
         self.work.notified().await;
+    }
+
+    /// Returns when there may be something to run beside the lanes.
+    pub(crate) async fn wait_for_work_beside(&self) {
+        self.work_beside.notified().await;
     }
 
     /// Whether everything that began below `mark` is settled, and of it all that the fence contains is applied.

@@ -292,19 +292,55 @@ enum Step {
     Settle(usize),
     Raise(usize),
     Take(usize),
-    Apply,
+    Apply(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (prop::collection::vec(0_u8..5, 0..3), 0_u64..6, prop::bool::weighted(0.1))
+        4 => (what(), 0_u64..6, prop::bool::weighted(0.1))
             .prop_map(|(rows, token_lag, aborts)| Step::Begin { rows, token_lag, aborts }),
         4 => (0_usize..8).prop_map(Step::Token),
         4 => (0_usize..8).prop_map(Step::Settle),
         1 => (0_usize..4).prop_map(Step::Raise),
         2 => (1_usize..5).prop_map(Step::Take),
-        2 => Just(Step::Apply),
+        3 => (0_usize..3).prop_map(Step::Apply),
     ]
+}
+
+/// Rows of the table; or all of it; or a statement that may reach anything.
+fn what() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        12 => prop::collection::vec(0_u8..WHOLE, 0..3),
+        1 => Just(vec![WHOLE]),
+        1 => Just(vec![EVERYTHING]),
+    ]
+}
+
+const WHOLE: u8 = 5;
+const EVERYTHING: u8 = 6;
+
+fn conflict(a: &[u8], b: &[u8]) -> bool {
+    let reaches = |a: &[u8], b: &[u8]| a.contains(&EVERYTHING) || (a.contains(&WHOLE) && !b.is_empty());
+    reaches(a, b) || reaches(b, a) || a.iter().any(|row| b.contains(row))
+}
+
+/// An entry that touches these.
+fn touching(sequence: Sequence, token: u64, rows: &[u8]) -> Entry {
+    let settings = pgshadow_model::SessionSettings::default();
+    let changes = match rows {
+        [WHOLE] => vec![Change::Copy(pgshadow_model::CopyData {
+            relation: relation("t"),
+            sql: String::new(),
+            settings,
+            data: vec![],
+            rows: 1,
+        })],
+        [EVERYTHING] => {
+            vec![Change::Ddl(pgshadow_model::DdlStatement { sql: "DROP INDEX i".into(), settings, in_transaction: true })]
+        }
+        rows => return entry(sequence, token, rows),
+    };
+    Entry { changes: Payload::memory(changes), ..entry(sequence, token, &[]) }
 }
 
 #[derive(Debug, Clone)]
@@ -321,18 +357,18 @@ struct Modelled {
     applied: bool,
 }
 
-/// The rule as the design says it: the set in flight at the token, and a walk along the order.
+/// The rule as the design says it: the set in flight at the token, and a walk along the order. What lanes have in hand is held.
 fn naive_take(all: &[Modelled], n: usize) -> Vec<Sequence> {
-    let mut waiting: Vec<&Modelled> = all.iter().filter(|m| m.settled && !m.aborts && !m.taken).collect();
+    let mut waiting: Vec<&Modelled> = all.iter().filter(|m| m.settled && !m.aborts && !m.applied).collect();
     waiting.sort_by_key(|m| (m.token, m.sequence));
     let open = |e: &Modelled, s: &Sequence| {
         all.iter().any(|m| m.sequence == *s && !m.settled && !(m.raised && e.token < m.token))
     };
-    let (mut chosen, mut held) = (Vec::new(), BTreeSet::new());
+    let (mut chosen, mut held): (_, Vec<&Modelled>) = (Vec::new(), Vec::new());
     for m in waiting {
-        let blocked = m.barrier.as_ref().unwrap().iter().any(|s| open(m, s)) || m.rows.iter().any(|r| held.contains(r));
-        if blocked {
-            held.extend(m.rows.iter().copied());
+        let waits = m.barrier.as_ref().unwrap().iter().any(|s| open(m, s));
+        if m.taken || waits || held.iter().any(|h| conflict(&h.rows, &m.rows)) {
+            held.push(m);
         } else if chosen.len() < n {
             chosen.push(m.sequence);
         }
@@ -351,6 +387,7 @@ proptest! {
     fn the_book_does_what_the_rule_says(steps in prop::collection::vec(step(), 1..120)) {
         let book = book();
         let mut all: Vec<Modelled> = Vec::new();
+        let mut lanes: Vec<Vec<Sequence>> = Vec::new();
         for step in steps {
             match step {
                 Step::Begin { rows, token_lag, aborts } => {
@@ -372,7 +409,7 @@ proptest! {
                 Step::Settle(n) => {
                     if let Some(m) = all.iter_mut().filter(|m| m.barrier.is_some() && !m.settled).nth(n) {
                         m.settled = true;
-                        let e = (!m.aborts).then(|| entry(m.sequence, m.token, &m.rows));
+                        let e = (!m.aborts).then(|| touching(m.sequence, m.token, &m.rows));
                         book.settle(m.sequence, m.bound, e);
                     }
                 }
@@ -392,12 +429,14 @@ proptest! {
                         prop_assert_eq!(&taken, &naive_take(&all, n));
                     }
                     all.iter_mut().filter(|m| taken.contains(&m.sequence)).for_each(|m| m.taken = true);
+                    lanes.push(taken);
                 }
-                Step::Apply => {
-                    let batch: Vec<_> = all.iter().filter(|m| m.taken && !m.applied).map(|m| m.sequence).collect();
+                Step::Apply(n) => {
+                    // Any lane may be the first to be done.
+                    let batch = if lanes.is_empty() { Vec::new() } else { lanes.swap_remove(n % lanes.len()) };
                     let planned = book.position_with(&batch);
                     book.applied(&batch);
-                    all.iter_mut().filter(|m| m.taken).for_each(|m| m.applied = true);
+                    all.iter_mut().filter(|m| batch.contains(&m.sequence)).for_each(|m| m.applied = true);
                     prop_assert_eq!(&planned, &book.applied_position());
                     let below = naive_below(&all, all.last().map_or(0, |m| m.sequence));
                     prop_assert_eq!(planned.below, below);

@@ -18,6 +18,26 @@ impl AppliedPosition {
         let next = self.above.partition_point(|r| r.end <= sequence);
         sequence < self.below || self.above.get(next).is_some_and(|r| r.contains(&sequence))
     }
+
+    /// What either of them holds.
+    #[must_use]
+    pub(crate) fn with(self, other: &Self) -> Self {
+        let below = self.below.max(other.below);
+        let mut ranges: Vec<_> = self.above.into_iter().chain(other.above.iter().cloned()).collect();
+        ranges.sort_unstable_by_key(|r| r.start);
+        let mut joined = Self { below, above: Vec::with_capacity(ranges.len()) };
+        for range in ranges {
+            let from = range.start.max(joined.below);
+            match joined.above.last_mut() {
+                _ if range.end <= from => {}
+                // a range at the mark moves the mark
+                None if from <= joined.below => joined.below = range.end,
+                Some(last) if from <= last.end => last.end = last.end.max(range.end),
+                _ => joined.above.push(from..range.end),
+            }
+        }
+        joined
+    }
 }
 
 /// The text of a snapshot could not be read.
@@ -83,6 +103,24 @@ mod tests {
 
     fn order(epoch: u32, xid: u64) -> Order {
         Order { epoch: Epoch(epoch), token: Lsn(1), xid: Xid(xid) }
+    }
+
+    #[test]
+    fn two_positions_hold_together_what_either_holds() {
+        let position = |below, above: &[(u64, u64)]| AppliedPosition {
+            below,
+            above: above.iter().map(|(from, to)| *from..*to).collect(),
+        };
+        for (a, b, both) in [
+            (position(0, &[]), position(0, &[]), position(0, &[])),
+            (position(3, &[(5, 6)]), position(4, &[(6, 8), (9, 10)]), position(4, &[(5, 8), (9, 10)])),
+            (position(3, &[(5, 9)]), position(7, &[]), position(9, &[])),
+            (position(3, &[(5, 20)]), position(3, &[(6, 8), (19, 22)]), position(3, &[(5, 22)])),
+            (position(9, &[]), position(2, &[(3, 5)]), position(9, &[])),
+        ] {
+            assert_eq!(a.clone().with(&b), both, "{a:?} {b:?}");
+            assert_eq!(b.clone().with(&a), both, "{b:?} {a:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a transaction touches, as 64-bit hashes: two transactions may be applied in any order only if they share no
 //! unit. A collision only delays.
 
+use crate::reach::Reach;
 use pgshadow_model::{Change, ColumnType, Operation, QualifiedName, Relation, RelationKind, RowImage, Shape, Values};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -45,17 +46,20 @@ const EXACT_TYPES: [&str; 28] = [
 /// grandchildren), so they are all taken to be. It only orders them against entries that are held.
 const RELATIVES: u64 = 1;
 
-/// The units of one entry.
+/// Shared by the definitions of all tables.
+const DEFINITIONS: u64 = 2;
+
+/// The units of one entry. Two entries conflict where one holds a unit exclusively that the other one holds as well.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Units {
-    /// Everything: DDL, TRUNCATE, or changes that aren't known.
-    everything: bool,
-    /// Rows, by key and by unique keys.
-    rows: Box<[u64]>,
-    /// Tables of those rows.
-    shared: Box<[u64]>,
-    /// Whole tables.
-    whole: Box<[u64]>,
+    /// It conflicts with every other entry: statements whose reach isn't known, changes that aren't.
+    pub(crate) everything: bool,
+    /// It changes no rows and waits for none: it runs on a connection of its own, beside the lanes.
+    pub(crate) beside: bool,
+    /// Rows, by key and by unique keys; whole tables; definitions.
+    pub(crate) exclusive: Box<[u64]>,
+    /// Tables of rows, and what else others may hold at the same time.
+    pub(crate) shared: Box<[u64]>,
 }
 
 impl Units {
@@ -65,14 +69,18 @@ impl Units {
     }
 
     pub(crate) fn of(changes: &[Change]) -> Self {
+        if let [Change::Ddl(ddl)] = changes
+            && let Some(beside) = Reach::beside(ddl)
+        {
+            return Collector::beside(&beside);
+        }
         let mut into = Collector::default();
         for change in changes {
             match change {
                 Change::Row(image) => into.row(image),
-                Change::Copy(copy) if copy.relation.kind == RelationKind::Partitioned => return Self::everything(),
                 Change::Copy(copy) => into.table(&copy.relation),
-                // CASCADE, partitions and dropped dependents reach tables that the change doesn't name.
-                Change::Truncate(_) | Change::Ddl(_) => return Self::everything(),
+                Change::Truncate(truncate) => into.definition(Reach::of(&truncate.sql).truncated(&truncate.tables)),
+                Change::Ddl(ddl) => into.definition(Reach::of(&ddl.sql)),
             }
         }
         into.finish()
@@ -81,45 +89,83 @@ impl Units {
 
 #[derive(Default)]
 struct Collector {
-    rows: HashSet<u64>,
+    everything: bool,
+    exclusive: HashSet<u64>,
     shared: HashSet<u64>,
-    whole: HashSet<u64>,
+    rows: usize,
 }
 
 impl Collector {
     fn table(&mut self, relation: &Relation) {
-        self.whole.insert(hash_table(&relation.name));
+        self.exclusive.insert(hash_table(&relation.name.name));
         if has_relatives(relation) {
-            self.whole.insert(RELATIVES);
+            self.exclusive.insert(RELATIVES);
         }
+    }
+
+    /// A statement that changes tables as a whole, and what stands to them in a foreign key or an inheritance: those are coarse.
+    fn definition(&mut self, reach: Reach) {
+        let Reach::Tables(names) = reach else {
+            self.everything = true;
+            return;
+        };
+        self.exclusive.insert(RELATIVES);
+        self.shared.insert(DEFINITIONS);
+        for name in names {
+            self.exclusive.extend([hash_table(&name), hash_definition(&name)]);
+        }
+    }
+
+    /// An index that is built or dropped concurrently: only other definitions of its table are in its way.
+    fn beside(reach: &Reach) -> Units {
+        let mut into = Self::default();
+        match reach {
+            Reach::Tables(names) => {
+                into.shared.insert(DEFINITIONS);
+                into.exclusive.extend(names.iter().map(|name| hash_definition(name)));
+            }
+            Reach::Everything => drop(into.exclusive.insert(DEFINITIONS)),
+        }
+        Units { beside: true, ..into.finish() }
     }
 
     fn row(&mut self, image: &RowImage) {
         let relation = &*image.relation;
+        let is_insert = image.operation == Operation::Insert;
         // The unique values that an UPDATE frees aren't in its image.
         let frees =
             !relation.unique_keys.is_empty() && matches!(image.operation, Operation::Update | Operation::Upsert);
-        let by_row = !relation.key.is_empty() && is_exact(relation) && !has_relatives(relation) && !frees;
-        if !by_row || self.rows.len() >= ROWS_MAX {
+        // New rows of a table without a key are in nobody's way but of those who look for one among equals.
+        let keyed = !relation.key.is_empty() || is_insert;
+        let by_row = keyed && is_exact(relation) && !has_relatives(relation) && !frees;
+        if !by_row || self.rows >= ROWS_MAX {
             return self.table(relation);
         }
-        self.shared.insert(hash_table(&relation.name));
-        let key = select(&image.values, &relation.key);
-        self.rows.insert(hash_row(&relation.name, 0, &key));
+        self.rows += 1;
+        self.shared.insert(hash_table(&relation.name.name));
+        if !relation.key.is_empty() {
+            self.exclusive.insert(hash_row(&relation.name, 0, &select(relation, &image.values, &relation.key)));
+        }
         if let Some(old) = &image.old_key {
-            self.rows.insert(hash_row(&relation.name, 0, &old.iter().map(Option::as_deref).collect::<Vec<_>>()));
+            let old = old.iter().map(Option::as_deref).zip(&relation.key);
+            let old: Vec<_> = old.map(|(value, p)| bare(relation, *p, value)).collect();
+            self.exclusive.insert(hash_row(&relation.name, 0, &old));
         }
         for (n, unique) in relation.unique_keys.iter().enumerate() {
-            let values = select(&image.values, unique);
+            let values = select(relation, &image.values, unique);
             if values.iter().all(Option::is_some) {
-                self.rows.insert(hash_row(&relation.name, n + 1, &values));
+                self.exclusive.insert(hash_row(&relation.name, n + 1, &values));
             }
         }
     }
 
     fn finish(self) -> Units {
-        let list = |set: HashSet<u64>| set.into_iter().collect::<Box<[u64]>>();
-        Units { everything: false, rows: list(self.rows), shared: list(self.shared), whole: list(self.whole) }
+        if self.everything {
+            return Units::everything();
+        }
+        let Self { exclusive, shared, .. } = self;
+        let shared = shared.into_iter().filter(|unit| !exclusive.contains(unit)).collect();
+        Units { everything: false, beside: false, exclusive: exclusive.into_iter().collect(), shared }
     }
 }
 
@@ -143,13 +189,33 @@ fn is_exact_type(of: &ColumnType) -> bool {
     }
 }
 
-fn select<'a>(values: &'a Values, positions: &[u16]) -> Vec<Option<&'a [u8]>> {
-    positions.iter().map(|p| values.get(usize::from(*p)).and_then(Option::as_deref)).collect()
+fn select<'a>(relation: &Relation, values: &'a Values, positions: &[u16]) -> Vec<Option<&'a [u8]>> {
+    let value = |p: &u16| bare(relation, *p, values.get(usize::from(*p)).and_then(Option::as_deref));
+    positions.iter().map(value).collect()
 }
 
-fn hash_table(name: &QualifiedName) -> u64 {
+/// A value as its equality sees it: blanks at the end of a `bpchar` don't count, and only one with a length has them all.
+fn bare<'a>(relation: &Relation, position: u16, value: Option<&'a [u8]>) -> Option<&'a [u8]> {
+    let column = relation.columns.get(usize::from(position));
+    match value {
+        Some(value) if column.is_some_and(|c| c.column_type.name.name == "bpchar") => {
+            let blanks = value.iter().rev().take_while(|b| **b == b' ').count();
+            value.get(..value.len() - blanks)
+        }
+        value => value,
+    }
+}
+
+/// By the bare name: a statement need not say the schema. Tables of one name in several schemas only delay each other.
+fn hash_table(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn hash_definition(table: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (DEFINITIONS, table).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -164,18 +230,16 @@ fn hash_row(table: &QualifiedName, which_key: usize, values: &[Option<&[u8]>]) -
 pub(crate) struct HeldUnits {
     any: bool,
     everything: bool,
-    rows: HashSet<u64>,
+    exclusive: HashSet<u64>,
     shared: HashSet<u64>,
-    whole: HashSet<u64>,
 }
 
 impl HeldUnits {
     pub(crate) fn hold(&mut self, units: &Units) {
         self.any = true;
         self.everything |= units.everything;
-        self.rows.extend(units.rows.iter());
+        self.exclusive.extend(units.exclusive.iter());
         self.shared.extend(units.shared.iter());
-        self.whole.extend(units.whole.iter());
     }
 
     pub(crate) fn hold_everything(&self) -> bool {
@@ -185,9 +249,8 @@ impl HeldUnits {
     pub(crate) fn conflict(&self, units: &Units) -> bool {
         self.everything
             || (units.everything && self.any)
-            || units.rows.iter().any(|u| self.rows.contains(u))
-            || units.shared.iter().any(|u| self.whole.contains(u))
-            || units.whole.iter().any(|u| self.whole.contains(u) || self.shared.contains(u))
+            || units.shared.iter().any(|u| self.exclusive.contains(u))
+            || units.exclusive.iter().any(|u| self.exclusive.contains(u) || self.shared.contains(u))
     }
 }
 

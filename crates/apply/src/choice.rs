@@ -1,0 +1,222 @@
+//! Part (b): of the entries that wait for nothing in flight, those that no other one stands before.
+//!
+//! Who stands before whom is looked up among the first entries of the order only, so that a long queue costs no memory for it:
+//! what stands before an entry comes before it in the order, so nothing that matters is left out.
+
+use crate::entry::{Entry, Payload};
+use crate::position::Fence;
+use crate::queues::{Key, Queues};
+use crate::release::State;
+use crate::units::{HeldUnits, Units};
+use pgshadow_model::Sequence;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
+
+/// Payloads in one batch, unless one entry alone is larger.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// Entries among which is looked up who stands before whom; more where none of these can go.
+#[cfg(not(test))]
+const WINDOW: usize = 8192;
+#[cfg(test)]
+const WINDOW: usize = 3;
+
+#[derive(Default)]
+pub(crate) struct Choice {
+    queues: Queues,
+    /// The last entry that `queues` may hold; every unapplied one up to it is there.
+    last: Option<Key>,
+    /// They pass part (a), and nothing is known to stand before them: for the lanes, and for what runs beside them.
+    ready: BTreeSet<Key>,
+    ready_beside: BTreeSet<Key>,
+    /// They pass part (a), and this one stands before each of them; in both directions.
+    blocked: HashMap<Sequence, Sequence>,
+    waiting: HashMap<Sequence, Vec<(Key, bool)>>,
+    /// So many are in the hands of lanes.
+    pub(crate) in_hand: usize,
+}
+
+impl Choice {
+    pub(crate) fn add(&mut self, key: Key, units: &Units) {
+        if self.last.is_some_and(|last| key <= last) {
+            self.queues.add(key, units);
+        }
+    }
+
+    pub(crate) fn make_ready(&mut self, key: Key, beside: bool) {
+        let ready = if beside { &mut self.ready_beside } else { &mut self.ready };
+        ready.insert(key);
+    }
+
+    pub(crate) fn is_ready(&self, key: &Key) -> bool {
+        self.ready.contains(key) || self.blocked.contains_key(&key.1)
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(crate) fn has_ready_beside(&self) -> bool {
+        !self.ready_beside.is_empty()
+    }
+
+    pub(crate) fn unlist(&mut self, key: &Key) {
+        self.ready.remove(key);
+        self.ready_beside.remove(key);
+        self.blocked.remove(&key.1);
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key, units: &Units, taken: bool) {
+        self.queues.remove(key, units);
+        self.in_hand -= usize::from(taken && !units.beside);
+        self.free(key.1);
+    }
+
+    /// What waited for this one is looked at again.
+    fn free(&mut self, sequence: Sequence) {
+        for (key, beside) in self.waiting.remove(&sequence).unwrap_or_default() {
+            // it may be gone, or wait for another one by now
+            if self.blocked.get(&key.1) == Some(&sequence) {
+                self.blocked.remove(&key.1);
+                self.make_ready(key, beside);
+            }
+        }
+    }
+
+    fn block(&mut self, key: Key, by: Sequence, beside: bool) {
+        self.unlist(&key);
+        self.blocked.insert(key.1, by);
+        self.waiting.entry(by).or_default().push((key, beside));
+    }
+}
+
+impl State {
+    /// Lets the queues hold the first entries of the order.
+    pub(crate) fn widen(&mut self) {
+        self.widen_to(WINDOW);
+    }
+
+    /// False if there was nothing to add.
+    fn widen_to(&mut self, entries: usize) -> bool {
+        let mut widened = false;
+        while self.choice.queues.len() < entries {
+            let from = self.choice.last.map_or(Bound::Unbounded, Bound::Excluded);
+            let Some((key, held)) = self.entries.range((from, Bound::Unbounded)).next() else { break };
+            self.choice.queues.add(*key, &held.units);
+            self.choice.last = Some(*key);
+            widened = true;
+        }
+        widened
+    }
+
+    pub(crate) fn take_batch(&mut self, max_entries: usize, max_rows: usize, visible: Option<&Fence>) -> Vec<Entry> {
+        let chosen = match visible {
+            Some(fence) => self.choose_behind(max_entries, max_rows, fence),
+            None => self.choose(max_entries, max_rows),
+        };
+        self.take(chosen)
+    }
+
+    /// An entry that runs beside the lanes.
+    pub(crate) fn take_beside(&mut self) -> Option<Entry> {
+        let chosen = loop {
+            let key = *self.choice.ready_beside.first()?;
+            match self.blocker(&key, &HashSet::new()) {
+                Ok(Some(blocker)) => self.choice.block(key, blocker.1, true),
+                Ok(None) => break key,
+                Err(Unknown) => {
+                    if !self.widen_to(self.choice.queues.len() + WINDOW) {
+                        return None;
+                    }
+                }
+            }
+        };
+        self.take(vec![chosen]).pop()
+    }
+
+    fn take(&mut self, chosen: Vec<Key>) -> Vec<Entry> {
+        let (epoch, flushed) = (self.epoch, self.flushed);
+        let mut batch = Vec::with_capacity(chosen.len());
+        for key in chosen {
+            self.unlist(&key);
+            let Some(held) = self.entries.get_mut(&key) else { continue };
+            held.taken = true;
+            self.choice.in_hand += usize::from(!held.units.beside);
+            self.memory_bytes -= held.entry.changes.bytes();
+            let changes = std::mem::replace(&mut held.entry.changes, Payload::Spilled);
+            // A gate that was passed is no longer said; one that never will be is.
+            let flush_gate = held.entry.flush_gate.filter(|gate| key.0.epoch < epoch || *gate > flushed);
+            batch.push(Entry { changes, flush_gate, ..held.entry.clone() });
+        }
+        batch
+    }
+
+    /// Who stands before this entry and isn't chosen to go with it.
+    fn blocker(&self, key: &Key, chosen: &HashSet<Sequence>) -> Result<Option<Key>, Unknown> {
+        if self.choice.last.is_none_or(|last| *key > last) {
+            return Err(Unknown);
+        }
+        let units = self.entries.get(key).map(|held| &held.units).filter(|_| !self.is_part_b_off());
+        Ok(units.and_then(|units| self.choice.queues.blocker(key, units, chosen)))
+    }
+
+    /// Walks along what is ready, until the batch is full or nothing more can go.
+    fn choose(&mut self, max_entries: usize, max_rows: usize) -> Vec<Key> {
+        let (mut chosen, mut together) = (Vec::new(), HashSet::new());
+        let (mut rows, mut bytes, mut from) = (0, 0, Bound::Unbounded);
+        while chosen.len() < max_entries
+            && let Some(key) = self.choice.ready.range((from, Bound::Unbounded)).next().copied()
+        {
+            match self.blocker(&key, &together) {
+                Ok(Some(blocker)) => self.choice.block(key, blocker.1, false),
+                Ok(None) => {
+                    let size = self.entries.get(&key).map_or((0, 0), |held| (held.rows, held.bytes));
+                    (rows, bytes) = (rows + size.0, bytes + size.1);
+                    if !chosen.is_empty() && (rows > max_rows || bytes > BATCH_BYTES_MAX) {
+                        break;
+                    }
+                    chosen.push(key);
+                    together.insert(key.1);
+                    // They come later in the order, and may go with it.
+                    self.choice.free(key.1);
+                }
+                Err(Unknown) => {
+                    if !chosen.is_empty() || !self.widen_to(self.choice.queues.len() + WINDOW) {
+                        break;
+                    }
+                    continue;
+                }
+            }
+            from = Bound::Excluded(key);
+        }
+        chosen
+    }
+
+    /// The same behind a fence, where what the fence doesn't contain holds nothing back. Nothing is in hand then.
+    fn choose_behind(&self, max_entries: usize, max_rows: usize, fence: &Fence) -> Vec<Key> {
+        let (mut chosen, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        let mut held_units = HeldUnits::default();
+        for (key, held) in &self.entries {
+            if held.taken || held.units.beside || !fence.snapshot.contains(&held.entry.order) {
+                continue;
+            }
+            let may_go = self.choice.is_ready(key) || self.is_ready_behind(held, fence);
+            if may_go && (self.is_part_b_off() || !held_units.conflict(&held.units)) {
+                (rows, bytes) = (rows + held.rows, bytes + held.bytes);
+                if !chosen.is_empty() && (rows > max_rows || bytes > BATCH_BYTES_MAX) {
+                    break;
+                }
+                chosen.push(*key);
+            } else {
+                held_units.hold(&held.units);
+            }
+            if chosen.len() >= max_entries || held_units.hold_everything() {
+                break;
+            }
+        }
+        chosen
+    }
+}
+
+/// Beyond what the queues hold.
+struct Unknown;
