@@ -1,3 +1,5 @@
+use crate::common::Common;
+use crate::crew::Crew;
 use crate::{Config, Dial, Log, OrderBook, Suspects};
 use pgshadow_divergence::Store;
 use pgshadow_model::Sequence;
@@ -71,8 +73,8 @@ impl Applier {
     ) -> Handle {
         let shared = Arc::new(Shared::new());
         let (stop, stopped) = watch::channel(false);
-        let lane = crate::lane::Lane::new(config, dial, book, log, store, suspects, Arc::clone(&shared));
-        let task = tokio::spawn(lane.run(stopped));
+        let common = Common::new(config, dial, book, log, store, suspects, Arc::clone(&shared));
+        let task = tokio::spawn(Crew::new(Arc::new(common)).run(stopped));
         Handle { shared, stop, task }
     }
 }

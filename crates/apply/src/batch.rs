@@ -1,7 +1,8 @@
 //! The fast path: many entries in one transaction on the shadow, row after row on the wire without waiting between.
 
 use crate::Error;
-use crate::lane::{Lane, Loaded};
+use crate::entry::Loaded;
+use crate::lane::Lane;
 use crate::report::Reports;
 use crate::rows::{Hit, Planned, Prepared, run};
 use crate::session::Session;
@@ -61,7 +62,7 @@ impl Lane {
                 let Change::Row(image) = image else { return Ok(None) };
                 match self.plan_row(session, image, &none).await? {
                     Planned::Run(row) => items.push(Item { entry, change, image, row }),
-                    Planned::Skip => self.tolerated += 1,
+                    Planned::Skip => self.tolerate(),
                     Planned::Schema(_) | Planned::Unplaceable => return Ok(None),
                 }
             }
@@ -80,7 +81,7 @@ impl Lane {
             return Ok(());
         }
         if item.row.tolerant || reports.speak_of(item.image) {
-            self.tolerated += 1;
+            self.tolerate();
             return Ok(());
         }
         let place = (item.entry, item.change);

@@ -2,12 +2,13 @@
 //! doesn't take the others with it.
 
 use crate::batch::{BEGIN, role};
+use crate::entry::Loaded;
 use crate::failure::{Class, classify, is_stale, shadow_error};
-use crate::heal::Target;
-use crate::lane::{Lane, Loaded, refers_to_itself};
+use crate::lane::{Lane, refers_to_itself};
 use crate::report::{Evidence, Report, Reports};
 use crate::rows::{Planned, row_report, run};
 use crate::session::Session;
+use crate::target::Target;
 use crate::{Error, plan};
 use futures::TryStreamExt;
 use pgshadow_compare::ShadowError;
@@ -138,7 +139,7 @@ impl Lane {
         reports: &mut Reports,
     ) -> Result<(), Error> {
         if self.is_known(image, reports) {
-            self.tolerated += 1;
+            self.tolerate();
         } else if let Some(report) = self.report_error(session, place, image, why.error.clone()).await? {
             reports.add(report);
         }
@@ -180,7 +181,7 @@ impl Lane {
                     return Ok(false);
                 }
                 if self.is_known(image, reports) {
-                    self.tolerated += 1;
+                    self.tolerate();
                     return Ok(true);
                 }
                 let report = self.report_error(session, place, image, shadow_error(&e)).await?;
@@ -203,7 +204,7 @@ impl Lane {
         let row = match self.plan_row(session, image, reports).await? {
             Planned::Run(row) => row,
             Planned::Skip => {
-                self.tolerated += 1;
+                self.tolerate();
                 return Ok(());
             }
             Planned::Unplaceable => {
@@ -228,7 +229,7 @@ impl Lane {
         // a cascade from another row of the same statement has got there first
         let cascaded = image.operation == Operation::Delete && refers_to_itself(&image.relation);
         if row.tolerant || cascaded {
-            self.tolerated += 1;
+            self.tolerate();
             return Ok(());
         }
         if let Some(report) = self.report_hit(session, place, image, &row, &hit).await? {

@@ -16,13 +16,10 @@ use std::ops::Bound;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Entries among which is looked up who stands before whom; more where none of these can go.
-#[cfg(not(test))]
 const WINDOW: usize = 8192;
-#[cfg(test)]
-const WINDOW: usize = 3;
 
-#[derive(Default)]
 pub(crate) struct Choice {
+    pub(crate) window: usize,
     queues: Queues,
     /// The last entry that `queues` may hold; every unapplied one up to it is there.
     last: Option<Key>,
@@ -34,6 +31,21 @@ pub(crate) struct Choice {
     waiting: HashMap<Sequence, Vec<(Key, bool)>>,
     /// So many are in the hands of lanes.
     pub(crate) in_hand: usize,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self {
+            window: WINDOW,
+            queues: Queues::default(),
+            last: None,
+            ready: BTreeSet::new(),
+            ready_beside: BTreeSet::new(),
+            blocked: HashMap::new(),
+            waiting: HashMap::new(),
+            in_hand: 0,
+        }
+    }
 }
 
 impl Choice {
@@ -93,7 +105,7 @@ impl Choice {
 impl State {
     /// Lets the queues hold the first entries of the order.
     pub(crate) fn widen(&mut self) {
-        self.widen_to(WINDOW);
+        self.widen_to(self.choice.window);
     }
 
     /// False if there was nothing to add.
@@ -125,7 +137,7 @@ impl State {
                 Ok(Some(blocker)) => self.choice.block(key, blocker.1, true),
                 Ok(None) => break key,
                 Err(Unknown) => {
-                    if !self.widen_to(self.choice.queues.len() + WINDOW) {
+                    if !self.widen_to(self.choice.queues.len() + self.choice.window) {
                         return None;
                     }
                 }
@@ -181,7 +193,9 @@ impl State {
                     self.choice.free(key.1);
                 }
                 Err(Unknown) => {
-                    if !chosen.is_empty() || !self.widen_to(self.choice.queues.len() + WINDOW) {
+                    let used_up = chosen.len() + self.choice.in_hand >= self.choice.queues.len();
+                    if !(chosen.is_empty() || used_up) || !self.widen_to(self.choice.queues.len() + self.choice.window)
+                    {
                         break;
                     }
                     continue;

@@ -10,6 +10,8 @@ pub struct Config {
     pub primary: tokio_postgres::Config,
     /// Names the direction (`source-target`): key of the applied position on the shadow.
     pub stream: String,
+    /// Connections to the shadow that apply at the same time what doesn't conflict.
+    pub lanes: usize,
     /// Entries in one transaction on the shadow.
     pub batch_entries_max: usize,
     /// Rows in one transaction on the shadow (a larger entry goes alone).
@@ -20,7 +22,7 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// The longest pause between two attempts to reach the shadow.
     pub backoff_max: Duration,
-    /// How long the lane is held for a fence before it goes on without healing and tries again later.
+    /// How long the lanes are held for a fence before they go on without healing and try again later.
     pub fence_wait_max: Duration,
     /// Pause between two attempts to heal.
     pub heal_retry: Duration,
@@ -37,6 +39,7 @@ impl Config {
             shadow,
             primary,
             stream: stream.into(),
+            lanes: 4,
             batch_entries_max: 256,
             batch_rows_max: 2000,
             lock_timeout: Duration::from_secs(10),

@@ -1,4 +1,5 @@
 use pgshadow_model::{Change, Lsn, Order, Sequence, Values};
+use std::sync::Arc;
 
 /// The changes of an entry, or where they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,17 @@ pub struct Entry {
     pub flush_gate: Option<Lsn>,
     /// The number of its commit's reply, for the trace.
     pub reply_number: u64,
+}
+
+/// An entry with its changes.
+#[derive(Clone)]
+pub(crate) struct Loaded {
+    pub(crate) sequence: Sequence,
+    pub(crate) order: Order,
+    pub(crate) reply_number: u64,
+    /// The primary may have lost it: its rows are read again instead of applied.
+    pub(crate) unsure: bool,
+    pub(crate) changes: Arc<Vec<Change>>,
 }
 
 fn estimate(change: &Change) -> usize {

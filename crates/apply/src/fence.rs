@@ -1,14 +1,15 @@
 //! The fence: a snapshot of the primary, the rows that it holds, and the shadow brought to exactly it.
 
 use crate::dial::{Connected, connect};
-use crate::heal::Target;
 use crate::lane::Lane;
 use crate::position::{Fence, Snapshot};
 use crate::raw::{Raw, RawOwned};
 use crate::session::Session;
+use crate::target::Target;
 use crate::{Error, plan};
 use futures::TryStreamExt;
 use pgshadow_model::Values;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Row;
@@ -22,10 +23,21 @@ SET application_name = 'pgshadow heal'; SET client_encoding = 'UTF8'; SET search
 SET row_security = off; SET statement_timeout = '10s'; SET lock_timeout = '2s'; SET extra_float_digits = 1;
 SET default_transaction_read_only = on";
 
-/// The control connection to the primary, made when it is needed.
+/// The control connection to the primary, made when it is needed. For the lane that heals.
 #[derive(Default)]
 pub(crate) struct Primary {
-    connected: Option<Connected>,
+    connected: Mutex<Option<Connected>>,
+}
+
+impl Primary {
+    fn take(&self) -> Option<Connected> {
+        let kept = self.connected.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.filter(|connected| !connected.client.is_closed())
+    }
+
+    fn keep(&self, connected: Connected) {
+        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(connected);
+    }
 }
 
 /// A target with what the primary's snapshot holds of it: its row, none, or why it can't be read.
@@ -38,7 +50,7 @@ impl Lane {
         session: &mut Session,
         targets: Vec<Target>,
     ) -> Result<(Fence, Vec<Held>), Error> {
-        let connected = match self.primary.connected.take().filter(|c| !c.client.is_closed()) {
+        let connected = match self.primary.take() {
             Some(connected) => connected,
             None => {
                 let within = self.config.connect_timeout;
@@ -58,7 +70,7 @@ impl Lane {
         let read = tokio::time::timeout(READ_MAX, self.read_snapshot(&connected, questions)).await;
         let answer = read.map_err(|_| Error::Timeout("primary"))??;
         // Kept only after a success: after anything else its state isn't known.
-        self.primary.connected = Some(connected);
+        self.primary.keep(connected);
         Ok(answer)
     }
 
@@ -108,7 +120,8 @@ impl Lane {
             let (entries, rows) = (self.config.batch_entries_max, self.config.batch_rows_max);
             let batch = self.book.take_batch(entries, rows, Some(fence));
             if !batch.is_empty() {
-                self.load(batch).await?;
+                self.take(batch);
+                self.load().await?;
                 self.apply_in_hand(session).await?;
                 deadline = Instant::now() + self.config.fence_wait_max;
                 continue;

@@ -3,163 +3,48 @@
 //! What waits is on the shadow, in `pgshadow.heal`, written with the transaction in which the misfit was seen; it goes
 //! once the row is healed and its finding is marked. A crash in between heals again, which changes nothing.
 //!
-//! Where the primary can't be reached, the lane goes on: healing is right at any later fence too, since everything that
-//! the fence contains is applied before. Rows that wait are written tolerantly until then.
+//! The lane that heals has the shadow for itself meanwhile. Where the primary can't be reached, the lanes go on: healing is
+//! right at any later fence too, since everything that the fence contains is applied before. Rows that wait are written
+//! tolerantly until then.
 
 use crate::Error;
-use crate::applier::Shared;
 use crate::batch::{BEGIN, role};
 use crate::failure::{Class, classify};
 use crate::fence::Held;
 use crate::lane::Lane;
-use crate::report::{Report, Reports};
+use crate::report::Reports;
 use crate::rows::{Planned, run};
 use crate::session::Session;
+use crate::target::Target;
 use pgshadow_divergence::Origin;
-use pgshadow_model::{Operation, QualifiedName, Relation, RowImage, Sequence, Values};
-use serde::{Deserialize, Serialize};
+use pgshadow_model::{Operation, QualifiedName, RowImage};
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Rows healed behind one fence.
 const TARGETS_MAX: usize = 1000;
-
-/// A row by its key.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Target {
-    pub(crate) relation: Arc<Relation>,
-    pub(crate) key: Values,
-}
-
-impl PartialEq for Target {
-    fn eq(&self, other: &Self) -> bool {
-        self.relation.name == other.relation.name && self.key == other.key
-    }
-}
-
-impl Eq for Target {}
-
-impl Hash for Target {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.relation.name, &self.key).hash(state);
-    }
-}
-
-impl Target {
-    /// The rows that an image touches; none if its table has no key.
-    pub(crate) fn of(image: &RowImage) -> Vec<Self> {
-        let relation = &image.relation;
-        if relation.key.is_empty() {
-            return Vec::new();
-        }
-        let key = relation.key.iter().map(|p| image.values.get(usize::from(*p)).cloned().flatten()).collect();
-        let new = Self { relation: Arc::clone(relation), key };
-        let old = image.old_key.clone().map(|key| Self { relation: Arc::clone(relation), key });
-        std::iter::once(new).chain(old).collect()
-    }
-
-    /// The image that writes the row as it is on the primary, or deletes it.
-    fn image(&self, row: Option<Values>) -> RowImage {
-        let relation = Arc::clone(&self.relation);
-        if let Some(values) = row {
-            // Equal keys may have several spellings (1.0 and 1.00): the primary's is written too.
-            let key = relation.key.iter().map(|p| values.get(usize::from(*p)).and_then(Option::as_ref));
-            let old_key = (!key.eq(self.key.iter().map(Option::as_ref))).then(|| self.key.clone());
-            return RowImage { relation, operation: Operation::Upsert, values, old_key };
-        }
-        let mut values = vec![None; relation.columns.len()];
-        for (position, value) in relation.key.iter().zip(&self.key) {
-            if let Some(slot) = values.get_mut(usize::from(*position)) {
-                slot.clone_from(value);
-            }
-        }
-        RowImage { relation, operation: Operation::Delete, values, old_key: None }
-    }
-}
-
-/// What waits to be healed.
-pub(crate) struct Healing {
-    waiting: HashMap<Target, BTreeSet<Origin>>,
-    due: Instant,
-    put_off: u32,
-}
-
-impl Default for Healing {
-    fn default() -> Self {
-        Self { waiting: HashMap::new(), due: Instant::now(), put_off: 0 }
-    }
-}
-
-impl Healing {
-    /// What an earlier connection or process left.
-    pub(crate) async fn load(session: &Session, stream: &str) -> Result<Self, Error> {
-        let mut healing = Self::default();
-        let sql = "SELECT sequence, change, target FROM pgshadow.heal WHERE stream = $1";
-        for row in session.client().query(sql, &[&stream]).await? {
-            let (sequence, change): (i64, i32) = (row.try_get(0)?, row.try_get(1)?);
-            let target: Target = postcard::from_bytes(row.try_get(2)?)?;
-            let origin = (sequence.cast_unsigned(), change.cast_unsigned());
-            healing.waiting.entry(target).or_default().insert(origin);
-        }
-        Ok(healing)
-    }
-
-    /// Writes what a report wants healed, in the transaction that is open.
-    pub(crate) async fn write(session: &Session, stream: &str, report: &Report) -> Result<(), Error> {
-        let sql = "INSERT INTO pgshadow.heal (stream, sequence, change, part, target) VALUES ($1, $2, $3, $4, $5) \
-                   ON CONFLICT DO NOTHING";
-        let (sequence, change) = (report.origin.0.cast_signed(), report.origin.1.cast_signed());
-        for (part, target) in (0_i32..).zip(&report.heal) {
-            let target = postcard::to_stdvec(target)?;
-            session.client().execute(sql, &[&stream, &sequence, &change, &part, &target]).await?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn add(&mut self, reports: &Reports) {
-        for report in &reports.list {
-            for target in &report.heal {
-                self.waiting.entry(target.clone()).or_default().insert(report.origin);
-            }
-        }
-    }
-
-    pub(crate) fn waits_for(&self, image: &RowImage) -> bool {
-        !self.waiting.is_empty() && Target::of(image).iter().any(|t| self.waiting.contains_key(t))
-    }
-
-    /// The oldest entry of which a row waits.
-    fn from(&self) -> Sequence {
-        self.waiting.values().filter_map(|origins| origins.first()).map(|o| o.0).min().unwrap_or(Sequence::MAX)
-    }
-
-    pub(crate) fn show(&self, shared: &Shared) {
-        shared.heals(self.waiting.len() as u64, self.from());
-    }
-
-    pub(crate) fn is_due(&self) -> bool {
-        !self.waiting.is_empty() && Instant::now() >= self.due
-    }
-
-    pub(crate) fn until_due(&self) -> Duration {
-        if self.waiting.is_empty() { Duration::MAX } else { self.due.saturating_duration_since(Instant::now()) }
-    }
-
-    /// Takes a target off; its origins that wait for no other one come back.
-    fn done(&mut self, target: &Target) -> Vec<Origin> {
-        let origins = self.waiting.remove(target).unwrap_or_default();
-        origins.into_iter().filter(|o| !self.waiting.values().any(|w| w.contains(o))).collect()
-    }
-}
+/// How long the other lanes may take to be done with what they are at; a statement that takes longer is not waited for.
+const QUIET_WITHIN: Duration = Duration::from_millis(500);
 
 impl Lane {
     /// One round of healing. Fails only for the shadow's sake; the primary's troubles put it off.
     pub(crate) async fn heal(&mut self, session: &mut Session) -> Result<(), Error> {
+        let common = Arc::clone(&self.common);
+        self.doing("healing rows: other lanes end what they are at");
+        let quiet = tokio::time::timeout(QUIET_WITHIN, common.quiet.write()).await;
+        if !self.healing.is_due() {
+            // another lane has done it
+            return Ok(());
+        }
+        if quiet.is_err() || self.book.is_in_hand() {
+            tracing::info!("healing waits: a lane is at work on something long");
+            self.put_off_healing();
+            return Ok(());
+        }
+        session.keep_up(&common.definitions);
         self.doing("healing rows: a snapshot of the primary is taken");
-        let targets: Vec<Target> = self.healing.waiting.keys().take(TARGETS_MAX).cloned().collect();
+        let targets = self.healing.some(TARGETS_MAX);
         let (fence, held) = match self.read_behind_fence(session, targets).await {
             Ok(read) => read,
             Err(e) if session.client().is_closed() => return Err(e),
@@ -177,14 +62,12 @@ impl Lane {
             return Ok(());
         }
         self.doing("healing rows");
-        self.healing.put_off = 0;
+        self.healing.goes_well();
         self.write_held(session, held).await
     }
 
-    fn put_off_healing(&mut self) {
-        // Longer each time: behind a fence that can't be reached the lane is held in vain.
-        self.healing.due = Instant::now() + self.config.heal_retry * 2_u32.pow(self.healing.put_off.min(5));
-        self.healing.put_off += 1;
+    fn put_off_healing(&self) {
+        self.healing.put_off(self.config.heal_retry);
     }
 
     async fn write_held(&mut self, session: &mut Session, held: Vec<Held>) -> Result<(), Error> {
@@ -298,7 +181,7 @@ impl Lane {
         let mut unhealed: BTreeSet<Origin> = BTreeSet::new();
         let mut tables: HashMap<QualifiedName, String> = HashMap::new();
         for (target, reason) in broken {
-            unhealed.extend(self.healing.waiting.get(&target).into_iter().flatten());
+            unhealed.extend(self.healing.origins(&target));
             tables.entry(target.relation.name.clone()).or_insert(reason);
         }
         for (table, reason) in tables {

@@ -1,159 +1,48 @@
-//! The lane: takes entries in order, applies them, writes the position, heals, and starts again after every loss.
+//! A lane: takes entries that nothing stands before, applies them in order, writes the position with them.
 
-use crate::applier::Shared;
-use crate::entry::{Entry, Payload};
+use crate::common::Common;
+use crate::entry::{Entry, Loaded, Payload};
 use crate::failure::{Class, classify, is_stale};
-use crate::fence::Primary;
-use crate::heal::Healing;
 use crate::report::Reports;
 use crate::session::Session;
-use crate::tie::{Standing, standing};
-use crate::trace::Trace;
-use crate::{AppliedPosition, Config, Dial, Error, Log, LogError, LogExtent, OrderBook, Suspects};
-use pgshadow_compare::ShadowError;
-use pgshadow_divergence::Store;
-use pgshadow_model::{Change, Order, Relation, Sequence};
-use pgshadow_telemetry::Counter;
-use std::collections::{HashMap, HashSet};
+use crate::waiting::Healing;
+use crate::{Error, LogError};
+use pgshadow_model::{Change, Relation, Sequence};
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::Instant;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Attempts to read an entry's changes from the log before its tables are given up.
 const LOG_ATTEMPTS: u32 = 5;
 
-/// Pause between two positions that pass nothing but what wasn't to be applied.
-const PASS_EVERY: Duration = Duration::from_secs(1);
-
-/// An entry with its changes.
-#[derive(Clone)]
-pub(crate) struct Loaded {
-    pub(crate) sequence: Sequence,
-    pub(crate) order: Order,
-    pub(crate) reply_number: u64,
-    /// The primary may have lost it: its rows are read again instead of applied.
-    pub(crate) unsure: bool,
-    pub(crate) changes: Arc<Vec<Change>>,
+/// One of those that bring entries to the shadow, with one connection at a time.
+pub(crate) struct Lane {
+    pub(crate) common: Arc<Common>,
+    /// Taken from the book, in order; their changes aren't read yet.
+    taken: VecDeque<Entry>,
+    /// Before those; not yet on the shadow.
+    pub(crate) in_hand: Vec<Loaded>,
 }
 
-/// One serial lane with one connection at a time.
-pub(crate) struct Lane {
-    pub(crate) config: Config,
-    pub(crate) dial: Arc<dyn Dial>,
-    pub(crate) book: Arc<OrderBook>,
-    log: Arc<dyn Log>,
-    pub(crate) store: Arc<Store>,
-    pub(crate) suspects: Arc<dyn Suspects>,
-    pub(crate) shared: Arc<Shared>,
-    /// Taken from the book and not yet on the shadow, in order.
-    pub(crate) in_hand: Vec<Loaded>,
-    pub(crate) healing: Healing,
-    pub(crate) primary: Primary,
-    pub(crate) tolerated: u64,
-    /// COPYs that the shadow refused, by entry and change.
-    pub(crate) refused_copies: HashMap<(Sequence, u32), ShadowError>,
-    trace: Option<Trace>,
-    pids: Vec<i32>,
-    /// The applied position as it was last on the shadow.
-    below: Sequence,
-    /// Whether that was read, since the log was opened.
-    resumed: bool,
-    /// When it was last looked whether it has moved without anything to apply.
-    passed_at: Instant,
-    entries_applied: u64,
-    rows_applied: u64,
-    rate_from: (Instant, u64),
+impl Deref for Lane {
+    type Target = Common;
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 impl Lane {
-    pub(crate) fn new(
-        config: Config,
-        dial: Arc<dyn Dial>,
-        book: Arc<OrderBook>,
-        log: Arc<dyn Log>,
-        store: Arc<Store>,
-        suspects: Arc<dyn Suspects>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        Self {
-            config,
-            dial,
-            book,
-            log,
-            store,
-            suspects,
-            shared,
-            in_hand: Vec::new(),
-            healing: Healing::default(),
-            primary: Primary::default(),
-            tolerated: 0,
-            refused_copies: HashMap::new(),
-            trace: None,
-            pids: Vec::new(),
-            below: 0,
-            resumed: false,
-            passed_at: Instant::now(),
-            entries_applied: 0,
-            rows_applied: 0,
-            rate_from: (Instant::now(), 0),
-        }
-    }
-
-    pub(crate) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        let shared = Arc::clone(&self.shared);
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => {}
-            () = self.live() => {}
-        }
-        shared.update(|s| (s.connected, s.doing) = (false, "stopped".to_owned()));
-    }
-
-    async fn live(&mut self) {
-        let mut pause = PAUSE_MIN;
-        loop {
-            let before = self.entries_applied;
-            self.doing("connecting to the shadow");
-            let error = match Session::open(&*self.dial, &self.config, self.log.extent(), &self.pids).await {
-                Ok(mut session) => {
-                    self.pids = vec![session.pid];
-                    match self.serve(&mut session).await {
-                        Ok(never) => match never {},
-                        Err(e) => e,
-                    }
-                }
-                Err(e) => e,
-            };
-            tracing::warn!(error = %error, "the applier lost the shadow and tries again");
-            self.shared.update(|s| (s.connected, s.last_error) = (false, Some(error.to_string())));
-            pause = if self.entries_applied > before { PAUSE_MIN } else { (pause * 2).min(self.config.backoff_max) };
-            self.doing("waiting before the next attempt to reach the shadow");
-            tokio::time::sleep(pause).await;
-        }
+    pub(crate) fn new(common: Arc<Common>) -> Self {
+        Self { common, taken: VecDeque::new(), in_hand: Vec::new() }
     }
 
     /// Works on one connection until it is lost.
-    async fn serve(&mut self, session: &mut Session) -> Result<Infallible, Error> {
-        let position = self.resume(session).await?;
-        session.forget_started(&self.config.stream, position.below).await?;
-        self.healing = Healing::load(session, &self.config.stream).await?;
-        if let (Some(path), None) = (&self.config.trace, &self.trace) {
-            self.trace = Some(Trace::open(path)?);
-        }
-        self.healing.show(&self.shared);
-        self.shared.update(|s| (s.connected, s.last_error) = (true, None));
+    pub(crate) async fn serve(&mut self, session: &mut Session) -> Result<Infallible, Error> {
         loop {
-            if self.in_hand.is_empty() {
-                let batch = self.book.take_batch(self.config.batch_entries_max, self.config.batch_rows_max, None);
-                self.load(batch).await?;
-            }
-            let worked = !self.in_hand.is_empty();
-            if worked {
-                self.doing("applying");
-                self.apply_in_hand(session).await?;
-            }
+            let worked = self.work(session).await?;
             if self.healing.is_due() {
                 self.heal(session).await?;
             } else if !worked {
@@ -162,93 +51,74 @@ impl Lane {
         }
     }
 
-    /// Finds out where the shadow stands. What it doesn't have and nobody can bring any more makes every table suspect.
-    async fn resume(&mut self, session: &Session) -> Result<AppliedPosition, Error> {
-        let log = self.log.extent();
-        let position = match standing(session.stored(&self.config.stream).await?, &log, !self.resumed) {
-            Standing::Follows(position) => position,
-            Standing::Gap(position, reason) => {
-                self.suspect(None, reason).await?;
-                position
-            }
-            Standing::Foreign(reason) => return self.start_anew(session, &log, reason).await,
-        };
-        if position.below < self.below {
-            let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
-            self.suspect(None, reason.to_owned()).await?;
+    /// Applies what can be had; false if there was nothing.
+    async fn work(&mut self, session: &mut Session) -> Result<bool, Error> {
+        let common = Arc::clone(&self.common);
+        let _at_work = common.quiet.read().await;
+        if !self.has_entries() {
+            let batch = self.book.take_batch(self.config.batch_entries_max, self.config.batch_rows_max, None);
+            self.take(batch);
         }
-        (self.below, self.resumed) = (position.below, true);
-        self.book.restore(&position);
-        self.log.applied(position.below);
-        self.in_hand.retain(|e| !position.contains(e.sequence));
-        Ok(position)
-    }
-
-    /// The shadow's numbers aren't this log's: every table is to be reloaded, and this log's own numbers count from here on.
-    async fn start_anew(
-        &mut self,
-        session: &Session,
-        log: &LogExtent,
-        reason: String,
-    ) -> Result<AppliedPosition, Error> {
-        self.suspect(None, reason).await?;
-        if !self.resumed {
-            // Nobody knows what of it the shadow has; and a statement must not be run there twice.
-            self.book.skip(log.last);
-            self.book.restore(&AppliedPosition::default());
+        self.load().await?;
+        if self.in_hand.is_empty() {
+            return Ok(false);
         }
-        session.forget_numbers(&self.config.stream).await?;
-        let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.forget_all_origins()).await??;
-        let position = self.book.applied_position();
-        session.write_position(&self.config.stream, &position).await?;
-        (self.below, self.resumed) = (position.below, true);
-        self.log.applied(position.below);
-        Ok(position)
+        self.doing("applying");
+        session.keep_up(&common.definitions);
+        self.apply_in_hand(session).await?;
+        Ok(true)
     }
 
     async fn idle(&mut self, session: &Session) -> Result<(), Error> {
         self.doing("waiting for commits");
-        self.pass_nothing(session).await?;
+        if let Some(position) = self.to_pass() {
+            match session.write_position(&self.config.stream, &position).await {
+                Ok(()) => self.passed(position.below),
+                // a shadow that is read-only for a while has nothing to do anyway
+                Err(error) => drop(self.after(session, error).await?),
+            }
+        }
         let longest = Duration::from_secs(1).min(self.healing.until_due());
-        let _ = tokio::time::timeout(longest, self.book.wait_for_work()).await;
+        tokio::select! {
+            () = self.book.wait_for_work() => {}
+            () = self.healing.wait_for_more() => {}
+            () = tokio::time::sleep(longest) => {}
+        }
         if session.client().is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Where nothing is to be applied, rolled back transactions still let the log be trimmed. Not for each of them.
-    async fn pass_nothing(&mut self, session: &Session) -> Result<(), Error> {
-        if self.passed_at.elapsed() < PASS_EVERY {
-            return Ok(());
-        }
-        self.passed_at = Instant::now();
-        let position = self.book.applied_position();
-        if position.below > self.below {
-            if let Err(error) = session.write_position(&self.config.stream, &position).await {
-                // a shadow that is read-only for a while has nothing to do anyway
-                return self.after(session, error).await.map(|_| ());
-            }
-            self.below = position.below;
-            self.log.applied(position.below);
-        }
-        Ok(())
+    pub(crate) fn has_entries(&self) -> bool {
+        !(self.in_hand.is_empty() && self.taken.is_empty())
     }
 
-    pub(crate) fn doing(&self, what: &str) {
-        self.shared.update(|s| {
-            if s.doing != what {
-                what.clone_into(&mut s.doing);
-            }
-        });
+    /// Takes entries in hand, from now on, whatever comes.
+    pub(crate) fn take(&mut self, batch: Vec<Entry>) {
+        self.taken.extend(batch);
     }
 
-    /// Takes entries in hand, with their changes. They are in hand even if this is cut short.
-    pub(crate) async fn load(&mut self, batch: Vec<Entry>) -> Result<(), Error> {
-        for entry in batch {
-            let changes = match entry.changes {
+    /// What another lane had in hand, or this one on an earlier connection, leaving out what the shadow holds already.
+    pub(crate) fn take_over(&mut self, others: impl IntoIterator<Item = Lane>, applied: impl Fn(Sequence) -> bool) {
+        for other in others {
+            self.in_hand.extend(other.in_hand);
+            self.taken.extend(other.taken);
+        }
+        self.in_hand.retain(|e| !applied(e.sequence));
+        self.taken.retain(|e| !applied(e.sequence));
+        // Those of different lanes don't conflict; of each lane, what is loaded comes before what isn't.
+        self.in_hand.sort_by_key(|e| (e.order, e.sequence));
+        self.taken.make_contiguous().sort_by_key(|e| (e.order, e.sequence));
+    }
+
+    /// Reads the changes of what is taken. Cut short, it goes on where it was.
+    pub(crate) async fn load(&mut self) -> Result<(), Error> {
+        while let Some(entry) = self.taken.front_mut() {
+            let sequence = entry.sequence;
+            let changes = match std::mem::replace(&mut entry.changes, Payload::Spilled) {
                 Payload::Memory { changes, .. } => changes,
-                Payload::Spilled => self.read_log(entry.sequence).await?,
+                Payload::Spilled => self.read_log(sequence).await?,
             };
-            let (sequence, order, reply_number) = (entry.sequence, entry.order, entry.reply_number);
+            let Some(entry) = self.taken.pop_front() else { break };
+            let (order, reply_number) = (entry.order, entry.reply_number);
             // The book says a gate only where it was not passed in the life of the primary that set it.
             let (unsure, changes) = (entry.flush_gate.is_some(), Arc::new(changes));
             self.in_hand.push(Loaded { sequence, order, reply_number, unsure, changes });
@@ -345,16 +215,7 @@ impl Lane {
         written?;
         committed?;
         self.healing.add(&reports);
-        // Before the book's waiters wake: who sees the entries applied also sees what waits to be healed.
-        self.healing.show(&self.shared);
-        self.count(entries);
-        self.book.applied(&sequences);
-        self.below = position.below;
-        self.log.applied(position.below);
-        if let Some(trace) = &mut self.trace {
-            trace.write(entries)?;
-        }
-        Ok(())
+        self.applied(entries, &position)
     }
 
     /// Findings into the store, what is to be healed into the open transaction, suspect tables. All of it may be
@@ -373,31 +234,6 @@ impl Lane {
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.record_all(findings)).await??;
         Ok(())
-    }
-
-    fn count(&mut self, entries: &[Loaded]) {
-        self.entries_applied += entries.len() as u64;
-        let rows = entries.iter().map(|e| e.changes.len() as u64).sum::<u64>();
-        self.rows_applied += rows;
-        Counter::TransactionsApplied.add(entries.len() as u64);
-        Counter::RowsApplied.add(rows);
-        // every applied row is compared: by its own RETURNING, or by what the careful way reads
-        Counter::RowsCompared.add(rows);
-        let (entries, rows, tolerated) = (self.entries_applied, self.rows_applied, self.tolerated);
-        let (since, rows_then) = self.rate_from;
-        let seconds = since.elapsed().as_secs_f64();
-        #[allow(clippy::cast_precision_loss)] // a rate for people
-        let rate = (seconds >= 1.0).then(|| (rows - rows_then) as f64 / seconds);
-        if rate.is_some() {
-            self.rate_from = (Instant::now(), rows);
-        }
-        self.shared.update(|s| {
-            (s.entries_applied, s.rows_applied, s.tolerated) = (entries, rows, tolerated);
-            s.last_error = None;
-            if let Some(rate) = rate {
-                s.rows_per_second = rate;
-            }
-        });
     }
 }
 

@@ -24,9 +24,12 @@
 
 mod applier;
 mod batch;
+mod beside;
 mod careful;
 mod choice;
+mod common;
 mod config;
+mod crew;
 mod dial;
 mod entry;
 mod error;
@@ -36,6 +39,7 @@ mod heal;
 #[cfg(test)]
 mod history_tests;
 mod lane;
+mod lock;
 mod order;
 #[cfg(test)]
 mod order_tests;
@@ -52,9 +56,11 @@ mod rows;
 mod session;
 mod shadow_table;
 mod statement;
+mod target;
 mod tie;
 mod trace;
 mod units;
+mod waiting;
 
 pub use applier::{Applier, Handle, Status};
 pub use config::Config;

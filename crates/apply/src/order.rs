@@ -228,6 +228,11 @@ impl OrderBook {
     }
 
     #[cfg(test)]
+    pub(crate) fn set_window(&self, entries: usize) {
+        self.lock().choice.window = entries;
+    }
+
+    #[cfg(test)]
     pub(crate) fn set_without(&self, without: crate::order_tests::Without) {
         self.lock().without = without;
     }

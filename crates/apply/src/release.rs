@@ -1,7 +1,7 @@
 //! The state behind the book: what is in flight, what waits for what, and what may go.
 
-use crate::entry::{Entry, Payload};
 use crate::choice::Choice;
+use crate::entry::{Entry, Payload};
 use crate::position::{AppliedPosition, Fence};
 use crate::queues::Key;
 use crate::ranges::Ranges;

@@ -1,7 +1,7 @@
 //! What is said of a change that did not do on the shadow what it did on the primary, and what is done about it.
 
-use crate::heal::Target;
-use crate::lane::Loaded;
+use crate::entry::Loaded;
+use crate::target::Target;
 use pgshadow_compare::{Seen, ShadowError, Texts, Verdict, describe_key, describe_row, fingerprint};
 use pgshadow_divergence::Origin;
 use pgshadow_model::{Finding, QualifiedName, RowImage};

@@ -6,10 +6,10 @@ use crate::raw::Raw;
 use crate::report::{Evidence, Report, Reports, row_finding};
 use crate::session::{Plan, Session};
 use crate::shadow_table::ShadowTable;
-use crate::{Error, lane::Loaded};
+use crate::{Error, entry::Loaded};
 use futures::TryStreamExt;
 use pgshadow_compare::{Seen, ShadowError, Verdict, judge};
-use pgshadow_model::{Cause, Kind, Operation, QualifiedName, RowImage, Severity};
+use pgshadow_model::{Cause, Kind, Operation, RowImage, Severity};
 use std::sync::Arc;
 use tokio_postgres::Client;
 
@@ -115,15 +115,6 @@ impl Lane {
         };
         self.suspect(Some(name), reason.to_owned()).await?;
         Ok(true)
-    }
-
-    /// A table that can't be mirrored exactly from here on.
-    pub(crate) async fn suspect(&self, table: Option<&QualifiedName>, reason: String) -> Result<(), Error> {
-        if table.is_some_and(|t| self.suspects.is_suspect(t).is_some()) {
-            return Ok(());
-        }
-        let (suspects, table) = (Arc::clone(&self.suspects), table.cloned());
-        Ok(tokio::task::spawn_blocking(move || suspects.suspect(table.as_ref(), &reason)).await??)
     }
 
     /// The report on a row that did not fit, by what its statement gave.
@@ -238,7 +229,7 @@ pub(crate) fn row_report(place: (&Loaded, u32), image: &RowImage, verdict: &Verd
     Report {
         origin: (entry.sequence, change),
         finding: Some(row_finding(image, entry, verdict, by, !schema)),
-        heal: if reason.is_none() { crate::heal::Target::of(image) } else { Vec::new() },
+        heal: if reason.is_none() { crate::target::Target::of(image) } else { Vec::new() },
         suspect: reason.map(|r| (Some(table.clone()), r)).into_iter().collect(),
     }
 }

@@ -2,6 +2,7 @@
 //! known of the shadow's tables.
 
 use crate::dial::{Connected, connect};
+use crate::lock::{self, Life};
 use crate::plan::{self, Form, Param};
 use crate::raw::Raw;
 use crate::shadow_table::ShadowTable;
@@ -10,8 +11,10 @@ use crate::{AppliedPosition, Config, Dial, Error, LogExtent};
 use pgshadow_model::{QualifiedName, Relation, RowImage};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 /// Statements cached; above it the cache starts again.
@@ -27,6 +30,10 @@ pub(crate) struct Session {
     write_position: Statement,
     /// The log whose numbers the position has.
     log: LogExtent,
+    /// Whose row of the position it writes.
+    lane: i32,
+    /// As [`crate::common::Common::definitions`] was when tables were read.
+    definitions: u64,
     /// The role may set `session_replication_role`.
     pub(crate) may_replica: bool,
     /// The server's process.
@@ -69,49 +76,89 @@ SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings
     ('plan_cache_mode', 'force_generic_plan'), ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
     ('transaction_timeout', '0')) AS w (name, value) ON w.name = s.name";
 
-/// `applied.above` holds pairs: first and one past the last of each range.
+/// `applied.above` holds pairs: first and one past the last of each range. Each lane has a row, so that none waits for another
+/// one; each row is true by itself, and all of them together are the position. The last statements bring on what a version with
+/// one lane has made.
 const SCHEMA: &str = "
 CREATE SCHEMA IF NOT EXISTS pgshadow;
-CREATE TABLE IF NOT EXISTS pgshadow.applied (stream text PRIMARY KEY, log text NOT NULL, source text,
-    below int8 NOT NULL, above int8[] NOT NULL);
+CREATE TABLE IF NOT EXISTS pgshadow.applied (stream text, lane int4, log text NOT NULL, source text,
+    below int8 NOT NULL, above int8[] NOT NULL, PRIMARY KEY (stream, lane));
+CREATE TABLE IF NOT EXISTS pgshadow.life (stream text PRIMARY KEY, number int8 NOT NULL);
 CREATE TABLE IF NOT EXISTS pgshadow.heal (stream text, sequence int8, change int4, part int4, target bytea NOT NULL,
     PRIMARY KEY (stream, sequence, change, part));
-CREATE TABLE IF NOT EXISTS pgshadow.started (stream text, sequence int8, change int4,
-    PRIMARY KEY (stream, sequence, change))";
+CREATE TABLE IF NOT EXISTS pgshadow.started (stream text, sequence int8, change int4, indexes int8[],
+    PRIMARY KEY (stream, sequence, change));
+ALTER TABLE pgshadow.applied ADD COLUMN IF NOT EXISTS lane int4 NOT NULL DEFAULT 0;
+ALTER TABLE pgshadow.applied DROP CONSTRAINT IF EXISTS applied_pkey, ADD PRIMARY KEY (stream, lane);
+ALTER TABLE pgshadow.started ADD COLUMN IF NOT EXISTS indexes int8[]";
 
 const WRITE_POSITION: &str =
-    "INSERT INTO pgshadow.applied (stream, log, source, below, above) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (stream) DO UPDATE SET log = excluded.log, source = coalesce(excluded.source, applied.source),
+    "INSERT INTO pgshadow.applied (stream, lane, log, source, below, above) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (stream, lane) DO UPDATE SET log = excluded.log, source = coalesce(excluded.source, applied.source),
     below = excluded.below, above = excluded.above";
 
 impl Session {
-    /// Connects and takes the stream's lock, so that no older connection still writes. `own_pids`: servers' processes of
-    /// this process's earlier connections, which may be ended if they hang on.
-    pub(crate) async fn open(
+    /// Connects as the first of a new life of the stream: once it is there, no connection of an older life still writes, and
+    /// none will again. `own_pids`: servers' processes of this process's earlier connections, which may be ended if they
+    /// hang on.
+    pub(crate) async fn lead(
         dial: &dyn Dial,
         config: &Config,
         log: LogExtent,
         own_pids: &[i32],
+    ) -> Result<(Self, Life), Error> {
+        let connected = connect(dial, &config.shadow, config.connect_timeout, "shadow").await?;
+        let client = &connected.client;
+        let prepare = async {
+            settle_settings(client, config).await?;
+            lock::take_lead(client, &config.stream, own_pids).await?;
+            let there = client.query_one("SELECT pg_catalog.to_regclass('pgshadow.life') IS NOT NULL", &[]).await?;
+            if !there.try_get::<_, bool>(0)? {
+                client.batch_execute(SCHEMA).await?;
+            }
+            lock::begin_life(client, &config.stream).await
+        };
+        let longest = config.connect_timeout + config.lock_timeout * 2;
+        let life = tokio::time::timeout(longest, prepare).await.map_err(|_| Error::Timeout("shadow"))??;
+        Ok((Self::prepared(connected, log, 0).await?, life))
+    }
+
+    /// Connects as another one of this life.
+    pub(crate) async fn follow(
+        dial: &dyn Dial,
+        config: &Config,
+        log: LogExtent,
+        life: Life,
+        lane: i32,
     ) -> Result<Self, Error> {
         let connected = connect(dial, &config.shadow, config.connect_timeout, "shadow").await?;
         let client = &connected.client;
         let prepare = async {
             settle_settings(client, config).await?;
-            take_lock(client, &config.stream, own_pids).await?;
-            let there = client.query_one("SELECT pg_catalog.to_regclass('pgshadow.started') IS NOT NULL", &[]).await?;
-            if !there.try_get::<_, bool>(0)? {
-                client.batch_execute(SCHEMA).await?;
-            }
-            let pid: i32 = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
-            Ok::<_, Error>(pid)
+            lock::join_life(client, &config.stream, life).await
         };
         let longest = config.connect_timeout + config.lock_timeout;
-        let pid = tokio::time::timeout(longest, prepare).await.map_err(|_| Error::Timeout("shadow"))??;
+        tokio::time::timeout(longest, prepare).await.map_err(|_| Error::Timeout("shadow"))??;
+        Self::prepared(connected, log, lane).await
+    }
+
+    async fn prepared(connected: Connected, log: LogExtent, lane: i32) -> Result<Self, Error> {
+        let client = &connected.client;
+        let pid: i32 = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
         let attempt = "BEGIN; SET LOCAL session_replication_role = replica";
         let may_replica = client.batch_execute(attempt).await.is_ok();
         client.batch_execute("ROLLBACK").await?;
         let write_position = client.prepare(WRITE_POSITION).await?;
-        Ok(Self { connected, write_position, log, tables: HashMap::new(), plans: HashMap::new(), may_replica, pid })
+        let (tables, plans) = (HashMap::new(), HashMap::new());
+        Ok(Self { connected, write_position, log, lane, definitions: 0, tables, plans, may_replica, pid })
+    }
+
+    /// Forgets tables if another lane has changed a definition since they were read.
+    pub(crate) fn keep_up(&mut self, definitions: &AtomicU64) {
+        let now = definitions.load(Ordering::SeqCst);
+        if std::mem::replace(&mut self.definitions, now) != now {
+            self.forget_tables();
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -170,17 +217,37 @@ impl Session {
         Ok(plan)
     }
 
-    /// What the shadow says that it holds.
+    /// What the shadow says that it holds, by all lanes' rows.
     pub(crate) async fn stored(&self, stream: &str) -> Result<Option<Stored>, Error> {
         let sql = "SELECT below, above, log, source FROM pgshadow.applied WHERE stream = $1";
-        let Some(row) = self.client().query_opt(sql, &[&stream]).await? else {
-            return Ok(None);
-        };
-        let (below, above): (i64, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
-        let (pairs, _) = above.as_chunks::<2>();
-        let above = pairs.iter().map(|[from, to]| from.cast_unsigned()..to.cast_unsigned()).collect();
-        let position = AppliedPosition { below: below.cast_unsigned(), above };
-        Ok(Some(Stored { position, identity: row.try_get(2)?, source: row.try_get(3)? }))
+        let mut all: Option<Stored> = None;
+        for row in self.client().query(sql, &[&stream]).await? {
+            let (below, above): (i64, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
+            let (pairs, _) = above.as_chunks::<2>();
+            let above = pairs.iter().map(|[from, to]| from.cast_unsigned()..to.cast_unsigned()).collect();
+            let position = AppliedPosition { below: below.cast_unsigned(), above };
+            let stored = Stored { position, identity: row.try_get(2)?, source: row.try_get(3)? };
+            all = Some(match all {
+                None => stored,
+                Some(all) => all.with(stored, &self.log.identity),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Writes the position that all lanes' rows make together in place of them.
+    pub(crate) async fn join_positions(&self, stream: &str, position: &AppliedPosition) -> Result<(), Error> {
+        self.client().batch_execute("BEGIN").await?;
+        let sql = "DELETE FROM pgshadow.applied WHERE stream = $1 AND lane <> $2";
+        self.client().execute(sql, &[&stream, &self.lane]).await?;
+        self.write_position(stream, position).await?;
+        Ok(self.client().batch_execute("COMMIT").await?)
+    }
+
+    /// How many rows make up the position.
+    pub(crate) async fn count_positions(&self, stream: &str) -> Result<i64, Error> {
+        let sql = "SELECT pg_catalog.count(*) FROM pgshadow.applied WHERE stream = $1";
+        Ok(self.client().query_one(sql, &[&stream]).await?.try_get(0)?)
     }
 
     /// Drops all that is remembered of entries by numbers that aren't this log's.
@@ -202,7 +269,8 @@ impl Session {
         let above: Vec<i64> =
             position.above.iter().flat_map(|r| [r.start.cast_signed(), r.end.cast_signed()]).collect();
         let (below, LogExtent { identity, source, .. }) = (position.below.cast_signed(), &self.log);
-        self.client().execute(&self.write_position, &[&stream, identity, source, &below, &above]).await?;
+        let values: [&(dyn ToSql + Sync); 6] = [&stream, &self.lane, identity, source, &below, &above];
+        self.client().execute(&self.write_position, &values).await?;
         Ok(())
     }
 }
@@ -211,16 +279,4 @@ async fn settle_settings(client: &Client, config: &Config) -> Result<(), Error> 
     client.batch_execute(SETTINGS).await?;
     client.batch_execute(&format!("SET lock_timeout = {}", config.lock_timeout.as_millis())).await?;
     Ok(())
-}
-
-async fn take_lock(client: &Client, stream: &str, own_pids: &[i32]) -> Result<(), Error> {
-    let key = pgshadow_compare::fingerprint(pgshadow_model::Kind::Schema, None, &[stream.to_owned()], Some("lock"));
-    let key = u64::from_str_radix(&key, 16).unwrap_or_default().cast_signed();
-    if !own_pids.is_empty() {
-        client.execute("SELECT pg_catalog.pg_terminate_backend(p) FROM unnest($1::int4[]) p", &[&own_pids]).await?;
-    }
-    match client.execute("SELECT pg_catalog.pg_advisory_lock($1)", &[&key]).await {
-        Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => Err(Error::Busy),
-        done => done.map(|_| ()).map_err(Into::into),
-    }
 }

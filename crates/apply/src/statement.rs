@@ -1,7 +1,8 @@
 //! Changes that are statements: COPY, TRUNCATE and DDL, run as the client wrote them under its session's settings.
 
+use crate::entry::Loaded;
 use crate::failure::{Class, classify, shadow_error};
-use crate::lane::{Lane, Loaded};
+use crate::lane::Lane;
 use crate::plan::quote;
 use crate::report::{Report, Reports, finding};
 use crate::session::Session;
@@ -24,7 +25,7 @@ impl Lane {
         last: bool,
         reports: &mut Reports,
     ) -> Result<(), Error> {
-        if let Some(error) = self.refused_copies.get(&(place.0.sequence, place.1)).cloned() {
+        if let Some(error) = self.refused_copy((place.0.sequence, place.1)) {
             return self.report_statement(session, place, change, &error, reports).await;
         }
         session.client().batch_execute("SAVEPOINT change").await?;
@@ -34,10 +35,7 @@ impl Lane {
         {
             // The driver loses count of the answers when COPY is refused: this connection is of no use any more. The next one
             // finds the refusal here.
-            if self.refused_copies.len() >= REFUSED_COPIES_MAX {
-                self.refused_copies.clear();
-            }
-            self.refused_copies.insert((place.0.sequence, place.1), shadow_error(e));
+            self.refuse_copy((place.0.sequence, place.1), shadow_error(e));
             return Err(Error::Closed);
         }
         if matches!(change, Change::Ddl(_)) {
@@ -113,7 +111,7 @@ impl Lane {
         };
         let clean: Vec<_> = tables.iter().filter(|t| self.suspects.is_suspect(t).is_none()).cloned().collect();
         if clean.is_empty() && !tables.is_empty() {
-            self.tolerated += 1;
+            self.tolerate();
             return Ok(());
         }
         let first = clean.first().cloned();
@@ -166,7 +164,7 @@ impl Lane {
     }
 }
 
-fn statement_finding(
+pub(crate) fn statement_finding(
     entry: &Loaded,
     change: &Change,
     table: Option<&QualifiedName>,
@@ -184,9 +182,6 @@ fn statement_finding(
     finding.sql = Some(sql.to_owned());
     finding
 }
-
-/// Refusals remembered; beyond, they are found again.
-const REFUSED_COPIES_MAX: usize = 1000;
 
 async fn copy_in(client: &Client, copy: &CopyData) -> Result<u64, Error> {
     let sink = client.copy_in(copy.sql.as_str()).await?;
@@ -266,7 +261,7 @@ async fn leave(client: &Client, saved: Saved) -> Result<(), Error> {
 }
 
 /// Outside a transaction: settings hold until they are set back.
-async fn run_alone(client: &Client, ddl: &DdlStatement) -> Result<(), Error> {
+pub(crate) async fn run_alone(client: &Client, ddl: &DdlStatement) -> Result<(), Error> {
     for (name, value) in wanted(&ddl.settings, false) {
         let set = "SELECT pg_catalog.set_config($1, $2, false)";
         let _ = client.execute(set, &[&name, &value]).await;

@@ -25,6 +25,17 @@ pub(crate) struct Stored {
     pub(crate) source: Option<String>,
 }
 
+impl Stored {
+    /// Another lane's row besides. A row of another log counts for all: they are written together.
+    pub(crate) fn with(self, other: Self, log: &str) -> Self {
+        if self.identity != log || other.identity != log {
+            return if self.identity == log { other } else { self };
+        }
+        let source = self.source.or(other.source);
+        Self { position: self.position.with(&other.position), identity: self.identity, source }
+    }
+}
+
 /// How the shadow's position stands to the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Standing {

@@ -1,7 +1,7 @@
 //! For tests: one line per applied row, so that the order can be judged from outside.
 
 use crate::Error;
-use crate::lane::Loaded;
+use crate::entry::Loaded;
 use pgshadow_model::{Change, RowImage};
 use std::fmt::Write as _;
 use std::fs::File;
