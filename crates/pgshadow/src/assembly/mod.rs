@@ -84,6 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
             config.source.postgres.clone(),
             format!("{}-{}", Place::Source, Place::Target),
         );
+        apply.lanes = config.apply.lanes;
         apply.trace.clone_from(&config.test.trace);
         let handle = Applier::spawn(
             apply,

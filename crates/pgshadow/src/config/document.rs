@@ -73,6 +73,7 @@ impl Document {
         let place = Place::Variable(name.to_owned());
         let value = match self.default_of(&key) {
             Some(Value::Boolean(_)) => text.parse().map(Value::Boolean).unwrap_or_else(|_| text.into()),
+            Some(Value::Integer(_)) => text.parse().map(Value::Integer).unwrap_or_else(|_| text.into()),
             Some(Value::Float(_)) => text.parse().map(Value::Float).unwrap_or_else(|_| text.into()),
             Some(Value::Array(_)) => {
                 let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());

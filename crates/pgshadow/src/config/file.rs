@@ -10,6 +10,7 @@ pub(super) struct File {
     pub target: Database,
     pub mirror_log: MirrorLog,
     pub mirror: Mirror,
+    pub apply: Apply,
     pub compare: Compare,
     pub admin: Admin,
     pub test: Test,
@@ -74,6 +75,18 @@ pub(super) struct Mirror {
 impl Default for Mirror {
     fn default() -> Self {
         Self { enabled: true, exclude: Vec::new() }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Apply {
+    pub lanes: i64,
+}
+
+impl Default for Apply {
+    fn default() -> Self {
+        Self { lanes: 4 }
     }
 }
 

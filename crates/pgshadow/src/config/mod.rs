@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// The smallest mirror log that can work.
 const LOG_SIZE_MIN: ByteSize = ByteSize::mib(1);
+/// Each lane is a connection.
+const LANES_MAX: i64 = 64;
 
 /// Everything that an operator can set. Passed by value; nothing of it is global.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct Config {
     pub mirror_log: MirrorLog,
     /// What is mirrored.
     pub mirror: Mirror,
+    /// How it is applied.
+    pub apply: Apply,
     /// What is compared.
     pub compare: Compare,
     /// The windows.
@@ -114,6 +118,13 @@ pub struct Mirror {
     pub exclude: Vec<QualifiedName>,
 }
 
+/// `[apply]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apply {
+    /// Connections to the shadow that apply at the same time.
+    pub lanes: usize,
+}
+
 /// `[compare]`
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Compare {
@@ -183,6 +194,7 @@ impl Config {
                     .map(|name| table(name).map_err(|reason| document.wrong("mirror.exclude", reason)))
                     .collect::<Result<_, _>>()?,
             },
+            apply: Apply { lanes: lanes(&document, file.apply.lanes)? },
             compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
             admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
             test: Test { trace: Some(file.test.trace).filter(|trace| !trace.is_empty()).map(PathBuf::from) },
@@ -251,6 +263,11 @@ fn mirror_log(document: &Document, file: &file::MirrorLog) -> Result<MirrorLog, 
         size_max_bytes: size(&file.size_max).map_err(|reason| document.wrong("mirror_log.size_max", reason))?,
         on_full: document.word("mirror_log.on_full", &file.on_full)?,
     })
+}
+
+fn lanes(document: &Document, lanes: i64) -> Result<usize, ConfigError> {
+    let known = usize::try_from(lanes).ok().filter(|_| (1..=LANES_MAX).contains(&lanes));
+    known.ok_or_else(|| document.wrong("apply.lanes", format!("must be from 1 to {LANES_MAX}, not {lanes}")))
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -56,6 +56,7 @@ fn the_environment_comes_after_the_file() {
     let variables = [
         ("PGSHADOW__MIRROR__ENABLED", "false"),
         ("PGSHADOW__MIRROR__EXCLUDE", "audit.log, sessions"),
+        ("PGSHADOW__APPLY__LANES", "2"),
         ("PGSHADOW__COMPARE__STATEMENTS", "0.25"),
         ("PGSHADOW__MIRROR_LOG__SIZE_MAX", "2GiB"),
         ("PGSHADOW__TARGET__URL", "host=other dbname=app user=u"),
@@ -64,7 +65,7 @@ fn the_environment_comes_after_the_file() {
     let config = load(&text, &variables).unwrap();
     assert!(!config.mirror.enabled);
     assert_eq!(config.mirror.exclude, [QualifiedName::new("audit", "log"), QualifiedName::new("public", "sessions")]);
-    assert_eq!(config.compare.statements, 0.25);
+    assert_eq!((config.apply.lanes, config.compare.statements), (2, 0.25));
     assert_eq!(config.mirror_log.size_max_bytes, 2 << 30);
     assert_eq!(config.target.to_string(), "u@other:5432/app");
 }
@@ -89,6 +90,7 @@ fn wrong_values_say_what_they_must_be() {
         ("[mirror_log]\nsize_max = '1KiB'", "line 2: mirror_log.size_max must be at least 1.0 MiB"),
         ("[mirror_log]\nsize_max = 10", "line 2: mirror_log.size_max must be a text in quotes"),
         ("[mirror_log]\non_full = 'panic'", "must be \"stop_mirroring\" or \"block_writes\", not \"panic\""),
+        ("[apply]\nlanes = 0", "line 2: apply.lanes must be from 1 to 64, not 0"),
         ("[compare]\nstatements = 1.5", "line 2: compare.statements must be a share from 0.0 to 1.0, not 1.5"),
         ("[mirror]\nexclude = ['a.']", "line 2: mirror.exclude must hold names such as \"schema.table\""),
         ("[mirror]\nexclude = [1]", "line 2: mirror.exclude must be a list of texts"),
