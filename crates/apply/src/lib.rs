@@ -1,25 +1,29 @@
 //! From committed transactions to the shadow, in an order that is exact, each exactly once.
 //!
 //! From: sessions, which tell the [`OrderBook`] when something that may commit is in flight and what became of it; the
-//! mirror log, from which large or old payloads are read again ([`Log`]). To: the shadow, row by row, over one
-//! connection ([`Applier`]); the store of findings; the log, which may be trimmed below what is applied.
+//! mirror log, from which large or old payloads are read again ([`Log`]). To: the shadow, row by row, by lanes that have a
+//! connection each ([`Applier`]); the store of findings; the log, which may be trimmed below what is applied.
 //!
 //! Invariants:
-//! 1. An entry is released only when nothing that it may depend on can still turn up (see [`OrderBook`]).
-//! 2. The applied position is written to the shadow in the transaction that applies: exactly once, over crashes of
-//!    both sides. One lock on the shadow keeps every older connection of the same stream out.
+//! 1. An entry is released only when nothing that it may depend on can still turn up (see [`OrderBook`]), and to a lane only
+//!    when nothing that conflicts with it is in another one's hands: what conflicts goes in order, in one batch or one after
+//!    the other.
+//! 2. The applied position is written to the shadow in the transaction that applies, by each lane for itself: exactly once, over
+//!    crashes of both sides. Locks on the shadow keep every older connection of the same stream out (`lock.rs`).
 //!    A position that can't be one in this log makes every table suspect, and counts no more ([`LogExtent`]).
 //! 3. The application never waits: sessions only touch the book, whose calls are short and never do I/O. The shadow
 //!    may be away or frozen for hours; entries then wait in the log, and in memory only their order and units remain.
 //! 4. Applying is comparing: every row that did not do on the shadow what it did on the primary is a finding, recorded
 //!    before the shadow's transaction commits and keyed by its origin, so that a crash neither loses nor doubles it.
 //!    Its row is then read again on the primary under a fence and written as it is there ([`Config::primary`]).
-//! 5. What can't be applied exactly makes its table suspect. Nothing is skipped silently, nothing stops the lane for
+//! 5. What can't be applied exactly makes its table suspect. Nothing is skipped silently, nothing stops the lanes for
 //!    ever.
 //!
-//! It does not know sessions, statements' syntax, the log's format or what is compared beyond rows it applies. Lanes in
-//! parallel are not built yet: [`OrderBook::take_batch`] already gives entries that don't wait for each other, and a
-//! lane would own a connection and a part of them.
+//! It does not know sessions, the log's format or what is compared beyond rows it applies; of a statement's syntax only which
+//! tables it reaches (`reach.rs`).
+//!
+//! Reading order: `order.rs`, `release.rs` (part (a)), `choice.rs` and `units.rs` (part (b)), `passed.rs`; then `crew.rs`,
+//! `lane.rs`, `batch.rs`, `careful.rs`.
 #![warn(missing_docs)]
 
 mod applier;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod cluster;
+mod lives;
 mod rig;
 
 use pgshadow_model::{Cause, Change, CopyData, DdlStatement, Kind, Operation, Truncate, Values};

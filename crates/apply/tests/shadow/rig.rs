@@ -96,6 +96,7 @@ pub struct Rig {
     pub dir: tempfile::TempDir,
     pub memory: usize,
     pub user: &'static str,
+    pub lock_timeout: Duration,
     /// The flush gate of what is committed from now on; 0 for none.
     pub gate: Arc<AtomicU64>,
 }
@@ -126,6 +127,7 @@ impl Rig {
             dir,
             memory,
             user: "postgres",
+            lock_timeout: Duration::from_secs(2),
             gate: Arc::default(),
         }
     }
@@ -142,7 +144,7 @@ impl Rig {
         config.heal_retry = Duration::from_millis(200);
         config.fence_wait_max = Duration::from_secs(3);
         config.connect_timeout = Duration::from_secs(2);
-        config.lock_timeout = Duration::from_secs(2);
+        config.lock_timeout = self.lock_timeout;
         config.backoff_max = Duration::from_millis(500);
         let (book, log, store) = (Arc::clone(&self.book), Arc::clone(&self.log), Arc::clone(&self.store));
         let suspects = Arc::clone(&self.store);

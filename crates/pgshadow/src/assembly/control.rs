@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// Pause between two looks.
 const BEAT: Duration = Duration::from_millis(100);
 /// How long something must be in flight to be looked at as blocked.
-const BLOCKED: Duration = Duration::from_millis(500);
+const BLOCKED: Duration = Duration::from_millis(200);
 /// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -201,7 +201,8 @@ fn still_in(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
 }
 
 /// A statement that is blocked for long would hold every later entry. Its place can't be below a position that was read while it
-/// was still in progress: position first, then who runs what, then the snapshot, in separate statements.
+/// was still in progress: position first, then who runs what, then the snapshot, in separate statements. One that waits for a
+/// table's lock has no transaction id yet, so it has drawn no token either.
 async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
     let blocked = mirror.long_in_flight(BLOCKED);
     if blocked.is_empty() || mirror.book.lag().entries == 0 {
@@ -211,7 +212,8 @@ async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unans
     let position = answered(client.query_one(position, &[])).await?;
     let pids: Vec<i32> = blocked.iter().map(|(_, pid)| *pid).collect();
     let running = "SELECT pid, backend_xid::pg_catalog.text FROM pg_catalog.pg_stat_activity
-         WHERE pid OPERATOR(pg_catalog.=) ANY ($1) AND backend_xid IS NOT NULL";
+         WHERE pid OPERATOR(pg_catalog.=) ANY ($1) AND (backend_xid IS NOT NULL
+           OR state OPERATOR(pg_catalog.=) 'active' AND wait_event_type OPERATOR(pg_catalog.=) 'Lock')";
     let running = answered(client.query(running, &[&pids])).await?;
     let snapshot = "SELECT pg_catalog.txid_current_snapshot()::pg_catalog.text";
     let snapshot = answered(client.query_one(snapshot, &[])).await?;
@@ -221,9 +223,10 @@ async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unans
         return Ok(());
     };
     for row in running {
-        let (pid, xid): (i32, String) = (row.get(0), row.get(1));
+        let (pid, xid): (i32, Option<String>) = (row.get(0), row.get(1));
         // the view shows the low 32 bits, the snapshot all 64; within one snapshot no two share them
-        let running = xid.parse::<u32>().is_ok_and(|xid| in_progress.iter().any(|full| *full as u32 == xid));
+        let seen = |xid: String| xid.parse::<u32>().is_ok_and(|xid| in_progress.iter().any(|full| *full as u32 == xid));
+        let running = xid.is_none_or(seen);
         if let Some((sequence, _)) = blocked.iter().find(|(_, blocked)| *blocked == pid && running) {
             mirror.book.raise(*sequence, client.epoch, lsn);
         }
