@@ -117,11 +117,13 @@ impl Lane {
                 Class::Row => attempt += 1,
                 Class::Again => {}
             }
-            tracing::warn!(%error, sql = ddl.sql, "a statement beside the lanes failed; it is tried again");
+            tracing::info!(%error, sql = ddl.sql, "a statement beside the lanes failed; it is tried again");
             tokio::time::sleep(PAUSE_MIN * 2_u32.pow(attempt)).await;
         };
         let mut reports = Reports::default();
         if let Some(error) = refusal {
+            let before = self.started(session, entry, ddl).await?;
+            clear(session, ddl, &before.unwrap_or_default()).await?;
             reports.add(refused(entry, change, ddl, &error));
         }
         self.finish_beside(session, entry, reports).await
@@ -136,20 +138,15 @@ impl Lane {
     async fn build(&mut self, session: &mut Session, entry: &Loaded, ddl: &DdlStatement) -> Result<(), Error> {
         session.settle_settings(&self.config).await?;
         session.client().batch_execute("SET lock_timeout = 0").await?;
-        let table = table_of(ddl);
-        let before = self.started(session, entry, ddl, table.as_deref()).await?;
-        if let (Some(before), Some(table)) = (&before, &table) {
-            let new = indexes(session, ddl, table).await?.into_iter().filter(|i| !before.contains(&i.oid));
-            for index in new {
-                if index.valid {
-                    return Ok(());
-                }
-                session.client().batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.name)).await?;
-            }
+        let before = self.started(session, entry, ddl).await?;
+        if let Some(before) = &before
+            && clear(session, ddl, before).await?
+        {
+            return Ok(());
         }
         match run_alone(session.client(), ddl).await {
             // an earlier attempt has dropped it
-            Err(error) if before.is_some() && table.is_none() && shadow_error(&error).sqlstate == "42704" => Ok(()),
+            Err(error) if before.is_some() && shadow_error(&error).sqlstate == "42704" => Ok(()),
             done => done,
         }
     }
@@ -160,17 +157,13 @@ impl Lane {
         session: &Session,
         entry: &Loaded,
         ddl: &DdlStatement,
-        table: Option<&str>,
     ) -> Result<Option<Vec<i64>>, Error> {
         let (stream, sequence) = (&self.config.stream, entry.sequence.cast_signed());
         let known = "SELECT indexes FROM pgshadow.started WHERE stream = $1 AND sequence = $2 AND change = 0";
         if let Some(row) = session.client().query_opt(known, &[stream, &sequence]).await? {
             return Ok(Some(row.try_get::<_, Option<Vec<i64>>>(0)?.unwrap_or_default()));
         }
-        let there = match table {
-            Some(table) => indexes(session, ddl, table).await?.iter().map(|i| i.oid).collect(),
-            None => Vec::new(),
-        };
+        let there: Vec<i64> = indexes(session, ddl).await?.iter().map(|i| i.oid).collect();
         let begin = "INSERT INTO pgshadow.started (stream, sequence, change, indexes) VALUES ($1, $2, 0, $3)";
         session.client().execute(begin, &[stream, &sequence, &there]).await?;
         Ok(None)
@@ -187,8 +180,20 @@ fn table_of(ddl: &DdlStatement) -> Option<String> {
     Some(format!("{schema}{}", quote(&table.name)))
 }
 
-/// The indexes of the table that a session with these settings means.
-async fn indexes(session: &Session, ddl: &DdlStatement, table: &str) -> Result<Vec<Index>, Error> {
+/// Takes away what attempts have left half done; true if one was done to the end.
+async fn clear(session: &Session, ddl: &DdlStatement, before: &[i64]) -> Result<bool, Error> {
+    for index in indexes(session, ddl).await?.into_iter().filter(|i| !before.contains(&i.oid)) {
+        if index.valid {
+            return Ok(true);
+        }
+        session.client().batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.name)).await?;
+    }
+    Ok(false)
+}
+
+/// The indexes of the table that a session with these settings means; none if the statement isn't about one.
+async fn indexes(session: &Session, ddl: &DdlStatement) -> Result<Vec<Index>, Error> {
+    let Some(table) = table_of(ddl) else { return Ok(Vec::new()) };
     let client = session.client();
     let path = Some(&ddl.settings.search_path).filter(|path| !path.is_empty());
     if let Some(path) = path {

@@ -32,6 +32,13 @@ pub(crate) async fn begin_life(client: &Client, stream: &str) -> Result<Life, Er
                ON CONFLICT (stream) DO UPDATE SET number = life.number + 1 RETURNING number";
     let life = Life(client.query_one(sql, &[&stream]).await?.try_get(0)?);
     let others = key(stream, "lanes");
+    // They may be at something that takes hours. Where they may not be ended, they are waited for.
+    let end = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+        AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+        AND (classid::int8 << 32 | objid::int8) = $1";
+    if let Err(error) = client.execute(end, &[&others]).await {
+        tracing::warn!(error = %Error::Postgres(error), "connections of an earlier pgshadow can't be ended; they are waited for");
+    }
     wait_for(client, "SELECT pg_catalog.pg_advisory_lock($1)", others).await?;
     client.execute("SELECT pg_catalog.pg_advisory_unlock($1)", &[&others]).await?;
     Ok(life)

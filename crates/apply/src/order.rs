@@ -74,6 +74,25 @@ impl OrderBook {
         Ok(())
     }
 
+    /// As [`OrderBook::begin`], for what changes no rows and takes its time (an index built concurrently): nothing waits for
+    /// its outcome but the applied position.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_beside(&self, sequence: Sequence) -> Result<(), BeganLate> {
+        if !self.lock().begin_beside(sequence) {
+            return Err(BeganLate(sequence));
+        }
+        self.highest.fetch_max(sequence, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The highest place of a transaction that was settled in the present life of the primary.
+    #[must_use]
+    pub fn latest(&self) -> Lsn {
+        self.lock().latest
+    }
+
     /// One above the highest sequence begun: what a token reply that arrives now has to wait for.
     #[must_use]
     pub fn barrier(&self) -> Sequence {
@@ -194,10 +213,10 @@ impl OrderBook {
         self.wait_until(|state, _| state.first_in_flight() >= mark).await;
     }
 
-    /// Returns once everything below `mark` is applied, rolled back or had nothing to apply. With
-    /// [`OrderBook::barrier`] as the mark: all that was committed when it was called.
+    /// Returns once everything below `mark` is applied, rolled back or had nothing to apply; what runs beside on the primary
+    /// is not waited for. With [`OrderBook::barrier`] as the mark: all that was committed when it was called.
     pub async fn wait_applied(&self, mark: Sequence) {
-        self.wait_until(|state, barrier| state.below(&BTreeSet::new(), barrier) >= mark).await;
+        self.wait_until(|state, barrier| state.below_in_lanes(&BTreeSet::new(), barrier) >= mark).await;
     }
 
     async fn wait_until(&self, reached: impl Fn(&State, Sequence) -> bool) {

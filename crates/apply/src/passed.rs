@@ -19,6 +19,7 @@ impl State {
     fn waits(&self, range: Range<Sequence>, batch: &BTreeSet<Sequence>) -> bool {
         range.start < range.end
             && (self.in_flight.range(range.clone()).next().is_some()
+                || self.in_flight_beside.range(range.clone()).next().is_some()
                 || self.unapplied.range(range).any(|(s, _)| !batch.contains(s)))
     }
 
@@ -41,6 +42,7 @@ impl State {
         let gone: Vec<Sequence> = self.unapplied.keys().filter(|s| position.contains(**s)).copied().collect();
         gone.into_iter().for_each(|s| self.remove(s));
         self.in_flight.retain(|s| !position.contains(*s));
+        self.in_flight_beside.retain(|s| !position.contains(*s));
         self.applied = position.above.iter().cloned().collect();
         self.advance();
     }
@@ -52,6 +54,12 @@ impl State {
 
     /// The low-water mark if `batch` were applied.
     pub(crate) fn below(&self, batch: &BTreeSet<Sequence>, barrier: Sequence) -> Sequence {
+        let beside = self.in_flight_beside.first().copied().unwrap_or(Sequence::MAX);
+        self.below_in_lanes(batch, barrier.min(beside))
+    }
+
+    /// The same without what is in flight beside.
+    pub(crate) fn below_in_lanes(&self, batch: &BTreeSet<Sequence>, barrier: Sequence) -> Sequence {
         let waiting = self.unapplied.keys().find(|s| !batch.contains(s)).copied().unwrap_or(Sequence::MAX);
         barrier.min(waiting).min(self.first_in_flight()).max(self.restored.as_ref().map_or(0, |r| r.below))
     }

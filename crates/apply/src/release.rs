@@ -32,6 +32,10 @@ pub(crate) struct State {
     pub(crate) epoch: Epoch,
     pub(crate) flushed: Lsn,
     pub(crate) in_flight: BTreeSet<Sequence>,
+    /// Begun as well, but nobody waits for it.
+    pub(crate) in_flight_beside: BTreeSet<Sequence>,
+    /// The highest place settled in this epoch.
+    pub(crate) latest: Lsn,
     /// Of those in flight, the ones that will stand at this place or above.
     raised: BTreeMap<Sequence, Place>,
     pub(crate) entries: BTreeMap<Key, Held>,
@@ -81,13 +85,21 @@ impl State {
 
     /// False if a position that has passed this sequence was written.
     pub(crate) fn begin(&mut self, sequence: Sequence) -> bool {
+        self.begin_in(sequence, |state| &mut state.in_flight)
+    }
+
+    pub(crate) fn begin_beside(&mut self, sequence: Sequence) -> bool {
+        self.begin_in(sequence, |state| &mut state.in_flight_beside)
+    }
+
+    fn begin_in(&mut self, sequence: Sequence, set: impl FnOnce(&mut Self) -> &mut BTreeSet<Sequence>) -> bool {
         if self.is_restored(sequence) {
             return true;
         }
         if self.published.contains(sequence) {
             return false;
         }
-        self.in_flight.insert(sequence);
+        set(self).insert(sequence);
         true
     }
 
@@ -97,8 +109,12 @@ impl State {
 
     pub(crate) fn settle(&mut self, sequence: Sequence, entry: Option<Held>) {
         self.in_flight.remove(&sequence);
+        self.in_flight_beside.remove(&sequence);
         self.raised.remove(&sequence);
         if let Some(held) = entry {
+            if held.entry.order.epoch == self.epoch {
+                self.latest = self.latest.max(held.entry.order.token);
+            }
             self.add(held);
         }
         self.advance();
@@ -205,7 +221,7 @@ impl State {
 
     pub(crate) fn set_epoch(&mut self, epoch: Epoch) {
         if epoch != self.epoch {
-            (self.epoch, self.flushed) = (epoch, Lsn(0));
+            (self.epoch, self.flushed, self.latest) = (epoch, Lsn(0), Lsn(0));
         }
         self.advance();
     }

@@ -2,10 +2,10 @@
 use crate::expected::{Expected, OwnRun, Purpose, QueryRun, SyncPurpose};
 use crate::journal::Journal;
 use crate::own;
-use crate::plan::{Plan, Step};
+use crate::plan::{Effect, Plan, Step};
 use crate::session::{Output, Session, ToServer};
 use bytes::Bytes;
-use pgshadow_model::{Intent, Suspect};
+use pgshadow_model::{Change, DdlStatement, Intent, Suspect, Xid};
 use pgshadow_wire::frontend::{self};
 use std::sync::Arc;
 
@@ -34,7 +34,11 @@ impl<J: Journal> Session<J> {
             return sent;
         }
         let mut text = sent;
-        if unit.needs_end() && alone {
+        if let [step] = steps
+            && matches!(step.effect, Effect::Beside { .. })
+        {
+            self.note_beside(step);
+        } else if unit.needs_end() && alone {
             let reason =
                 "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"
                     .to_owned();
@@ -52,6 +56,21 @@ impl<J: Journal> Session<J> {
         }
         self.write_intent(out);
         text
+    }
+
+    /// What runs outside any transaction stands in its intent as a whole. Its place is the last one known before it: rows don't
+    /// mind, and definitions that come later wait for it on the shadow.
+    pub(crate) fn note_beside(&mut self, step: &Arc<Step>) {
+        let Effect::Beside { sql } = &step.effect else { return };
+        let (settings, token) = (self.settings_for(std::slice::from_ref(step)), self.shared.journal.latest());
+        match (settings, self.units.back_mut()) {
+            (Some(settings), Some(unit)) => {
+                let change = DdlStatement { sql: sql.clone(), settings, in_transaction: false };
+                unit.changes.push(Change::Ddl(change));
+                (unit.token, unit.xid) = (Some(token), Some(Xid(0)));
+            }
+            _ => self.shared.journal.not_repeated(sql, "the settings of its session were not known"),
+        }
     }
 
     /// What comes before the client's COMMIT in a Query: deferred checks, the end token, the intent.

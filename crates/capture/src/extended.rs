@@ -196,6 +196,10 @@ impl<J: Journal> Session<J> {
             self.declare_alone();
             self.write_intent(out);
         }
+        if !in_block && matches!(step.effect, Effect::Beside { .. }) {
+            self.note_beside(&step);
+            self.write_intent(out);
+        }
         if step.copy_in {
             // every COPY FROM STDIN, captured or not, takes the Sync that comes ahead of its data
             self.copy_in_batch = true;

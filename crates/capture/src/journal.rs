@@ -1,4 +1,4 @@
-use pgshadow_model::{Backend, Change, Epoch, Intent, Order, QualifiedName, Sequence, Suspect};
+use pgshadow_model::{Backend, Change, Epoch, Intent, Lsn, Order, QualifiedName, Sequence, Suspect};
 
 /// Mirroring has stopped (log full or poisoned): nothing can be promised before a write any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub trait Journal: Send + Sync + 'static {
     fn intent(&self, intent: Intent) -> (Vec<Change>, Result<Sequence, Stopped>);
     /// A number above every intent that was in flight up to now.
     fn barrier(&self) -> Sequence;
+    /// The highest place known of a transaction that has committed.
+    fn latest(&self) -> Lsn;
     /// The outcome of an intent.
     fn settle(&self, settled: Settled);
     /// The session ended before the outcome was seen.

@@ -28,8 +28,10 @@ impl<J: Journal> Session<J> {
 
     /// The session's settings, where one of these steps is to be repeated under them.
     pub(crate) fn settings_for(&self, steps: &[Arc<Step>]) -> Option<SessionSettings> {
-        let repeated =
-            |s: &Arc<Step>| matches!(s.effect, Effect::Ddl { .. } | Effect::Copy { .. } | Effect::Truncate { .. });
+        let repeated = |s: &Arc<Step>| {
+            let effect = &s.effect;
+            matches!(effect, Effect::Ddl { .. } | Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Beside { .. })
+        };
         let identity = self.identity.as_ref().filter(|_| steps.iter().any(repeated))?;
         Some(SessionSettings {
             role: identity.role.clone(),

@@ -120,6 +120,8 @@ pub(crate) enum Effect {
     },
     /// Not captured: these become suspect.
     Opaque(Vec<Suspect>),
+    /// An index built or dropped concurrently: repeated outside any transaction, beside the rows.
+    Beside { sql: String },
     /// Reported to the DBA, changes no table's rows.
     NotRepeated { sql: String, reason: &'static str },
     /// Transaction control.

@@ -147,7 +147,7 @@ impl<J: Journal> Session<J> {
                 unit.done(vec![Change::Ddl(change)], suspects, sql.len());
             }
             Effect::Opaque(suspects) => unit.done(Vec::new(), suspects, 0),
-            Effect::NotRepeated { .. } => unit.ddl = true,
+            Effect::NotRepeated { .. } | Effect::Beside { .. } => unit.ddl = true,
             Effect::Control(control) => {
                 unit.begun |= *control == Control::Begin;
                 unit.savepoint(control);

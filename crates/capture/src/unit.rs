@@ -122,6 +122,10 @@ impl Unit {
                 self.failed = false;
                 self.undoing += 1;
             }
+            Effect::Beside { .. } => {
+                self.writes = true;
+                self.ddl = true;
+            }
             Effect::NotRepeated { .. } => self.ddl = true,
             _ => {}
         }

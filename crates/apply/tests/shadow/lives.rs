@@ -22,7 +22,8 @@ async fn until(client: &Client, what: &str, sql: &str) {
 
 const BLOCKED: &str = "FROM pg_stat_activity WHERE application_name = 'pgshadow apply' AND wait_event_type = 'Lock' AND wait_event <> 'advisory'";
 
-/// The process is gone, its backends aren't: each is in the middle of a transaction that waits for a row.
+/// The process is gone, its backends aren't: each is in the middle of a transaction that waits for a row. The next one comes
+/// with another role, which may not end them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_applies_while_a_lane_of_an_older_life_still_may_commit() {
     let mut rig = Rig::new(SCHEMA).await;
@@ -38,6 +39,10 @@ async fn nobody_applies_while_a_lane_of_an_older_life_still_may_commit() {
         session.transaction(&[update, insert]).await.unwrap();
         until(&looker, "another lane waits", &format!("SELECT count(*) = {id} {BLOCKED}")).await;
     }
+    let role = "CREATE ROLE second LOGIN; GRANT USAGE, CREATE ON SCHEMA pgshadow TO second;
+        GRANT ALL ON ALL TABLES IN SCHEMA public, pgshadow TO second; GRANT SET ON PARAMETER session_replication_role TO second";
+    looker.batch_execute(role).await.unwrap();
+    rig.user = "second";
     rig.restart().await;
     // Of the older life only lanes are left, not the one that led.
     let lead = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted
@@ -54,6 +59,32 @@ async fn nobody_applies_while_a_lane_of_an_older_life_still_may_commit() {
     rig.drained().await;
     rig.assert_equal(&["t", "log"]).await;
     assert!(rig.findings().is_empty() && rig.suspects().is_empty(), "{:?} {:?}", rig.findings(), rig.suspects());
+}
+
+/// Where it may, it doesn't wait: they may be at something that takes hours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_of_an_older_life_are_ended() {
+    let mut rig = Rig::new(SCHEMA).await;
+    rig.lock_timeout = Duration::from_secs(120);
+    rig.start();
+    let t = relation(&rig.on_primary, "t").await;
+    let holder = rig.shadow.client().await;
+    holder.batch_execute("BEGIN; SELECT FROM t WHERE id < 3 FOR UPDATE").await.unwrap();
+    let (session, looker) = (rig.session().await, rig.shadow.client().await);
+    for id in 1..3 {
+        session.autocommit(&write(&t, Update, format!("UPDATE t SET v = {id} WHERE id = {id}"))).await.unwrap();
+        until(&looker, "another lane waits", &format!("SELECT count(*) = {id} {BLOCKED}")).await;
+    }
+    // The one that leads is idle or not: it notices at once, or is ended here.
+    let lead = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted";
+    looker.execute(lead, &[]).await.unwrap();
+    rig.restart().await;
+    let session = rig.session().await;
+    session.autocommit(&write(&t, Update, "UPDATE t SET v = 9 WHERE id = 9")).await.unwrap();
+    until(&looker, "the new life applies", "SELECT v = 9 FROM t WHERE id = 9").await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    rig.drained().await;
+    rig.assert_equal(&["t"]).await;
 }
 
 /// What a version with one lane has left on the shadow goes on where it was.

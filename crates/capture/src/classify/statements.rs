@@ -100,6 +100,9 @@ impl Context<'_> {
             let reason = "it changes the whole cluster (roles, databases, tablespaces)";
             return Step { effect: Effect::NotRepeated { sql: String::new(), reason }, ..step };
         }
+        if ddl.concurrently && matches!(ddl.tag.as_str(), "CREATE INDEX" | "DROP INDEX") && !self.masked {
+            return Step { effect: Effect::Beside { sql }, ..step };
+        }
         if ddl.concurrently || !ddl.in_transaction_block_allowed {
             return Step { effect: Effect::NotRepeated { sql, reason: "it can't run inside a transaction" }, ..step };
         }

@@ -3,13 +3,13 @@ use super::recovery::Recovered;
 use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
 use dashmap::DashMap;
-use pgshadow_apply::{Entry, LogError, LogExtent, OrderBook, Payload};
+use pgshadow_apply::{BeganLate, Entry, LogError, LogExtent, OrderBook, Payload};
 use pgshadow_capture::{Journal, Settled, Stopped, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
 use pgshadow_mirror_log::{AppendError, Log, ReadError, Record};
 use pgshadow_model::{
-    Cause, Change, Epoch, Finding, Intent, Kind, Lsn, Outcome, QualifiedName, Sequence, Severity, Suspect,
+    Cause, Change, DdlStatement, Epoch, Finding, Intent, Kind, Lsn, Outcome, QualifiedName, Sequence, Severity, Suspect,
 };
 use pgshadow_proxy::Gate;
 use pgshadow_telemetry::{Counter, Gauge};
@@ -211,6 +211,13 @@ impl Mirror {
         all.iter().filter(|(_, pid, since)| *since >= age && alone(*pid)).map(|(s, pid, _)| (*s, *pid)).collect()
     }
 
+    fn begin(&self, sequence: Sequence, record: &Record) -> Result<(), BeganLate> {
+        match record {
+            Record::Intent(intent) if runs_beside(&intent.changes) => self.book.begin_beside(sequence),
+            _ => self.book.begin(sequence),
+        }
+    }
+
     fn wait_for_flush(&self, unflushed: Unflushed) {
         self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).push(unflushed);
     }
@@ -282,6 +289,11 @@ impl Mirror {
                     "a lost transaction had written nothing that is known of"
                 );
             }
+            for change in intent_changes.iter().chain(&changes) {
+                if let Change::Ddl(DdlStatement { sql, in_transaction: false, .. }) = change {
+                    pgshadow_capture::Journal::not_repeated(self, sql, "whether the source has done it isn't known");
+                }
+            }
             order = None;
             intent_changes.clear();
             changes.clear();
@@ -306,8 +318,15 @@ pub(super) fn tables_of(change: &Change) -> Vec<Option<QualifiedName>> {
         Change::Row(row) => vec![Some(row.relation.name.clone())],
         Change::Copy(copy) => vec![Some(copy.relation.name.clone())],
         Change::Truncate(truncate) => truncate.tables.iter().cloned().map(Some).collect(),
-        Change::Ddl(_) => vec![None],
+        Change::Ddl(ddl) if ddl.in_transaction => vec![None],
+        Change::Ddl(_) => Vec::new(),
     }
+}
+
+/// Whether an intent is about what changes no rows, and is repeated beside them.
+pub(super) fn runs_beside(changes: &[Change]) -> bool {
+    let beside = |change: &Change| matches!(change, Change::Ddl(ddl) if !ddl.in_transaction);
+    !changes.is_empty() && changes.iter().all(beside)
 }
 
 impl std::fmt::Debug for Mirror {
@@ -364,7 +383,7 @@ impl Journal for Mirror {
             let numbering = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
             let drawn = self.log.append(&record);
             let drawn = match drawn {
-                Ok(sequence) => self.book.begin(sequence).map(|()| sequence).map_err(|late| {
+                Ok(sequence) => self.begin(sequence, &record).map(|()| sequence).map_err(|late| {
                     // never sent under this number
                     let aborted = Record::Outcome { of: late.0, flushed: false, outcome: Outcome::Aborted };
                     let _ = self.log.append(aborted);
@@ -404,6 +423,10 @@ impl Journal for Mirror {
 
     fn barrier(&self) -> Sequence {
         self.book.barrier()
+    }
+
+    fn latest(&self) -> Lsn {
+        self.book.latest()
     }
 
     fn settle(&self, settled: Settled) {

@@ -1,6 +1,6 @@
 //! What the log held at the start: committed transactions go into the book, open ones are looked up.
 use super::error::AssemblyError;
-use super::mirror::Mirror;
+use super::mirror::{Mirror, runs_beside};
 use pgshadow_apply::LogExtent;
 use pgshadow_capture::Unsettled;
 use pgshadow_mirror_log::{Record, Recovery};
@@ -72,7 +72,8 @@ pub(super) fn restore(
     numbers.sort_unstable();
     for sequence in numbers {
         // nothing is applied yet in this process, so no number can come late
-        let _ = mirror.book.begin(sequence);
+        let beside = intents.get(&sequence).is_some_and(|intent| runs_beside(&intent.changes));
+        let _ = if beside { mirror.book.begin_beside(sequence) } else { mirror.book.begin(sequence) };
     }
     for recovered in committed {
         mirror.reenter(recovered);
