@@ -40,9 +40,9 @@ fn hold(runtime: &Runtime, place: &Endpoint) -> Client {
 
 fn others_arrive(scene: &Scene) {
     for n in 1..=2 {
-        scene.app().psql(&format!("INSERT INTO other VALUES ({n}, 1); UPDATE t SET v = v + 1 WHERE id = {n}"));
+        scene.app().psql(&format!("INSERT INTO other VALUES ({n}, 1); UPDATE t SET v = v + 500 WHERE id = {n}"));
         let arrived = format!(
-            "SELECT EXISTS (SELECT FROM other WHERE id = {n}) AND EXISTS (SELECT FROM t WHERE id = {n} AND v = {n} + 1)"
+            "SELECT EXISTS (SELECT FROM other WHERE id = {n}) AND EXISTS (SELECT FROM t WHERE id = {n} AND v = {n} + 500)"
         );
         until(&scene.target, "rows arrive", &arrived);
     }

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Attempts at a statement that the shadow refuses, before it is a finding.
 const ATTEMPTS_MAX: u32 = 5;
+/// How long a statement waits for what comes before it and no lane has yet.
+const LOWER_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 
 /// What runs beside the lanes.
@@ -105,6 +107,8 @@ impl Lane {
         let [change @ Change::Ddl(ddl)] = entry.changes.as_slice() else {
             return self.finish_beside(session, entry, Reports::default()).await;
         };
+        // An index that has become unique may refuse what other rows still have to make room for.
+        self.book.wait_for_lower(entry.sequence, LOWER_WITHIN).await;
         let mut attempt = 1;
         let refusal = loop {
             let error = match self.build(session, entry, ddl).await {

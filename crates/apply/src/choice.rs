@@ -181,6 +181,8 @@ impl State {
         {
             match self.blocker(&key, &together) {
                 Ok(Some(blocker)) => self.choice.block(key, blocker.1, false),
+                // Nothing waits in one lane's hands for what may take long there.
+                Ok(None) if !chosen.is_empty() && self.entries.get(&key).is_some_and(|held| held.alone) => {}
                 Ok(None) => {
                     let size = self.entries.get(&key).map_or((0, 0), |held| (held.rows, held.bytes));
                     (rows, bytes) = (rows + size.0, bytes + size.1);
@@ -189,6 +191,9 @@ impl State {
                     }
                     chosen.push(key);
                     together.insert(key.1);
+                    if self.entries.get(&key).is_some_and(|held| held.alone) {
+                        break;
+                    }
                     // They come later in the order, and may go with it.
                     self.choice.free(key.1);
                 }

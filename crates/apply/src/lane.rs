@@ -18,6 +18,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Attempts to read an entry's changes from the log before its tables are given up.
 const LOG_ATTEMPTS: u32 = 5;
 
+/// How long what the shadow refuses waits for entries that come before it and that no lane has yet.
+const LOWER_WITHIN: Duration = Duration::from_secs(1);
+
 /// One of those that bring entries to the shadow, with one connection at a time.
 pub(crate) struct Lane {
     pub(crate) common: Arc<Common>,
@@ -151,14 +154,26 @@ impl Lane {
 
     /// Applies all that is in hand.
     pub(crate) async fn apply_in_hand(&mut self, session: &mut Session) -> Result<(), Error> {
+        let mut together = usize::MAX;
         while !self.in_hand.is_empty() {
-            let simple = self.in_hand.iter().take_while(|e| is_simple(e)).count();
+            let simple = self.in_hand.iter().take(together).take_while(|e| is_simple(e)).count();
             let batch: Vec<Loaded> = self.in_hand.iter().take(simple.max(1)).cloned().collect();
-            if simple > 0 && self.apply_fast(session, &batch).await? {
-                self.in_hand.drain(..batch.len());
-                continue;
+            if simple > 0 {
+                if self.apply_fast(session, &batch).await? {
+                    self.in_hand.drain(..batch.len());
+                    continue;
+                }
+                if batch.len() > 1 {
+                    // Each by itself: most of them will do.
+                    together = 1;
+                    continue;
+                }
             }
             for entry in &batch {
+                if simple > 0 {
+                    // The shadow may have a constraint that the primary doesn't have, or no more: then the order matters after all.
+                    self.book.wait_for_lower(entry.sequence, LOWER_WITHIN).await;
+                }
                 self.apply_carefully(session, entry).await?;
                 self.in_hand.retain(|e| e.sequence != entry.sequence);
             }
@@ -166,7 +181,7 @@ impl Lane {
         Ok(())
     }
 
-    /// The fast path, over and over while what hinders it will pass. False if the entries need care.
+    /// The fast path; for one entry over and over while what hinders it will pass. False if it needs care.
     async fn apply_fast(&mut self, session: &mut Session, batch: &[Loaded]) -> Result<bool, Error> {
         let mut pause = PAUSE_MIN;
         loop {
@@ -177,12 +192,20 @@ impl Lane {
             if is_stale(&error) {
                 session.forget_tables();
             }
-            if self.after(session, error).await? == Class::Row {
+            if self.after(session, error).await? == Class::Row || batch.len() > 1 {
                 return Ok(false);
             }
+            self.keep_only_first();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(self.config.backoff_max);
         }
+    }
+
+    /// What is behind an entry that can't be applied now may be applied by another lane.
+    fn keep_only_first(&mut self) {
+        let behind = self.in_hand.drain(1..).map(|e| e.sequence).chain(self.taken.drain(..).map(|e| e.sequence));
+        let behind: Vec<Sequence> = behind.collect();
+        self.book.give_back(&behind);
     }
 
     /// Rolls back after an error that the connection survived, and says what it was.

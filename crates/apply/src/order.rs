@@ -10,6 +10,7 @@ use pgshadow_model::{Epoch, Lsn, Sequence};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A transaction began so late that the position written to the shadow had already passed it.
@@ -156,6 +157,18 @@ impl OrderBook {
     /// An entry that changes no rows and waits for none (an index built concurrently), to be run beside the lanes.
     pub(crate) fn take_beside(&self) -> Option<Entry> {
         self.lock().take_beside()
+    }
+
+    /// What was taken and can't be applied now is there for others again.
+    pub(crate) fn give_back(&self, sequences: &[Sequence]) {
+        self.change(|state| state.give_back(sequences));
+    }
+
+    /// Waits for what comes before an entry: for all that lanes have in their hands, and within `patience` for the rest.
+    pub(crate) async fn wait_for_lower(&self, sequence: Sequence, patience: Duration) {
+        self.wait_until(|state, _| !state.is_lower_left(sequence, true)).await;
+        let all = self.wait_until(|state, _| !state.is_lower_left(sequence, false));
+        let _ = tokio::time::timeout(patience, all).await;
     }
 
     /// Whether lanes have taken what they haven't applied yet.

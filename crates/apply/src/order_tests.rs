@@ -265,6 +265,61 @@ fn coarse_tables_copy_and_ddl_hold_each_other() {
     assert_eq!(take(&book), [2, 3]);
 }
 
+#[test]
+fn what_is_given_back_is_taken_by_others_in_order() {
+    let book = book();
+    for s in 1..=4 {
+        book.begin(s).unwrap();
+    }
+    for s in 1..=3 {
+        book.settle(s, 0, Some(entry(s, s, &[u8::try_from(s / 2).unwrap()])));
+    }
+    assert_eq!(take(&book), [1, 2, 3]);
+    book.settle(4, 0, Some(entry(4, 4, &[1])));
+    assert!(take(&book).is_empty(), "3 is in another lane's hands");
+    book.give_back(&[2, 3]);
+    assert!(book.is_in_hand());
+    assert_eq!(take(&book), [2, 3, 4]);
+    book.applied(&[1, 2, 3, 4]);
+    assert!(!book.is_in_hand());
+    assert_eq!(book.applied_position().below, 5);
+}
+
+#[test]
+fn what_runs_beside_waits_for_definitions_only_and_nothing_waits_for_it() {
+    let t = relation("t");
+    let ddl = |sql: &str, in_transaction| {
+        let settings = pgshadow_model::SessionSettings::default();
+        Payload::memory(vec![Change::Ddl(pgshadow_model::DdlStatement { sql: sql.into(), settings, in_transaction })])
+    };
+    let book = book();
+    book.begin_beside(1).unwrap();
+    for s in 2..=6 {
+        book.begin(s).unwrap();
+    }
+    let of = |s, changes| Entry { changes, ..entry(s, s * 10, &[]) };
+    book.settle(2, 7, Some(of(2, Payload::memory(vec![row(&t, 1)]))));
+    for s in 3..=6 {
+        book.settle(s, 0, None);
+    }
+    assert_eq!(take(&book), [2], "an index that is built on the primary holds nothing back");
+    book.settle(1, 0, Some(of(1, ddl("CREATE INDEX CONCURRENTLY ON t (v)", false))));
+    for (s, sql) in [(7, "ALTER TABLE t ADD c int"), (8, "ALTER TABLE u ADD c int")] {
+        book.begin(s).unwrap();
+        book.settle(s, 0, Some(of(s, ddl(sql, true))));
+    }
+    book.begin(9).unwrap();
+    book.settle(9, 0, Some(of(9, Payload::memory(vec![row(&relation("w"), 1)]))));
+    assert_eq!(book.take_beside().map(|e| e.sequence), Some(1), "rows of its table don't matter");
+    assert_eq!(book.take_beside(), None);
+    assert_eq!(take(&book), [9], "7 waits for the index and for 2, 8 for 7: they may be relatives");
+    book.applied(&[2, 9]);
+    assert!(take(&book).is_empty());
+    assert_eq!(book.applied_position().below, 1);
+    book.applied(&[1]);
+    assert_eq!(take(&book), [7]);
+}
+
 #[tokio::test]
 async fn waiting_for_the_drain_ends_when_all_before_is_applied() {
     let book = Arc::new(book());
@@ -374,7 +429,15 @@ fn naive_take(all: &[Modelled], n: usize) -> Vec<Sequence> {
         if m.taken || waits || held.iter().any(|h| conflict(&h.rows, &m.rows)) {
             held.push(m);
         } else if chosen.len() < n {
+            let alone = m.rows.iter().any(|row| *row >= WHOLE);
+            if alone && !chosen.is_empty() {
+                held.push(m);
+                continue;
+            }
             chosen.push(m.sequence);
+            if alone {
+                break;
+            }
         }
     }
     chosen

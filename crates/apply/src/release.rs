@@ -6,7 +6,7 @@ use crate::position::{AppliedPosition, Fence};
 use crate::queues::Key;
 use crate::ranges::Ranges;
 use crate::units::Units;
-use pgshadow_model::{Epoch, Lsn, Order, Sequence};
+use pgshadow_model::{Change, Epoch, Lsn, Order, Sequence};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ pub(crate) struct Held {
     pub(crate) barrier: Sequence,
     pub(crate) bytes: usize,
     pub(crate) rows: usize,
+    /// It may take long: nothing else shall wait for it in the same hands.
+    pub(crate) alone: bool,
     /// In a lane's hands.
     pub(crate) taken: bool,
 }
@@ -62,11 +64,14 @@ pub(crate) struct State {
 impl Held {
     pub(crate) fn new(entry: Entry, barrier: Sequence) -> Self {
         let bytes = entry.changes.bytes();
-        let (units, rows) = match &entry.changes {
-            Payload::Memory { changes, .. } => (Units::of(changes), changes.len()),
-            Payload::Spilled => (Units::everything(), 1),
+        let (units, rows, alone) = match &entry.changes {
+            Payload::Memory { changes, .. } => {
+                let alone = changes.iter().any(|change| !matches!(change, Change::Row(_)));
+                (Units::of(changes), changes.len(), alone)
+            }
+            Payload::Spilled => (Units::everything(), 1, true),
         };
-        Self { entry, units, barrier, bytes, rows, taken: false }
+        Self { entry, units, barrier, bytes, rows, alone, taken: false }
     }
 
     fn key(&self) -> Key {
@@ -192,6 +197,26 @@ impl State {
             self.by_gate.pop_first();
             self.make_ready(key);
         }
+    }
+
+    /// What a lane has taken and can't apply now is there for others again.
+    pub(crate) fn give_back(&mut self, sequences: &[Sequence]) {
+        for sequence in sequences {
+            let Some(key) = self.unapplied.get(sequence).map(|order| (*order, *sequence)) else { continue };
+            let Some(held) = self.entries.get_mut(&key).filter(|held| held.taken) else { continue };
+            held.taken = false;
+            self.choice.in_hand -= usize::from(!held.units.beside);
+            self.by_barrier.insert((held.barrier, key));
+        }
+        self.advance();
+    }
+
+    /// Whether an entry with a lower order than this one's is left that changes rows or may free some value; with `taken`: in
+    /// a lane's hands.
+    pub(crate) fn is_lower_left(&self, sequence: Sequence, taken: bool) -> bool {
+        let Some(order) = self.unapplied.get(&sequence) else { return false };
+        let lower = self.entries.range(..(*order, sequence));
+        lower.into_iter().any(|(_, held)| (held.taken || !taken) && !held.units.is_added_beside())
     }
 
     fn pass_raised(&mut self, barrier: Sequence, key: Key) {

@@ -68,6 +68,12 @@ impl Units {
         Self { everything: true, ..Self::default() }
     }
 
+    /// An index that is built beside the lanes: it may refuse rows and frees nothing. (Of one that is dropped the table isn't
+    /// known.)
+    pub(crate) fn is_added_beside(&self) -> bool {
+        self.beside && !self.exclusive.contains(&DEFINITIONS)
+    }
+
     pub(crate) fn of(changes: &[Change]) -> Self {
         if let [Change::Ddl(ddl)] = changes
             && let Some(beside) = Reach::beside(ddl)

@@ -79,6 +79,13 @@ async fn lanes_of_an_older_life_are_ended() {
     let lead = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted";
     looker.execute(lead, &[]).await.unwrap();
     rig.restart().await;
+    // Both rows are in the way of the new life too.
+    until(
+        &looker,
+        "the new life waits",
+        &format!("SELECT count(*) > 0 AND (SELECT number > 1 FROM pgshadow.life) {BLOCKED}"),
+    )
+    .await;
     let session = rig.session().await;
     session.autocommit(&write(&t, Update, "UPDATE t SET v = 9 WHERE id = 9")).await.unwrap();
     until(&looker, "the new life applies", "SELECT v = 9 FROM t WHERE id = 9").await;
