@@ -84,9 +84,8 @@ impl<J: Journal> Session<J> {
         if self.pending.is_empty() {
             // its Sync is still to come: what the client sends before it is skipped
             self.skip_to_sync = true;
-            if matches!(self.hold, Hold::Probe(_) | Hold::Answers(_)) {
-                self.hold = Hold::Free;
-            }
+            // whatever is waited for is skipped as well
+            self.hold = Hold::Free;
         }
     }
 
@@ -99,6 +98,10 @@ impl<J: Journal> Session<J> {
                 break;
             }
             skipped.push(expected);
+        }
+        let of_pieces = |e: &Expected| matches!(e, Expected::Query(run) if !run.last_piece);
+        if skipped.iter().any(of_pieces) {
+            self.pieces.clear();
         }
         let (mut count, mut open) = (Skipped { end: false, units: 1 }, true);
         for expected in &skipped {

@@ -22,7 +22,7 @@ impl<J: Journal> Session<J> {
                 if run.ends_unit {
                     self.finish_front();
                 }
-                if run.failed {
+                if run.failed && !run.last_piece {
                     self.pieces.clear();
                 }
                 forward = run.last_piece || run.failed;

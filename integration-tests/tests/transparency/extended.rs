@@ -185,6 +185,10 @@ fn errors_skip_to_sync() {
         ("close, sync, query", [vec![parse("s", ok), sync(), close_statement("s"), sync(), q(ok)], after()].concat()),
         ("query unsynced", [open(ok, &[]), vec![q(ok)], open(ok, &[]), after()].concat()),
         ("syncs", vec![sync(); 50]),
+        // what is skipped has no end of its own to wait for
+        ("portal, then a text that can't be read", vec![describe_portal(""), q("SELECT 'not ended"), sync()]),
+        ("statement, then EXECUTE", vec![bind("p", "", &[]), q("EXECUTE nothing"), sync(), q(ok)]),
+        ("portal, then a string in pieces", vec![describe_portal(""), q("BEGIN; SELECT 1; COMMIT"), sync(), q(ok)]),
         ("bind before an error", [vec![parse("s", ok), bind("a", "s", &[]), parse("", "SELEC")], after()].concat()),
     ]);
     Stage::old().expect_same(&sessions);
