@@ -21,6 +21,9 @@ pub(crate) enum Expected {
     Page { portal: Bytes, limit: i32 },
     /// ReadyForQuery after Sync.
     Sync { ends_unit: bool, purpose: SyncPurpose },
+    /// ReadyForQuery after Syncs that were sent amid a COPY's data, and after one of ours: the last that came, and whether the client
+    /// got any.
+    Syncs { last: Option<Bytes>, passed: bool },
     /// FunctionCallResponse and ReadyForQuery.
     FunctionCall { suspects: Vec<Suspect> },
     /// A statement of ours.
@@ -40,12 +43,12 @@ pub(crate) enum Before {
 pub(crate) enum SyncPurpose {
     /// The client's.
     Client,
-    /// The client's, sent before the data of a COPY: the server ignores it if the COPY begins.
-    AheadOfCopy,
     /// Ours, after a probe outside any batch of the client's.
     Probe,
     /// Ours, before the client's COMMIT in a Query.
     BeforeCommit,
+    /// Ours, after the failure of a COPY amid whose data the client sent Syncs.
+    AfterCopy,
 }
 
 /// Images of a statement that hasn't finished yet.

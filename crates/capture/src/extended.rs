@@ -200,11 +200,7 @@ impl<J: Journal> Session<J> {
             self.note_beside(&step);
             self.write_intent(out);
         }
-        if step.copy_in {
-            // every COPY FROM STDIN, captured or not, takes the Sync that comes ahead of its data
-            self.copy_in_batch = true;
-            self.copy_done = false;
-        }
+        self.copy_sent_with(std::iter::once(&*step));
         if ends_unit && let Some(unit) = self.units.back_mut() {
             unit.closed = true;
         }
@@ -235,42 +231,33 @@ impl<J: Journal> Session<J> {
 
     pub(crate) fn sync(&mut self, frame: Frame, out: &mut Output) {
         self.skip_to_sync = false;
-        if self.copying && !self.copy_done {
-            // "The server ignores Sync and Flush during COPY": no answer will come
-            return out.server(frame.bytes);
-        }
-        let copy_begins = self.copy_in_batch && !self.copy_done;
         let mut ends_unit = false;
         if let Some(unit) = self.units.back().filter(|u| !u.closed && !u.explicit) {
             let (writes, needs_end) = (unit.writes && !unit.failed, unit.needs_end());
             ends_unit = true;
-            if writes && !copy_begins {
-                if needs_end && self.batch_alone() {
-                    self.declare_alone();
-                } else if needs_end {
-                    self.own_end(out);
-                }
+            if writes && needs_end && self.batch_alone() {
+                self.declare_alone();
+            } else if writes && needs_end {
+                self.own_end(out);
             }
             if writes {
                 self.write_intent(out);
             }
-            if !copy_begins && let Some(unit) = self.units.back_mut() {
+            if let Some(unit) = self.units.back_mut() {
                 unit.closed = true;
             }
         }
-        let purpose = if copy_begins { SyncPurpose::AheadOfCopy } else { SyncPurpose::Client };
-        self.pending.push_back(Expected::Sync { ends_unit, purpose });
+        self.pending.push_back(Expected::Sync { ends_unit, purpose: SyncPurpose::Client });
         self.syncs_sent += 1;
         if !self.block {
             // the transaction ends, and its portals with it
             self.portals.clear();
         }
-        if self.batch_control && !copy_begins {
+        if self.batch_control {
             self.hold = Hold::Ready;
         }
         self.batch = false;
         self.batch_control = false;
-        self.copy_in_batch = false;
         out.server(frame.bytes);
     }
 }

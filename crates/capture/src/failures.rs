@@ -28,6 +28,7 @@ impl<J: Journal> Session<J> {
                 }
                 out.client(positioned(&run.plan, run.offset, &frame));
                 self.pending.push_front(Expected::Query(run));
+                self.copy_failed(out);
             }
             Some(Expected::FunctionCall { suspects }) => {
                 if let Some(unit) = self.units.front_mut().filter(|u| u.begun) {
@@ -86,6 +87,7 @@ impl<J: Journal> Session<J> {
             self.skip_to_sync = true;
             // whatever is waited for is skipped as well
             self.hold = Hold::Free;
+            self.copy_failed(out);
         }
     }
 

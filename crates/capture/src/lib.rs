@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod classify;
+mod copying;
 mod ending;
 mod expected;
 mod extended;

@@ -32,12 +32,13 @@ impl<J: Journal> Session<J> {
                 if ends_unit {
                     self.finish_front();
                 }
-                forward = purpose == SyncPurpose::Client || purpose == SyncPurpose::AheadOfCopy;
+                forward = purpose == SyncPurpose::Client;
                 self.syncs_answered += u64::from(forward);
                 if purpose == SyncPurpose::Probe {
                     return self.resume(out);
                 }
             }
+            Some(Expected::Syncs { last, passed }) => return self.sync_amid_copy(last, passed, frame, out),
             Some(Expected::FunctionCall { .. }) | None => {}
             Some(other) => {
                 // an answer that doesn't fit: this session can't be followed any more
@@ -105,7 +106,9 @@ impl<J: Journal> Session<J> {
     }
 
     pub(crate) fn resume(&mut self, out: &mut Output) {
-        if let Hold::Probe(frame) | Hold::Answers(frame) = std::mem::replace(&mut self.hold, Hold::Free) {
+        if let Hold::Probe(frame) | Hold::Answers(frame) | Hold::Copy(frame) =
+            std::mem::replace(&mut self.hold, Hold::Free)
+        {
             if frame.tag == 0 {
                 self.next_piece(out);
             } else {

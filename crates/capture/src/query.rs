@@ -124,6 +124,7 @@ impl<J: Journal> Session<J> {
         }
         run.ends_unit = true;
         self.pending.push_back(Expected::Query(Box::new(run)));
+        self.copy_sent_with(plan.steps.iter().map(|s| &**s));
         self.hold = Hold::Ready;
         out.server(frame.bytes);
     }
@@ -138,7 +139,7 @@ impl<J: Journal> Session<J> {
     ) {
         let plan = plan.for_query.clone().unwrap_or(plan);
         let mut run = QueryRun::new(Arc::clone(&plan), offset, last_piece);
-        self.copy_done = false;
+        self.copy_sent_with(plan.steps.iter().map(|s| &**s));
         let control = plan.steps.iter().find_map(|s| match &s.effect {
             Effect::Control(control) if ends_or_begins(s) => Some(control.clone()),
             _ => None,

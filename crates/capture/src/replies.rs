@@ -1,8 +1,8 @@
 //! Frames of the server, on their way to the client.
-use crate::expected::{ExecuteRun, Expected, OwnRun, Purpose, QueryRun, SyncPurpose};
+use crate::expected::{ExecuteRun, Expected, OwnRun, Purpose, QueryRun};
 use crate::journal::Journal;
 use crate::plan::Strip;
-use crate::session::{Hold, Output, Session};
+use crate::session::{Output, Session};
 use bytes::Bytes;
 use pgshadow_catalog::probe;
 use pgshadow_wire::{Frame, backend, edit};
@@ -29,6 +29,7 @@ impl<J: Journal> Session<J> {
         // what waits for the client's data must reach it
         let asks = frame.tag == backend::COPY_IN;
         self.server_frame(frame, out);
+        self.copy_goes_on(out);
         self.withhold(before, asks, out);
     }
 
@@ -99,26 +100,14 @@ impl<J: Journal> Session<J> {
                 out.client(frame.bytes);
                 self.turn_pages(out);
             }
+            Some(Expected::Syncs { passed, .. }) if frame.tag == backend::CLOSE_COMPLETE => {
+                self.syncs_amid_copy_end(passed);
+            }
             Some(other) => {
                 self.pending.push_front(other);
                 out.client(frame.bytes);
             }
             None => out.client(frame.bytes),
-        }
-    }
-
-    /// COPY FROM STDIN: a Sync sent ahead of the data is ignored by the server, so no answer to it will come.
-    pub(crate) fn copy_begins(&mut self) {
-        self.copying = true;
-        if matches!(self.hold, Hold::Ready) {
-            self.hold = Hold::Free;
-        }
-        let early =
-            self.pending.iter().position(|e| matches!(e, Expected::Sync { purpose: SyncPurpose::AheadOfCopy, .. }));
-        if let Some(at) = early {
-            self.pending.remove(at);
-            self.syncs_answered += 1;
-            self.batch = true;
         }
     }
 

@@ -1,9 +1,8 @@
 //! Frames of the client, on their way to the server.
-use crate::expected::{Expected, Stage};
+use crate::expected::Expected;
 use crate::journal::Journal;
 use crate::plan::{Control, Effect, Step};
 use crate::session::{Output, Session};
-use bytes::Bytes;
 use pgshadow_model::{QualifiedName, Suspect};
 use pgshadow_wire::Frame;
 use pgshadow_wire::frontend::{self};
@@ -14,6 +13,7 @@ impl<J: Journal> Session<J> {
         if self.skip_to_sync && !matches!(frame.tag, frontend::SYNC | frontend::TERMINATE) {
             return;
         }
+        let Some(frame) = self.amid_copy(frame, out) else { return };
         match frame.tag {
             frontend::QUERY => self.query(frame, out),
             frontend::PARSE => self.parse(frame, out),
@@ -23,35 +23,8 @@ impl<J: Journal> Session<J> {
             frontend::CLOSE => self.close(frame, out),
             frontend::SYNC => self.sync(frame, out),
             frontend::FUNCTION_CALL => self.function_call(frame, out),
-            frontend::COPY_DATA if self.copy_sent() => {
-                if let Some(stage) = self.copy_stage() {
-                    let data = Bytes::copy_from_slice(frame.body());
-                    stage.copy_bytes += data.len();
-                    if stage.copy_bytes > COPY_BYTES_MAX {
-                        stage.broken = Some("a COPY was larger than pgshadow may hold in memory");
-                        stage.copy.clear();
-                    } else {
-                        stage.copy.push(data);
-                    }
-                }
-                out.server(frame.bytes);
-            }
-            frontend::COPY_DONE | frontend::COPY_FAIL => {
-                self.copy_done = true;
-                out.server(frame.bytes);
-            }
             _ => out.server(frame.bytes),
         }
-    }
-
-    pub(crate) fn copy_stage(&mut self) -> Option<&mut Stage> {
-        self.pending.iter_mut().find_map(|e| match e {
-            Expected::Query(run) if run.plan.steps.iter().any(|s| matches!(s.effect, Effect::Copy { .. })) => {
-                Some(&mut run.stage)
-            }
-            Expected::Execute(run) if matches!(run.step.effect, Effect::Copy { .. }) => Some(&mut run.stage),
-            _ => None,
-        })
     }
 
     pub(crate) fn function_call(&mut self, frame: Frame, out: &mut Output) {

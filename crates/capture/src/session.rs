@@ -1,4 +1,5 @@
 //! The capture of one session, and what it holds.
+use crate::copying::Copying;
 use crate::expected::{Expected, Page, Portal, Prepared, SqlPrepared};
 use crate::journal::{Journal, Unsettled};
 use crate::plan::{Effect, Plan, Strip};
@@ -59,6 +60,8 @@ pub(crate) enum Hold {
     Probe(Frame),
     /// Until all Syncs and Queries before it are answered; then this frame is taken again.
     Answers(Frame),
+    /// Until it is known whether a COPY FROM STDIN has begun; then this frame is taken again.
+    Copy(Frame),
     /// Until the server is ready: what was sent may have changed the transaction's state.
     Ready,
 }
@@ -101,10 +104,7 @@ pub struct Session<J: Journal> {
     pub(crate) skip_to_sync: bool,
     /// COPY FROM STDIN runs.
     pub(crate) copying: bool,
-    /// A COPY was sent in the open batch.
-    pub(crate) copy_in_batch: bool,
-    /// The client has ended the data of the last COPY that it sent.
-    pub(crate) copy_done: bool,
+    pub(crate) copy: Copying,
     /// Frames can't be cut or made sense of any more: everything is forwarded as it is.
     pub(crate) lost_track: bool,
     /// A COMMIT that our own statement failed left a block open: end it before the client sees ReadyForQuery.
@@ -143,8 +143,7 @@ impl<J: Journal> Session<J> {
             batch_control: false,
             skip_to_sync: false,
             copying: false,
-            copy_done: false,
-            copy_in_batch: false,
+            copy: Copying::default(),
             lost_track: false,
             roll_back_at_ready: false,
             status: b'I',
@@ -161,7 +160,7 @@ impl<J: Journal> Session<J> {
     /// Whether a client's frame of this type is looked into; others may be forwarded in parts as they come.
     #[must_use]
     pub fn reads_client(&self, tag: u8) -> bool {
-        !self.lost_track && (tag != frontend::COPY_DATA || self.copy_sent())
+        !self.lost_track && (tag != frontend::COPY_DATA || self.reads_copy_data())
     }
 
     /// Whether a server's frame of this type is looked into; others may be forwarded in parts as they come.
@@ -281,8 +280,12 @@ impl<J: Journal> Session<J> {
 
     /// A ReadyForQuery is to come.
     pub(crate) fn awaits_ready(&self) -> bool {
-        let is_end =
-            |e: &Expected| matches!(e, Expected::Query(_) | Expected::Sync { .. } | Expected::FunctionCall { .. });
+        let is_end = |e: &Expected| {
+            matches!(
+                e,
+                Expected::Query(_) | Expected::Sync { .. } | Expected::Syncs { .. } | Expected::FunctionCall { .. }
+            )
+        };
         self.pending.iter().any(is_end)
     }
 }

@@ -1,6 +1,7 @@
 //! COPY.
-use crate::messages::{Message, bind, copy_data, copy_done, copy_fail, execute, flush, parse, q, sync, unnamed};
+use crate::messages::{Message, bind, copy_data, copy_done, copy_fail, execute, flush, open, parse, q, sync, unnamed};
 use crate::stage::Stage;
+use crate::transcript::{End, Pace};
 
 const IN: &str = "COPY t FROM STDIN";
 
@@ -57,4 +58,57 @@ fn copies() {
         ("data outside", vec![rows, copy_done(), q("SELECT 1"), copy_fail("x"), q("UPDATE t SET v = 1 WHERE id = 1")]),
     ]);
     Stage::old().expect_same(&sessions);
+}
+
+#[test]
+fn what_is_sent_behind_a_copy() {
+    let up = "UPDATE t SET v = v + 1 WHERE id = 1 RETURNING v";
+    let rows = || copy_data(b"60\t1\ta\n");
+    let bad = || copy_data(b"60\tx\ta\n");
+    let mut sessions = Vec::new();
+    for string in
+        ["BEGIN; SELECT 1; UPDATE t SET v = 0; ROLLBACK AND CHAIN; SELECT 2; COMMIT", "SET work_mem = '8MB'", up]
+    {
+        for data in [vec![rows()], vec![bad()], vec![]] {
+            let behind = [vec![q(IN)], data.clone(), vec![copy_done(), q(string), sync(), q(up)]].concat();
+            sessions.push(("behind its end", behind));
+        }
+        sessions
+            .push(("behind one that can't begin", vec![q("COPY t (nothing) FROM STDIN"), q(string), sync(), q(up)]));
+    }
+    sessions.push(("amid it", [open(IN, &[]), vec![parse("s", up), sync()]].concat()));
+    sessions.push(("query amid it", vec![q(IN), q(up)]));
+    sessions.push(("a setting ahead", vec![q("SET work_mem = '8MB'; COPY t FROM STDIN"), rows(), copy_done(), q(up)]));
+    Stage::old().expect_same(&sessions);
+}
+
+/// The server ignores a Sync until the COPY has failed. (Who waits for each answer waits for ever.)
+#[test]
+fn syncs_amid_the_data() {
+    let up = "UPDATE t SET v = v + 1 WHERE id = 1 RETURNING v";
+    let rows = || copy_data(b"60\t1\ta\n");
+    let bad = || copy_data(b"60\tx\ta\n");
+    let mut sessions = Vec::new();
+    for data in [vec![rows()], vec![bad()], vec![rows(), bad()], vec![copy_data(b"60\t1")]] {
+        for syncs in [1, 2] {
+            for end in [vec![copy_done()], vec![copy_fail("no more")], vec![bad(), copy_done()]] {
+                let amid = [data.clone(), vec![sync(); syncs], end.clone()].concat();
+                sessions
+                    .push(("syncs amid", [open(IN, &[]), amid.clone(), vec![sync(), q(up)], open(up, &[])].concat()));
+                let block = [vec![q("BEGIN")], open(IN, &[]), amid.clone(), vec![sync(), q(up), q("COMMIT")]].concat();
+                sessions.push(("syncs amid, in a block", block));
+                sessions.push(("syncs amid a query's", [vec![q(IN)], amid, vec![q(up), q(up)]].concat()));
+            }
+        }
+    }
+    let stage = Stage::old();
+    for (name, messages) in &sessions {
+        let difference = stage.difference(&[], messages, (Pace::Pipelined, End::Query));
+        assert_eq!(difference, None, "{name}: {messages:#?}\n{}", difference.clone().unwrap_or_default());
+    }
+    stage.expect_mirrored();
+    // without an end, what comes behind can't be made sense of before the failure is seen: every table may be suspect
+    let endless = [open(IN, &[]), vec![bad(), sync(), sync()], open(up, &[]), vec![sync()]].concat();
+    let difference = Stage::old().difference(&[], &endless, (Pace::Pipelined, End::Query));
+    assert_eq!(difference, None, "{}", difference.clone().unwrap_or_default());
 }
