@@ -1,0 +1,90 @@
+//! COPY in both directions, and TRUNCATE.
+use super::{T, t_and};
+use crate::case::{Around, Case, case};
+
+pub fn cases() -> Vec<Case> {
+    [exact(), computed(), other(), truncate()].concat()
+}
+
+fn exact() -> Vec<Case> {
+    vec![
+        case("COPY FROM STDIN, text", T)
+            .copy("COPY t FROM STDIN", "100\t1\ta\\tb\\\\\n101\t\\N\tü\n")
+            .q("UPDATE t SET v = 5 WHERE id = 100"),
+        case("COPY FROM STDIN, csv, some columns", T)
+            .copy("COPY t (s, id) FROM STDIN WITH (FORMAT csv, HEADER, NULL 'none')", "s,id\n\"quoted, \"\"text\"\"\",102\nnone,103\n"),
+        case("COPY FROM STDIN of no rows", T).copy("COPY t FROM STDIN", ""),
+        case("COPY FROM STDIN into partitions", "CREATE TABLE p (id int PRIMARY KEY, v int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);")
+            .copy("COPY p FROM STDIN", "1\t1\n11\t2\n12\t3\n"),
+        case("COPY FROM STDIN of a table without a key", "CREATE TABLE k (a int, b text);").copy("COPY k FROM STDIN", "1\tx\n1\tx\n"),
+        case("COPY FROM STDIN of referring rows", "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a); INSERT INTO a VALUES (1);")
+            .copy("COPY b FROM STDIN", "1\t1\n2\t1\n"),
+        case("COPY FROM STDIN that fails", T)
+            .copy("COPY t FROM STDIN", "99\t1\tfine\n")
+            .fails("COPY t FROM '/nonexistent'", "42501")
+            .q("INSERT INTO t VALUES (200)"),
+        case("COPY FROM STDIN with FREEZE", T)
+            .each(&["BEGIN", "TRUNCATE t"])
+            .copy("COPY t FROM STDIN WITH (FREEZE)", "100\t1\ta\n")
+            .q("COMMIT")
+            .unwrapped(),
+        case("COPY TO STDOUT", T).each(&["COPY t TO STDOUT", "COPY (SELECT id FROM t ORDER BY 1) TO STDOUT (FORMAT csv)", "UPDATE t SET v = 0 WHERE id = 1"]),
+    ]
+}
+
+fn computed() -> Vec<Case> {
+    let serial = "CREATE TABLE n (id serial PRIMARY KEY, v int, at timestamptz DEFAULT clock_timestamp(), r float8 DEFAULT random());";
+    vec![
+        case("COPY FROM STDIN that leaves out computed columns (serial, now(), random())", serial)
+            .copy("COPY n (v) FROM STDIN", "1\n2\n3\n")
+            .q("UPDATE n SET v = v + 10 WHERE v > 1")
+            .volatile(),
+        case("COPY FROM STDIN that leaves out a computed column beside a key of its own", "CREATE TABLE n (id int PRIMARY KEY, v int, u uuid DEFAULT gen_random_uuid());")
+            .copy("COPY n (id, v) FROM STDIN", "1\t1\n2\t2\n")
+            .volatile(),
+        case("COPY FROM STDIN into a table with rows, leaving out an identity", "CREATE TABLE n (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int); INSERT INTO n (v) VALUES (100), (200);")
+            .q("INSERT INTO n (v) VALUES (300)")
+            .copy("COPY n (v) FROM STDIN", "1\n2\n"),
+        case("COPY FROM STDIN with generated columns", "CREATE TABLE g (id int PRIMARY KEY, v int, twice int GENERATED ALWAYS AS (v * 2) STORED);").copy("COPY g FROM STDIN", "1\t1\n2\t2\n"),
+        case("COPY FROM STDIN into a table with a BEFORE trigger that changes the row", t_and("CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.s := upper(NEW.s); RETURN NEW; END';
+             CREATE TRIGGER shout BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION {f}();"))
+            .copy("COPY t FROM STDIN", "100\t1\tabc\n").declared(&[("t", "COPY")]),
+        case("COPY FROM STDIN WHERE", T).copy("COPY t FROM STDIN WHERE id > 100", "50\t1\ta\n101\t1\tb\n").declared(&[("t", "COPY")]),
+        case("COPY FROM STDIN with ON_ERROR ignore", T)
+            .copy("COPY t FROM STDIN WITH (ON_ERROR ignore)", "100\t1\ta\nnone\t1\tb\n")
+            .since(17)
+            .declared(&[("t", "COPY")]),
+    ]
+}
+
+fn other() -> Vec<Case> {
+    vec![
+        case("COPY (write) TO STDOUT", T)
+            .q("COPY (UPDATE t SET v = 0 WHERE id < 3 RETURNING id) TO STDOUT")
+            .declared(&[("t", "COPY TO")]),
+        case("COPY FROM a file of the server", T).role("postgres")
+            .q("COPY t FROM PROGRAM 'echo 100,1,a' (FORMAT csv)")
+            .declared(&[("t", "file")]),
+        case("COPY into a view with an INSTEAD OF trigger", t_and("CREATE VIEW {f}_w AS SELECT * FROM t; CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO t VALUES (NEW.id, NEW.v, ''by trigger''); RETURN NEW; END';
+             CREATE TRIGGER instead INSTEAD OF INSERT ON {f}_w FOR EACH ROW EXECUTE FUNCTION {f}();"))
+            .copy("COPY {f}_w FROM STDIN", "100\t1\tx\n")
+            .declared(&[("t", ""), ("f_w", "")]),
+    ]
+}
+
+fn truncate() -> Vec<Case> {
+    let family = "CREATE TABLE a (id serial PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a); INSERT INTO a (v) VALUES (1), (2); INSERT INTO b VALUES (1, 1);";
+    vec![
+        case("TRUNCATE between writes", T).each(&["INSERT INTO t VALUES (100)", "TRUNCATE t", "INSERT INTO t VALUES (1)"]),
+        case("TRUNCATE of several tables, RESTART IDENTITY, CASCADE", family)
+            .each(&["TRUNCATE a, b RESTART IDENTITY", "INSERT INTO a (v) VALUES (1)", "TRUNCATE ONLY a CASCADE", "INSERT INTO a VALUES (9, 9)", "INSERT INTO b VALUES (1, 9)"]),
+        case("TRUNCATE that is rolled back", T)
+            .each(&["BEGIN", "TRUNCATE t", "INSERT INTO t VALUES (2)", "ROLLBACK", "BEGIN", "SAVEPOINT a", "TRUNCATE t", "ROLLBACK TO a", "UPDATE t SET v = 0", "COMMIT"])
+            .unwrapped(),
+        case("TRUNCATE with a trigger that writes", t_and("CREATE TABLE log (what text); CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (TG_OP); RETURN NULL; END';
+             CREATE TRIGGER noted AFTER TRUNCATE ON t EXECUTE FUNCTION {f}();"))
+            .q("TRUNCATE t")
+            .around(&[Around::Nothing, Around::Block])
+            .declared(&[("log", ""), ("t", "")]),
+    ]
+}

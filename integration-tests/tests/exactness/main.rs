@@ -1,0 +1,95 @@
+//! Every kind of statement, in both protocols, through pgshadow: its tables are equal afterwards, or they are called suspect
+//! with a reason. `docs/exactness.md` is written by this test.
+//!
+//! `PGSHADOW_CASE=words` runs only the kinds whose name holds these words and prints what came of them.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
+
+mod case;
+mod cases;
+mod contents;
+mod document;
+mod open;
+mod session;
+mod stage;
+mod verdict;
+
+use case::Case;
+use document::Results;
+use integration_tests::installation::{Installation, setting};
+use stage::{Pair, Trial};
+use std::collections::BTreeSet;
+use verdict::Outcome;
+
+/// What is to be said at the end.
+#[derive(Default)]
+struct Report {
+    failed: Vec<String>,
+    /// Lines of `open.rs` that were needed.
+    open: BTreeSet<(&'static str, &'static str)>,
+    results: Results,
+}
+
+impl Report {
+    fn add(&mut self, major: u32, trial: &Trial<'_>, outcome: Outcome) {
+        let kind = trial.case.kind;
+        let name = format!("{kind} ({major}, {:?}, {:?}, {})", trial.way.protocol, trial.way.around, trial.schema);
+        for wrong in &outcome.wrong {
+            match open::WRONG.iter().find(|(known, part)| *known == kind && wrong.contains(part)) {
+                Some(known) => drop(self.open.insert(*known)),
+                None => self.failed.push(format!("{name}: {wrong}")),
+            }
+        }
+        if let Some(broken) =
+            outcome.broken(trial.case.promise(major)).filter(|_| outcome.wrong.is_empty() && !trial.case.unsettled)
+        {
+            match open::SUSPECT.iter().find(|(known, part)| *known == kind && broken.contains(part)) {
+                Some(known) => drop(self.open.insert(*known)),
+                None => self.failed.push(format!("{name}: {broken}")),
+            }
+        }
+        if setting("PGSHADOW_CASE").is_some() {
+            eprintln!("{name}: {outcome:#?}");
+        }
+        self.results.entry(kind).or_default().insert((major, trial.way), outcome);
+    }
+
+    fn end(mut self, cases: &[Case], majors: &[(u32, u32)]) {
+        if setting("PGSHADOW_CASE").is_none() {
+            let stale = open::SUSPECT.iter().chain(open::WRONG).filter(|line| !self.open.contains(*line));
+            self.failed.extend(stale.map(|line| format!("no longer so, take it out of open.rs: {line:?}")));
+            eprintln!("{} kinds are not as promised yet:", self.open.len());
+            self.open.iter().for_each(|(kind, part)| eprintln!("  {kind}: {part}"));
+            self.failed.extend(document::difference(&document::text(cases, majors, &self.results)));
+        }
+        assert!(self.failed.is_empty(), "{} failed\n{}", self.failed.len(), self.failed.join("\n"));
+    }
+}
+
+#[test]
+fn every_kind_of_statement_is_exact_or_declared() {
+    let cases = cases::all();
+    let kinds: BTreeSet<_> = cases.iter().map(|case| case.kind).collect();
+    assert_eq!(kinds.len(), cases.len(), "two cases of one name");
+    let wanted = setting("PGSHADOW_CASE").unwrap_or_default();
+    let chosen: Vec<_> = cases.iter().enumerate().filter(|(_, case)| case.kind.contains(&wanted)).collect();
+    let mut report = Report::default();
+    let (old, newest) = (Installation::old(), Installation::newest());
+    let outcomes = std::thread::scope(|scope| {
+        let chosen = &chosen;
+        let run = |source| {
+            scope.spawn(move || {
+                let pair = Pair::of(source, newest);
+                let outcomes = stage::run(&pair, chosen);
+                pair.assert_remote_rows_are_written_once();
+                (source.major, outcomes)
+            })
+        };
+        [run(old), run(newest)].map(|pair| pair.join().expect("its cases run"))
+    });
+    for (major, outcomes) in outcomes {
+        for (trial, outcome) in outcomes {
+            report.add(major, &trial, outcome);
+        }
+    }
+    report.end(&cases, &[(old.major, newest.major), (newest.major, newest.major)]);
+}

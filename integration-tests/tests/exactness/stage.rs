@@ -1,0 +1,261 @@
+//! The servers, and cases run on them: directly, and through pgshadow.
+use crate::case::{Around, Case, EVERY_TABLE, Protocol, Statement, Step, Way};
+use crate::contents::{self, rows_of, superuser};
+use crate::session::Session;
+use crate::verdict::{Outcome, Seen, judge};
+use integration_tests::client::Endpoint;
+use integration_tests::installation::{Installation, setting};
+use integration_tests::postgres::{Auth, Cluster};
+use integration_tests::process::eventually;
+use integration_tests::proxy::Pgshadow;
+use integration_tests::raw::RawClient;
+use integration_tests::scene::DRAIN;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Roles of the cases, without passwords: the servers trust everyone.
+const ROLES: &str = "CREATE ROLE clerk LOGIN; CREATE ROLE tenant LOGIN; CREATE ROLE owner_role; GRANT owner_role TO app; GRANT clerk TO pgshadow;
+    CREATE ROLE narrow LOGIN; ALTER ROLE narrow SET work_mem = '64kB'; ALTER ROLE narrow SET temp_file_limit = '1MB';";
+
+/// Where foreign tables have their rows: those of a database without pgshadow, those of the source and its target.
+const REMOTES: [&str; 2] = ["far_direct", "far"];
+
+/// A source and its target.
+#[derive(Debug)]
+pub struct Pair {
+    pub source: Cluster,
+    pub target: Cluster,
+}
+
+impl Pair {
+    /// Starts both.
+    pub fn of(source: &Installation, target: &Installation) -> Pair {
+        let start = |installation| {
+            let cluster =
+                Cluster::of(installation).auth(Auth::Trust).set("autovacuum", "off").set("jit", "off").start();
+            cluster.superuser().psql(ROLES);
+            cluster
+        };
+        let pair = Pair { source: start(source), target: start(target) };
+        for remote in REMOTES {
+            pair.source.create_database(remote).psql("CREATE TABLE far (who text, id int, v int)");
+        }
+        pair
+    }
+
+    /// What foreign tables have written lies in databases that nothing compares otherwise: through pgshadow it is there
+    /// once, as without it.
+    #[track_caller]
+    pub fn assert_remote_rows_are_written_once(&self) {
+        let rows = |name| self.source.app().in_database(name).psql("SELECT * FROM far ORDER BY 1, 2, 3");
+        let [direct, proxied] = REMOTES.map(rows);
+        assert_eq!(direct, proxied, "rows of foreign tables");
+    }
+
+    /// Major version of the source.
+    pub fn major(&self) -> u32 {
+        self.source.installation().major
+    }
+}
+
+/// A case in one way, in a schema of its own.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    pub case: &'a Case,
+    pub way: Way,
+    pub schema: String,
+    function: String,
+}
+
+impl<'a> Trial<'a> {
+    /// All ways of a case; `number` makes their names.
+    pub fn all(number: usize, case: &'a Case) -> Vec<Trial<'a>> {
+        let trial = |way: Way| {
+            let protocol = if way.protocol == Protocol::Simple { 's' } else { 'x' };
+            let around = match way.around {
+                Around::Nothing => 'a',
+                Around::Block => 'b',
+                Around::Together => 't',
+            };
+            Trial { case, way, schema: format!("c{number}_{protocol}{around}"), function: format!("f{number}") }
+        };
+        case.ways().into_iter().map(trial).collect()
+    }
+
+    fn text(&self, sql: &str) -> String {
+        sql.replace("{s}", &self.schema).replace("{f}", &self.function)
+    }
+
+    /// The text with the placeholders again.
+    pub fn forget_names(&self, text: &str) -> String {
+        text.replace(&self.schema, "s").replace(&self.function, "f")
+    }
+
+    /// What the superuser does: the remote database of foreign tables is the source's and the target's, or that of the
+    /// database without pgshadow.
+    fn admin(&self, source: &Endpoint, remote: &str) -> String {
+        self.text(&self.case.admin).replace("{port}", &source.port.to_string()).replace("{remote}", remote)
+    }
+}
+
+/// What the sessions of a trial were told, session by session, and what went wrong on the way.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub sessions: Vec<Vec<String>>,
+    pub errors: Vec<String>,
+}
+
+/// Runs these cases in all ways; those that are not alone share a pgshadow.
+pub fn run<'a>(pair: &Pair, cases: &[(usize, &'a Case)]) -> Vec<(Trial<'a>, Outcome)> {
+    let known = || cases.iter().filter(|(_, case)| case.since <= pair.major());
+    // What functions do isn't known for a moment after each definition: others would be declared by chance.
+    let mut outcomes = Vec::new();
+    for (name, define) in [("together", false), ("definitions", true)] {
+        let these = known().filter(|(_, case)| !case.alone && case.defines() == define);
+        let trials: Vec<_> = these.flat_map(|(number, case)| Trial::all(*number, case)).collect();
+        if !trials.is_empty() {
+            outcomes.extend(Databases::on(pair, name).run(pair, trials));
+        }
+    }
+    let databases = Databases::on(pair, "alone");
+    for trial in known().filter(|(_, case)| case.alone).flat_map(|(number, case)| Trial::all(*number, case)) {
+        outcomes.extend(databases.run(pair, vec![trial]));
+        // The next pgshadow has a log of its own.
+        databases.target.as_user("postgres", "").psql("DROP SCHEMA pgshadow CASCADE");
+    }
+    outcomes
+}
+
+/// Where trials are run.
+struct Databases {
+    /// Without pgshadow.
+    direct: Endpoint,
+    source: Endpoint,
+    target: Endpoint,
+}
+
+impl Databases {
+    fn on(pair: &Pair, name: &str) -> Databases {
+        let direct = pair.source.create_database(&format!("{name}_direct"));
+        let (source, target) = (pair.source.create_database(name), pair.target.create_database(name));
+        for place in [&direct, &source, &target] {
+            place.as_user("postgres", "").psql("CREATE EXTENSION postgres_fdw");
+        }
+        Databases { direct, source, target }
+    }
+
+    fn run<'a>(&self, pair: &Pair, trials: Vec<Trial<'a>>) -> Vec<(Trial<'a>, Outcome)> {
+        let Databases { direct, source, target } = self;
+        std::thread::scope(|scope| {
+            for (place, remote) in [(direct, REMOTES[0]), (source, REMOTES[1]), (target, REMOTES[1])] {
+                let trials = &trials;
+                scope.spawn(move || install(place, trials, source, remote));
+            }
+        });
+        let pgshadow = Pgshadow::between(&pair.source, &pair.target).database(&source.database).start();
+        let mut watch = superuser(source);
+        let mut told = Vec::with_capacity(trials.len());
+        for trial in &trials {
+            told.push(
+                [(direct, 'd'), (&pgshadow.app(), 'p')].map(|(place, mark)| tell(place, mark, trial, &mut watch)),
+            );
+            if setting("PGSHADOW_BLAME").is_some() {
+                pgshadow.wait_drained(DRAIN);
+                let everywhere = pgshadow.suspect_tables().iter().filter(|table| *table == EVERY_TABLE).count();
+                eprintln!("{everywhere} reasons for every table after {} ({})", trial.case.kind, trial.schema);
+            }
+        }
+        pgshadow.wait_drained(DRAIN);
+        let seen = Seen::of(&pgshadow, trials.iter().map(|trial| trial.schema.as_str()));
+        let only = if let [trial] = trials.as_slice() { trial.schema.as_str() } else { "" };
+        let contents = [direct, source, target].map(|place| contents::read(place, only));
+        let judged = |(trial, told): (Trial<'a>, [Told; 2])| {
+            let outcome = judge(&trial, &told, contents.each_ref(), &seen);
+            (trial, outcome)
+        };
+        trials.into_iter().zip(told).map(judged).collect()
+    }
+}
+
+fn install(place: &Endpoint, trials: &[Trial<'_>], source: &Endpoint, remote: &str) {
+    let mut app = RawClient::login(place.port, "app", "app", &place.database).expect("app is let in").0;
+    let mut admin = superuser(place);
+    for trial in trials {
+        let schema = &trial.schema;
+        let head = format!("CREATE SCHEMA {schema}; SET search_path = {schema}, public; ");
+        rows_of(&mut app, &(head + &trial.text(&trial.case.schema)));
+        if !trial.case.admin.is_empty() {
+            let sql = format!("SET search_path = {schema}, public; {}", trial.admin(source, remote));
+            rows_of(&mut admin, &sql);
+        }
+    }
+}
+
+/// Runs a trial at a place.
+fn tell(place: &Endpoint, mark: char, trial: &Trial<'_>, watch: &mut RawClient) -> Told {
+    let place = place.as_user(trial.case.role, "");
+    let mut sessions: BTreeMap<usize, Session> = BTreeMap::new();
+    let name = |session: usize| format!("{}_{session}{mark}", trial.schema);
+    let open = |session: usize| Session::open(&place, &trial.schema, &name(session), trial.way.protocol);
+    let mut errors = Vec::new();
+    let mut note = |what: &str, result: Result<Option<String>, String>, wanted: Option<&str>| match result {
+        Err(error) => errors.push(format!("{what}: {error}")),
+        Ok(state) if state.as_deref() != wanted => errors.push(format!("{what}: SQLSTATE {state:?}, not {wanted:?}")),
+        Ok(_) => {}
+    };
+    let control = |sql: &'static str| Statement { sql, parameters: &[], copy: None, portion: 0 };
+    let (begin, commit) = (control("BEGIN"), control("COMMIT"));
+    if trial.way.around == Around::Together {
+        let texts: Vec<_> = trial.case.steps.iter().filter_map(|step| together(trial, step)).collect();
+        let session = sessions.entry(0).or_insert_with(|| open(0));
+        session.send_together(&texts);
+        note("all statements", session.read(None), None);
+    } else {
+        let block = trial.way.around == Around::Block;
+        if block {
+            note("BEGIN", sessions.entry(0).or_insert_with(|| open(0)).run("BEGIN", &begin), None);
+        }
+        for step in &trial.case.steps {
+            match step {
+                Step::Run { session, statement, fails } => {
+                    let session = sessions.entry(*session).or_insert_with(|| open(*session));
+                    note(statement.sql, session.run(&trial.text(statement.sql), statement), *fails);
+                }
+                Step::Start { session, statement } => {
+                    let sent = sessions.entry(*session).or_insert_with(|| open(*session));
+                    sent.send(&trial.text(statement.sql), statement);
+                    wait_for_lock(watch, &name(*session));
+                }
+                Step::Finish { session } => {
+                    let session = sessions.get_mut(session).expect("it has started something");
+                    note("what had to wait", session.read(None), None);
+                }
+            }
+        }
+        if block {
+            note("COMMIT", sessions.entry(0).or_insert_with(|| open(0)).run("COMMIT", &commit), None);
+        }
+    }
+    let mut sessions: Vec<_> = sessions.into_values().map(|session| session.told).collect();
+    if trial.case.volatile {
+        // Values differ from run to run.
+        sessions.iter_mut().for_each(|told| told.retain(|line| !line.starts_with("row: ")));
+    }
+    Told { sessions, errors }
+}
+
+fn together<'a>(trial: &Trial<'_>, step: &'a Step) -> Option<(String, &'a Statement)> {
+    match step {
+        Step::Run { statement, .. } => Some((trial.text(statement.sql), statement)),
+        Step::Start { .. } | Step::Finish { .. } => None,
+    }
+}
+
+/// Waits until the server says that this session waits for a lock.
+fn wait_for_lock(watch: &mut RawClient, application: &str) {
+    let sql =
+        format!("SELECT 1 FROM pg_stat_activity WHERE application_name = '{application}' AND wait_event_type = 'Lock'");
+    eventually(&format!("{application} waits for a lock"), LIMIT, || (!rows_of(watch, &sql).is_empty()).then_some(()));
+}
