@@ -6,7 +6,7 @@
 use crate::entry::Entry;
 use crate::position::{AppliedPosition, Fence};
 use crate::release::{Held, State};
-use pgshadow_model::{Epoch, Lsn, Sequence};
+use pgshadow_model::{Epoch, Lsn, Sequence, Xid};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -130,6 +130,13 @@ impl OrderBook {
         self.change(|state| state.raise(sequence, (epoch, lsn)));
     }
 
+    /// What is in flight under this sequence is a prepared transaction with this id: nobody who waits for what was committed waits
+    /// for it, until `None` says that its end is on the way. It may be ordered by [`OrderBook::raise`] like any other.
+    pub fn park(&self, sequence: Sequence, xid: Option<Xid>) {
+        self.change(|state| state.park(sequence, xid));
+        self.progress.notify_waiters();
+    }
+
     /// The primary has flushed its WAL up to here.
     pub fn flushed(&self, lsn: Lsn) {
         self.change(|state| state.set_flushed(lsn));
@@ -223,7 +230,7 @@ impl OrderBook {
 
     /// Returns once everything that began below `mark` has its outcome.
     pub async fn wait_settled(&self, mark: Sequence) {
-        self.wait_until(|state, _| state.first_in_flight() >= mark).await;
+        self.wait_until(|state, _| state.first_in_doubt() >= mark).await;
     }
 
     /// Returns once everything below `mark` is applied, rolled back or had nothing to apply; what runs beside on the primary

@@ -55,12 +55,12 @@ impl State {
     /// The low-water mark if `batch` were applied.
     pub(crate) fn below(&self, batch: &BTreeSet<Sequence>, barrier: Sequence) -> Sequence {
         let beside = self.in_flight_beside.first().copied().unwrap_or(Sequence::MAX);
-        self.below_in_lanes(batch, barrier.min(beside))
+        self.below_in_lanes(batch, barrier.min(beside).min(self.first_in_flight()))
     }
 
-    /// The same without what is in flight beside.
+    /// The same without what is in flight beside, or prepared.
     pub(crate) fn below_in_lanes(&self, batch: &BTreeSet<Sequence>, barrier: Sequence) -> Sequence {
         let waiting = self.unapplied.keys().find(|s| !batch.contains(s)).copied().unwrap_or(Sequence::MAX);
-        barrier.min(waiting).min(self.first_in_flight()).max(self.restored.as_ref().map_or(0, |r| r.below))
+        barrier.min(waiting).min(self.first_in_doubt()).max(self.restored.as_ref().map_or(0, |r| r.below))
     }
 }

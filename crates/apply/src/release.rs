@@ -6,7 +6,7 @@ use crate::position::{AppliedPosition, Fence};
 use crate::queues::Key;
 use crate::ranges::Ranges;
 use crate::units::Units;
-use pgshadow_model::{Change, Epoch, Lsn, Order, Sequence};
+use pgshadow_model::{Change, Epoch, Lsn, Order, Sequence, Xid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::time::Instant;
 
@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) in_flight_beside: BTreeSet<Sequence>,
     /// The highest place settled in this epoch.
     pub(crate) latest: Lsn,
+    /// Of those in flight, the ones known to be uncommitted until someone says so, with their transaction ids.
+    parked: BTreeMap<Sequence, Xid>,
     /// Of those in flight, the ones that will stand at this place or above.
     raised: BTreeMap<Sequence, Place>,
     pub(crate) entries: BTreeMap<Key, Held>,
@@ -116,6 +118,7 @@ impl State {
         self.in_flight.remove(&sequence);
         self.in_flight_beside.remove(&sequence);
         self.raised.remove(&sequence);
+        self.parked.remove(&sequence);
         if let Some(held) = entry {
             if held.entry.order.epoch == self.epoch {
                 self.latest = self.latest.max(held.entry.order.token);
@@ -150,6 +153,19 @@ impl State {
             *floor = place.max(*floor);
         }
         self.advance();
+    }
+
+    /// It is prepared: whoever waits for what was committed needn't wait for it.
+    pub(crate) fn park(&mut self, sequence: Sequence, xid: Option<Xid>) {
+        match xid.filter(|_| self.in_flight.contains(&sequence)) {
+            Some(xid) => drop(self.parked.insert(sequence, xid)),
+            None => drop(self.parked.remove(&sequence)),
+        }
+    }
+
+    /// The first in flight that may have committed.
+    pub(crate) fn first_in_doubt(&self) -> Sequence {
+        self.in_flight.iter().find(|s| !self.parked.contains_key(s)).copied().unwrap_or(Sequence::MAX)
     }
 
     pub(crate) fn first_in_flight(&self) -> Sequence {
@@ -299,7 +315,13 @@ impl State {
     pub(crate) fn reached(&self, fence: &Fence) -> bool {
         // What runs beside the lanes changes no rows.
         let left = |(key, held): (&Key, &Held)| fence.snapshot.contains(&key.0) && !held.units.beside;
-        self.first_in_flight() >= fence.mark && !self.entries.iter().any(left)
+        let seen = |sequence: &Sequence| match self.parked.get(sequence) {
+            // prepared when the snapshot was taken: it is not in it
+            Some(xid) => fence.snapshot.contains(&Order { epoch: self.epoch, token: Lsn(0), xid: *xid }),
+            None => true,
+        };
+        let first = self.in_flight.iter().find(|s| seen(s)).copied().unwrap_or(Sequence::MAX);
+        first >= fence.mark && !self.entries.iter().any(left)
     }
 
     #[cfg(not(test))]

@@ -87,15 +87,17 @@ impl<J: Journal> Session<J> {
         self.write_intent(out);
     }
 
-    pub(crate) fn prepare_transaction(&mut self, out: &mut Output) {
-        if let Some(unit) = self.units.back_mut().filter(|u| u.writes && !u.failed) {
-            unit.give_up("it was written by a prepared transaction, which isn't followed yet");
-            if unit.hidden_writes {
-                let reason = "a prepared transaction may have written it unseen".to_owned();
-                unit.given_up.push(Suspect { table: None, reason });
-            }
-            unit.changes.clear();
-            self.write_intent(out);
+    /// PREPARE TRANSACTION comes: what a COMMIT would do, but for the outcome.
+    pub(crate) fn prepare_transaction(&mut self, gid: &str) {
+        if let Some(unit) = self.units.back_mut() {
+            unit.prepared = Some(gid.to_owned());
+        }
+    }
+
+    /// COMMIT PREPARED comes: what it commits is durable in the log first.
+    pub(crate) fn finishes_prepared(&self, gid: &str, out: &mut Output) {
+        if let Some(sequence) = self.shared.journal.finishing_prepared(gid) {
+            out.to_server.push_back(ToServer::Durable(sequence));
         }
     }
 
@@ -137,7 +139,7 @@ impl<J: Journal> Session<J> {
             may_write: if complete { Vec::new() } else { unit.may_write.iter().cloned().collect() },
             may_write_any: unit.may_write_any() && !complete,
             suspects: unit.suspects.iter().chain(&unit.given_up).cloned().collect(),
-            prepared: None,
+            prepared: unit.prepared.clone(),
         };
         let (changes, result) = self.shared.journal.intent(intent);
         let logged = changes.len();

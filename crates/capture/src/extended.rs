@@ -182,8 +182,15 @@ impl<J: Journal> Session<J> {
                     self.block = *chain;
                     self.batch_control = true;
                 }
-                Control::Prepare if in_block => {
-                    self.prepare_transaction(out);
+                Control::FinishPrepared { gid, .. } => self.finishes_prepared(gid, out),
+                Control::Prepare(gid) if in_block => {
+                    self.prepare_transaction(gid);
+                    if self.units.back().is_some_and(|u| u.writes && !u.failed) {
+                        if self.units.back().is_some_and(Unit::needs_end) {
+                            self.own_end(out);
+                        }
+                        self.write_intent(out);
+                    }
                     ends_unit = true;
                     self.block = false;
                     self.batch_control = true;

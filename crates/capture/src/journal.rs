@@ -50,6 +50,8 @@ pub struct Unsettled {
     pub may_write_any: bool,
     /// What becomes suspect by its commit.
     pub suspects: Vec<Suspect>,
+    /// It may be a prepared transaction with this gid.
+    pub prepared: Option<String>,
 }
 
 /// Where a session writes down what it does: the mirror log and the book of what is in flight behind it.
@@ -71,6 +73,12 @@ pub trait Journal: Send + Sync + 'static {
     fn settle(&self, settled: Settled);
     /// The session ended before the outcome was seen.
     fn lost(&self, unsettled: Unsettled);
+    /// PREPARE TRANSACTION went through: the outcome comes later, from any session.
+    fn prepared(&self, gid: String, unsettled: Unsettled);
+    /// COMMIT PREPARED or ROLLBACK PREPARED is about to be sent; what must be durable before, if it is known.
+    fn finishing_prepared(&self, gid: &str) -> Option<Sequence>;
+    /// COMMIT PREPARED (else ROLLBACK PREPARED) went through.
+    fn finished_prepared(&self, gid: &str, committed: bool);
     /// A table goes on under another name: so does what makes it suspect.
     fn renamed(&self, old: &QualifiedName, new: &QualifiedName);
     /// Tables became suspect outside any intent.

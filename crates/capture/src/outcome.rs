@@ -1,11 +1,11 @@
 //! ReadyForQuery, and the outcome of a transaction.
 use crate::expected::{Expected, QueryRun, SyncPurpose};
-use crate::journal::{Journal, Settled};
+use crate::journal::{Journal, Settled, Unsettled};
 use crate::plan::{Control, Effect, Plan, Step};
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
-use pgshadow_model::Suspect;
+use pgshadow_model::{Intent, Sequence, Suspect};
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, frontend};
 use std::sync::Arc;
@@ -162,6 +162,9 @@ impl<J: Journal> Session<J> {
             Counter::TransactionsRolledBack.add(1);
             return self.shared.journal.settle(aborted(sequence));
         }
+        if let Some(gid) = unit.prepared.take() {
+            return self.finish_prepare(unit, gid, sequence);
+        }
         let order = Self::order(&unit, self.shared.journal.epoch());
         let suspects = unit.all_suspects();
         let mut intent_changes = std::mem::take(&mut unit.changes);
@@ -176,6 +179,48 @@ impl<J: Journal> Session<J> {
             changes,
             suspects,
         });
+    }
+
+    /// A transaction is prepared. All of it is known now: it is written down again, so that a restart knows it as well.
+    fn finish_prepare(&mut self, mut unit: Unit, gid: String, first: Sequence) {
+        let journal = &self.shared.journal;
+        let suspects = unit.all_suspects();
+        let order = Self::order(&unit, journal.epoch());
+        let complete = Intent {
+            epoch: journal.epoch(),
+            backend: self.backend.clone(),
+            xid: unit.xid,
+            token: unit.token,
+            changes: std::mem::take(&mut unit.changes),
+            may_write: Vec::new(),
+            may_write_any: false,
+            suspects: suspects.clone(),
+            prepared: Some(gid.clone()),
+        };
+        let epoch = complete.epoch;
+        let (intent_changes, written) = journal.intent(complete);
+        journal.settle(aborted(first));
+        let Ok(sequence) = written else {
+            unit.give_up("mirroring had stopped when it was written");
+            return journal.suspect(unit.all_suspects().into_iter().chain(suspects).collect());
+        };
+        journal.prepared(
+            gid.clone(),
+            Unsettled {
+                sequence,
+                epoch,
+                order,
+                barrier: unit.barrier,
+                backend: self.backend.clone(),
+                intent_changes,
+                changes: Vec::new(),
+                complete: true,
+                may_write: Vec::new(),
+                may_write_any: false,
+                suspects,
+                prepared: Some(gid),
+            },
+        );
     }
 
     pub(crate) fn finish_unlogged(&mut self, mut unit: Unit, committed: bool) {

@@ -147,9 +147,13 @@ pub(crate) enum Control {
     Savepoint(String),
     Release(String),
     RollbackTo(String),
-    Prepare,
+    /// PREPARE TRANSACTION, with its gid.
+    Prepare(String),
     /// COMMIT PREPARED or ROLLBACK PREPARED: outside any block, changes nothing of this session's own.
-    FinishPrepared,
+    FinishPrepared {
+        gid: String,
+        commit: bool,
+    },
 }
 
 /// What of a statement's answer the client must not see.

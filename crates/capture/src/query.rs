@@ -57,7 +57,7 @@ impl<J: Journal> Session<J> {
                 Effect::Control(Control::Begin) if !open => block = true,
                 _ if control && !block => return self.send_declared(plan, text, frame, out),
                 Effect::Control(Control::Commit { chain } | Control::Rollback { chain }) => block = *chain,
-                Effect::Control(Control::Prepare) => block = false,
+                Effect::Control(Control::Prepare(_)) => block = false,
                 _ if !block && !same_by_itself(step) => return self.send_declared(plan, text, frame, out),
                 _ => open = !block,
             }
@@ -141,6 +141,7 @@ impl<J: Journal> Session<J> {
         let mut run = QueryRun::new(Arc::clone(&plan), offset, last_piece);
         self.copy_sent_with(plan.steps.iter().map(|s| &**s));
         let control = plan.steps.iter().find_map(|s| match &s.effect {
+            Effect::Control(control @ Control::FinishPrepared { .. }) => Some(control.clone()),
             Effect::Control(control) if ends_or_begins(s) => Some(control.clone()),
             _ => None,
         });
@@ -163,8 +164,10 @@ impl<J: Journal> Session<J> {
                 }
                 self.end_block(&mut run, chain);
             }
-            Some(Control::Prepare) if in_block => {
-                self.prepare_transaction(out);
+            Some(Control::FinishPrepared { gid, .. }) => self.finishes_prepared(&gid, out),
+            Some(Control::Prepare(gid)) if in_block => {
+                self.prepare_transaction(&gid);
+                self.before_commit(out);
                 self.end_block(&mut run, false);
             }
             _ => {}
@@ -202,7 +205,7 @@ impl QueryRun {
 pub(crate) fn ends_or_begins(step: &Step) -> bool {
     matches!(
         &step.effect,
-        Effect::Control(Control::Begin | Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare)
+        Effect::Control(Control::Begin | Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare(_))
     )
 }
 

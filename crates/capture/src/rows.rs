@@ -152,11 +152,16 @@ impl<J: Journal> Session<J> {
                 unit.begun |= *control == Control::Begin;
                 unit.savepoint(control);
                 let undone = unit.session_changed && matches!(control, Control::RollbackTo(_));
-                if matches!(control, Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare) {
+                if matches!(control, Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare(_)) {
                     unit.failed |= !matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION");
                 }
                 if undone {
                     self.forget_identity();
+                }
+                if let Control::FinishPrepared { gid, commit } = control {
+                    self.shared.journal.finished_prepared(gid, *commit);
+                    // what it defined is there now
+                    self.shared.catalog.changed();
                 }
             }
             _ => {}

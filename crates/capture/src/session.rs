@@ -239,6 +239,7 @@ impl<J: Journal> Session<J> {
                 may_write_any: unit.hidden_writes || unit.may_write_any(),
                 may_write: unit.may_write.into_iter().collect(),
                 suspects,
+                prepared: unit.prepared,
             });
         }
     }

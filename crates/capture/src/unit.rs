@@ -53,6 +53,8 @@ pub(crate) struct Unit {
     pub intent_changes: usize,
     /// Mirroring had stopped when the intent was due.
     pub unmirrored: bool,
+    /// It ends in PREPARE TRANSACTION with this gid.
+    pub prepared: Option<String>,
     /// Writes whose answers haven't come yet.
     pub outstanding: usize,
 

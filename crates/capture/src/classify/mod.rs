@@ -172,9 +172,12 @@ impl Context<'_> {
             StatementKind::Savepoint { name } => control(Control::Savepoint(name.clone()), false),
             StatementKind::Release { name } => control(Control::Release(name.clone()), false),
             StatementKind::RollbackTo { name } => control(Control::RollbackTo(name.clone()), false),
-            StatementKind::PrepareTransaction { .. } => control(Control::Prepare, true),
-            StatementKind::CommitPrepared { .. } | StatementKind::RollbackPrepared { .. } => {
-                control(Control::FinishPrepared, true)
+            StatementKind::PrepareTransaction { gid } => control(Control::Prepare(gid.clone()), true),
+            StatementKind::CommitPrepared { gid } => {
+                control(Control::FinishPrepared { gid: gid.clone(), commit: true }, true)
+            }
+            StatementKind::RollbackPrepared { gid } => {
+                control(Control::FinishPrepared { gid: gid.clone(), commit: false }, true)
             }
             StatementKind::Copy(copy) => {
                 let copy_in = copy.from && copy.stdin_stdout;

@@ -204,8 +204,8 @@ fn still_in(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
 /// was still in progress: position first, then who runs what, then the snapshot, in separate statements. One that waits for a
 /// table's lock has no transaction id yet, so it has drawn no token either.
 async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
-    let blocked = mirror.long_in_flight(BLOCKED);
-    if blocked.is_empty() || mirror.book.lag().entries == 0 {
+    let (blocked, prepared) = (mirror.long_in_flight(BLOCKED), mirror.prepared.all());
+    if blocked.is_empty() && prepared.is_empty() || mirror.book.lag().entries == 0 {
         return Ok(());
     }
     let position = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
@@ -222,6 +222,11 @@ async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unans
     else {
         return Ok(());
     };
+    for (sequence, xid) in prepared {
+        if in_progress.contains(&xid.0) {
+            mirror.book.raise(sequence, client.epoch, lsn);
+        }
+    }
     for row in running {
         let (pid, xid): (i32, Option<String>) = (row.get(0), row.get(1));
         // the view shows the low 32 bits, the snapshot all 64; within one snapshot no two share them

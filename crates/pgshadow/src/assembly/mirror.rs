@@ -1,4 +1,5 @@
 //! Where sessions write down what they do: the log, and the applier's book behind it.
+use super::prepared::PreparedTransactions;
 use super::recovery::Recovered;
 use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
@@ -54,6 +55,7 @@ pub(super) struct Mirror {
     outcomes: DashMap<Sequence, Sequence>,
     in_flight: DashMap<Sequence, InFlight>,
     unflushed: Mutex<Vec<Unflushed>>,
+    pub prepared: PreparedTransactions,
     /// With `durability = "os"`.
     unsynced: Option<Unsynced>,
     epoch: AtomicU32,
@@ -91,6 +93,7 @@ impl Mirror {
             outcomes: DashMap::new(),
             in_flight: DashMap::new(),
             unflushed: Mutex::new(Vec::new()),
+            prepared: PreparedTransactions::default(),
             unsynced,
             epoch: AtomicU32::new(0),
             life: Mutex::new(()),
@@ -298,7 +301,6 @@ impl Mirror {
             intent_changes.clear();
             changes.clear();
         }
-        Counter::TransactionsInDoubt.add(1);
         self.conclude(Settled {
             sequence: lost.sequence,
             barrier: lost.barrier.max(self.book.barrier()),
@@ -438,6 +440,26 @@ impl Journal for Mirror {
         if let Err(error) = self.lost.try_send(unsettled) {
             // the log still has its intent without an outcome: a restart looks it up
             tracing::error!(sequence, %error, "a lost transaction can't be looked up now; it waits for the next start");
+        }
+    }
+
+    fn prepared(&self, gid: String, unsettled: Unsettled) {
+        self.in_flight.remove(&unsettled.sequence);
+        self.book.park(unsettled.sequence, unsettled.order.map(|o| o.xid));
+        if let Some(ended_unseen) = self.prepared.add(gid, unsettled) {
+            self.lost(ended_unseen);
+        }
+    }
+
+    fn finishing_prepared(&self, gid: &str) -> Option<Sequence> {
+        let sequence = self.prepared.ending(gid)?;
+        self.book.park(sequence, None);
+        Some(sequence)
+    }
+
+    fn finished_prepared(&self, gid: &str, committed: bool) {
+        if let Some(open) = self.prepared.take(gid) {
+            self.found_out(open, committed, None);
         }
     }
 

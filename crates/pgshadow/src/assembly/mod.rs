@@ -7,6 +7,7 @@ mod control;
 mod error;
 mod fitness;
 mod mirror;
+mod prepared;
 mod primary;
 mod recovery;
 mod settle;

@@ -117,5 +117,6 @@ fn open(mirror: &Mirror, sequence: Sequence, intent: Intent) -> Unsettled {
         may_write: intent.may_write,
         may_write_any: intent.may_write_any,
         suspects: intent.suspects,
+        prepared: intent.prepared,
     }
 }

@@ -1,7 +1,7 @@
 //! Transactions whose outcome no session saw: the primary is asked, once nobody can change the answer any more.
 use super::mirror::Mirror;
 use super::primary::{Connection, Unanswered, answered, connect};
-use pgshadow_capture::Unsettled;
+use pgshadow_capture::{Journal, Unsettled};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -20,24 +20,69 @@ pub(super) fn start(
     tokio::spawn(async move {
         let mut waiting: Vec<Unsettled> = open;
         let Some(mut lost) = mirror.take_lost() else { return };
+        let mut connection: Option<Connection> = None;
         loop {
-            if waiting.is_empty() {
-                let next = tokio::select! { () = shutdown.cancelled() => return, next = lost.recv() => next };
-                let Some(open) = next else { return };
-                waiting.push(open);
+            if waiting.is_empty() && mirror.prepared.gids().is_empty() {
+                connection = None;
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = mirror.prepared.added.notified() => {}
+                    next = lost.recv() => match next {
+                        Some(open) => waiting.push(open),
+                        None => return,
+                    }
+                }
             }
             while let Ok(open) = lost.try_recv() {
                 waiting.push(open);
             }
-            match connect(&primary, &mirror).await {
-                Ok(client) => waiting = look_up(&client, &mirror, waiting).await,
-                Err(error) => tracing::debug!(%error, "the primary can't be asked about lost transactions"),
+            connection = match connection.filter(|c| !c.is_closed() && c.epoch == mirror.epoch()) {
+                Some(client) => Some(client),
+                None => match connect(&primary, &mirror).await {
+                    Ok(client) => Some(client),
+                    Err(error) => {
+                        tracing::debug!(%error, "the primary can't be asked about lost transactions");
+                        None
+                    }
+                },
+            };
+            if let Some(client) = &connection {
+                waiting = look_up(client, &mirror, waiting).await;
+                if let Err(error) = look_at_prepared(client, &mirror, &mut waiting).await {
+                    tracing::debug!(%error, "prepared transactions could not be looked up");
+                    connection = None;
+                }
             }
-            if !waiting.is_empty() {
-                tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(POLL) => {} }
-            }
+            tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(POLL) => {} }
         }
     })
+}
+
+/// Prepared transactions that are gone are to be looked up; the others are known to be uncommitted.
+async fn look_at_prepared(
+    client: &Connection,
+    mirror: &Mirror,
+    waiting: &mut Vec<Unsettled>,
+) -> Result<(), Unanswered> {
+    let gids = mirror.prepared.gids();
+    let quiet = mirror.prepared.quiet();
+    if !gids.is_empty() {
+        let there = "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) ANY ($1)";
+        let rows = answered(client.query(there, &[&gids])).await?;
+        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        for gid in gids.iter().filter(|gid| !there.contains(gid)) {
+            if let Some(open) = mirror.prepared.take(gid) {
+                mirror.book.park(open.sequence, None);
+                waiting.push(open);
+            }
+        }
+        let left = mirror.prepared.all();
+        for (sequence, xid) in quiet.into_iter().filter(|(s, _)| left.iter().any(|(l, _)| l == s)) {
+            mirror.book.park(sequence, xid);
+        }
+    }
+    mirror.prepared.looks.send_modify(|looks| *looks += 1);
+    Ok(())
 }
 
 /// Looks every one of them up; returns those that must wait.
@@ -47,6 +92,7 @@ async fn look_up(client: &Connection, mirror: &Mirror, waiting: Vec<Unsettled>) 
     while let Some(open) = waiting.next() {
         match verdict(client, &open).await {
             Ok(Verdict::Wait) => left.push(open),
+            Ok(Verdict::Prepared(gid)) => mirror.prepared(gid, open),
             Ok(Verdict::Committed) => mirror.found_out(open, true, None),
             Ok(Verdict::Aborted) => mirror.found_out(open, false, None),
             Ok(Verdict::Unknown(reason)) => mirror.found_out(open, false, Some(reason)),
@@ -63,6 +109,7 @@ async fn look_up(client: &Connection, mirror: &Mirror, waiting: Vec<Unsettled>) 
 
 enum Verdict {
     Wait,
+    Prepared(String),
     Committed,
     Aborted,
     Unknown(&'static str),
@@ -76,8 +123,15 @@ async fn verdict(client: &Connection, open: &Unsettled) -> Result<Verdict, Unans
             "the primary was restarted before the outcome of a transaction that wrote it was known",
         ));
     }
-    let Unsettled { backend, order, .. } = open;
+    let Unsettled { backend, order, prepared, .. } = open;
+    if let Some(gid) = prepared {
+        let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)";
+        if answered(client.query_one(there, &[gid])).await?.get::<_, bool>(0) {
+            return Ok(Verdict::Prepared(gid.clone()));
+        }
+    }
     let alive = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) $1)";
+    // one that is prepared needs no backend
     if answered(client.query_one(alive, &[&backend.pid])).await?.get::<_, bool>(0) {
         return Ok(Verdict::Wait);
     }

@@ -84,6 +84,7 @@ fn lost(sequence: Sequence, changes: Vec<Change>) -> Unsettled {
         may_write: Vec::new(),
         may_write_any: false,
         suspects: Vec::new(),
+        prepared: None,
     }
 }
 

@@ -149,9 +149,12 @@ impl Source for Windows {
 
     async fn drained(&self, timeout: Duration) -> bool {
         let Some(mirror) = &self.mirror else { return true };
+        let looked_at = mirror.prepared.looked_at();
         let mark = mirror.book.barrier();
         let healed = self.lock_applier().as_ref().map(|applier| applier.healed(mark));
         let all = async {
+            // one that was committed past pgshadow is waited for as well
+            looked_at.await;
             mirror.book.wait_applied(mark).await;
             match healed {
                 Some(healed) => healed.await,
