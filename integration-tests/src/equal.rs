@@ -105,7 +105,9 @@ pub fn assert_equal(source: &Endpoint, target: &Endpoint) {
     assert!(found.is_empty(), "source and target differ\n{}", report.join("\n"));
 }
 
-fn tables(place: &Endpoint) -> BTreeSet<String> {
+/// The tables that hold rows, quoted where needed; the schema `pgshadow` is left out.
+#[track_caller]
+pub fn tables(place: &Endpoint) -> BTreeSet<String> {
     place.psql(TABLES).lines().map(str::to_owned).collect()
 }
 

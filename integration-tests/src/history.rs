@@ -24,6 +24,16 @@ impl Dice {
         self.between(1, 100) <= share
     }
 
+    /// An index into a list of this length.
+    pub fn below(&mut self, length: usize) -> usize {
+        usize::try_from(self.next() % length as u64).expect("below the length")
+    }
+
+    /// One of the list.
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+
     /// Splitmix64.
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -53,15 +63,25 @@ struct Line<'a> {
     token: u64,
     replied: u64,
     applied: u64,
+    /// Of pgshadow: one more with each start.
+    life: u64,
 }
 
 impl Inversions {
-    /// Counts them in what pgshadow wrote with `[test] trace`.
+    /// Counts them in what pgshadow wrote with `[test] trace`. Rows without a key are nobody's: they have no order.
     pub fn of(trace: &str) -> Inversions {
         let mut lines: Vec<Line<'_>> = trace.lines().map(read).collect();
-        lines.sort_by_key(|line| line.applied);
+        // A pgshadow that was started again counts from one again.
+        let (mut life, mut last) = (0, 0);
+        for line in &mut lines {
+            life += u64::from(line.applied == 1 && last > 1);
+            last = line.applied;
+            line.life = life;
+        }
+        lines.retain(|line| !line.row.1.is_empty());
+        lines.sort_by_key(|line| (line.life, line.applied));
         let applied = falling(&lines);
-        lines.sort_by_key(|line| line.replied);
+        lines.sort_by_key(|line| (line.life, line.replied));
         Inversions { rows: lines.len(), applied, replied: falling(&lines) }
     }
 }
@@ -70,7 +90,8 @@ fn read(line: &str) -> Line<'_> {
     let fields: Vec<_> = line.split('\t').collect();
     let [table, key, epoch, token, _xid, _sequence, replied, applied] = fields[..] else { panic!("trace: {line}") };
     let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("trace: {line}"));
-    Line { row: (table, key, number(epoch)), token: number(token), replied: number(replied), applied: number(applied) }
+    let row = (table, key, number(epoch));
+    Line { row, token: number(token), replied: number(replied), applied: number(applied), life: 0 }
 }
 
 fn falling(lines: &[Line<'_>]) -> usize {
@@ -87,6 +108,12 @@ mod tests {
         // Columns: table, key, epoch, token, xid, sequence, reply, apply.
         let trace = "t\t01.\t1\t10\t7\t1\t2\t1\nt\t01.\t1\t20\t8\t2\t1\t2\nt\t02.\t1\t5\t9\t3\t3\t3\nt\t01.\t2\t1\t3\t4\t4\t4\n";
         assert_eq!(Inversions::of(trace), Inversions { rows: 4, applied: 0, replied: 1 });
+    }
+
+    #[test]
+    fn a_second_life_counts_again_and_rows_without_a_key_have_no_order() {
+        let trace = "t\t01.\t1\t10\t7\t1\t1\t1\nt\t01.\t1\t20\t8\t2\t2\t2\nt\t01.\t1\t30\t9\t3\t1\t1\nk\t\t1\t40\t10\t4\t2\t2\nk\t\t1\t5\t6\t5\t3\t3\n";
+        assert_eq!(Inversions::of(trace), Inversions { rows: 3, applied: 0, replied: 0 });
     }
 
     #[test]

@@ -330,10 +330,15 @@ impl Pgshadow {
     /// Fails the test where the log has a line of level WARN or ERROR, or a panic, that holds none of `allowed`.
     #[track_caller]
     pub fn expect_clean_log(&self, allowed: &[&str]) {
-        let log = self.log();
-        let unexpected: Vec<_> =
-            complaints(&log).into_iter().filter(|line| !allowed.iter().any(|allowed| line.contains(allowed))).collect();
+        let unexpected = self.complaints(allowed);
         assert!(unexpected.is_empty(), "unexpected in pgshadow's log:\n{}", unexpected.join("\n"));
+    }
+
+    /// Lines of level WARN or ERROR, and panics, that hold none of `allowed`.
+    pub fn complaints(&self, allowed: &[&str]) -> Vec<String> {
+        let log = self.log();
+        let unexpected = complaints(&log).into_iter().filter(|line| !allowed.iter().any(|text| line.contains(text)));
+        unexpected.map(str::to_owned).collect()
     }
 
     /// The last lines of its log.

@@ -101,6 +101,12 @@ impl RawClient {
         }
     }
 
+    /// Another time limit than the usual ten seconds for each read and write.
+    pub fn set_limit(&mut self, limit: Duration) -> std::io::Result<()> {
+        self.stream.set_read_timeout(Some(limit))?;
+        self.stream.set_write_timeout(Some(limit))
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)

@@ -1,0 +1,25 @@
+//! What is promised of a form of statement or a kind of table.
+
+/// From what must be exact to what must only be declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Mirrored exactly: its tables never become suspect.
+    Exact,
+    /// To be exact, but still declared: its tables may become suspect.
+    Wanted,
+    /// Can't be exact: its tables are suspect, and named.
+    Declared,
+}
+
+/// Forms of statements that aren't exact. All others are.
+pub fn of_form(form: &str, source: u32) -> Tier {
+    match form {
+        // An old key or an old row without one can't be told before 18.
+        "update key" | "update keyless" | "move row" | "upsert key" => Tier::Wanted,
+        "merge" if source >= 17 => Tier::Wanted,
+        "write view" | "prepare transaction" | "copy computed" => Tier::Wanted,
+        "merge" | "write in with" | "block" | "call" | "function" | "rule" | "explain analyze" => Tier::Declared,
+        "update parent" | "create as" | "copy where" | "truncate cascade" | "concurrent index" => Tier::Declared,
+        _ => Tier::Exact,
+    }
+}
