@@ -162,11 +162,12 @@ pub fn verdict(
     differences(&mut verdict, source, target);
     let number = |key: &str| status[key].as_u64().unwrap_or(u64::MAX);
     verdict.healed = number("healed_rows");
-    if number("findings_open") > 0 {
-        verdict.fail(Fail::Finding, format!("{:#}", pgshadow.report()["findings"]));
+    let found = number("findings_open") > 0 || verdict.healed > 0 && bout.kind != Kind::Faulty;
+    if found {
+        verdict.fail(Fail::Finding, findings(pgshadow));
     }
     if verdict.healed > 0 && bout.kind != Kind::Faulty {
-        verdict.fail(Fail::Healed, format!("{} rows\n{:#}", verdict.healed, pgshadow.report()["findings"]));
+        verdict.fail(Fail::Healed, format!("{} rows", verdict.healed));
     }
     verdict.order = Inversions::of(&pgshadow.trace());
     if verdict.order.applied > 0 {
@@ -184,6 +185,18 @@ fn drained(pgshadow: &Pgshadow) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("not drained within {DRAIN:?}: {} {}\n{}", finished.stdout, finished.stderr, pgshadow.log_tail()))
+}
+
+/// The first few, a line each.
+fn findings(pgshadow: &Pgshadow) -> String {
+    let found = pgshadow.findings();
+    let line = |finding: &Value| {
+        let fields = ["table", "kind", "key", "message", "primary", "shadow", "sqlstate", "sql"];
+        let told = fields.iter().filter(|name| !finding[**name].is_null());
+        told.map(|name| format!("{name} {}", finding[*name])).collect::<Vec<_>>().join(", ")
+    };
+    let lines: Vec<_> = found.iter().take(4).map(line).collect();
+    format!("{} findings\n    {}", found.len(), lines.join("\n    "))
 }
 
 fn suspects(status: &Value) -> Vec<(String, String)> {

@@ -2,10 +2,15 @@
 use crate::insert;
 use crate::schema::{Role, Table, Use};
 use crate::statement::{Draw, Statement};
+use crate::tier::Tier;
 use crate::value::{int, literal};
 
 /// MERGE.
-pub fn merge(draw: &mut Draw<'_>, table: &Table) -> Statement {
+pub fn merge(draw: &mut Draw<'_>, table: &Table) -> Option<Statement> {
+    // Views from 17 on, rules never.
+    if table.tier > Tier::Exact {
+        return None;
+    }
     let columns = insert::columns(draw.dice, table);
     let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
     let values: Vec<_> = columns.iter().map(|column| column.value(draw.dice, table.space)).collect();
@@ -19,7 +24,7 @@ pub fn merge(draw: &mut Draw<'_>, table: &Table) -> Statement {
         "MERGE INTO {} AS t USING (VALUES ({wanted})) AS s (k) ON t.{key} = s.k {delete}WHEN MATCHED THEN UPDATE SET n = {number} {insert}{returning}",
         table.name
     );
-    Statement::write(draw, table, "merge", sql).giving(given).may(&["21000"])
+    Some(Statement::write(draw, table, "merge", sql).giving(given).may(&["21000"]))
 }
 
 /// Two writes in one statement.

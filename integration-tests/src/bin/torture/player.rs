@@ -90,7 +90,7 @@ pub fn play(script: &Script, shared: &Shared) -> Seen {
             seen.lost += 1;
             let hung_up = unit.steps.iter().any(|step| matches!(step, Step::HangUp(_)));
             if !shared.faulty && !hung_up {
-                seen.complaints.push(format!("connection lost: {why}\nin {unit:?}"));
+                seen.complaints.push(format!("connection lost: {why} in\n{}", unit.sql()));
             }
         }
         shared.done.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +200,15 @@ impl Session<'_> {
             Step::Release => return self.control("RELEASE s", &[]).map(|reply| reply.error.is_some()),
             _ => {}
         }
+        let started = std::time::Instant::now();
         let replies = self.player.play(step)?;
+        if std::env::var("TORTURE_TIMES").is_ok() {
+            let name = format!("{:?}", step).split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
+            let form = step.statements().first().map_or("", |s| s.form);
+            let page = if let Step::Extended { page, named, .. } = step { format!("{page} {named}") } else { String::new() };
+            let sql = step.statements().iter().map(|s| literal(&s.sql)).collect::<Vec<_>>().join("; ").replace(['\n', '\t'], " ");
+            eprintln!("TIME\t{name} {page}\t{form}\t{}\t{sql}", started.elapsed().as_micros());
+        }
         let mut failed = false;
         for (statement, reply) in step.statements().iter().zip(&replies) {
             self.seen.statements += 1;
@@ -208,7 +216,7 @@ impl Session<'_> {
             self.judge(statement, reply, step, unit)?;
         }
         if replies.len() < step.statements().len() && !failed {
-            self.seen.complaints.push(format!("{} answers to {step:?}", replies.len()));
+            self.seen.complaints.push(format!("only {} answers in\n{}", replies.len(), unit.sql()));
         }
         Ok(failed)
     }
@@ -216,7 +224,7 @@ impl Session<'_> {
     fn judge(&mut self, statement: &Statement, reply: &Reply, step: &Step, unit: &Unit) -> Result<(), Lost> {
         let sql = literal(&statement.sql);
         if let Some(odd) = &reply.odd {
-            self.seen.complaints.push(format!("{odd}: {sql}"));
+            self.seen.complaints.push(format!("{odd}: {sql} in\n{}", unit.sql()));
         }
         let Some((state, message)) = &reply.error else { return Ok(()) };
         *self.seen.errors.entry(state.clone()).or_default() += 1;
@@ -225,9 +233,13 @@ impl Session<'_> {
         let behind = state == "25P02" && matches!(step, Step::Pipeline { sync_each: true, .. });
         let unsayable = state == "22P05" && self.converted && statement.columns > 0;
         // Deferred checks of a string or a pipeline are answered in the place of its last statement.
-        let deferred = step.statements().iter().any(|other| other.allows(state));
+        let mut around: Vec<&Statement> = step.statements().iter().collect();
+        if statement.form == "constraints" {
+            around.extend(unit.steps.iter().flat_map(Step::statements));
+        }
+        let deferred = around.iter().any(|other| other.allows(state));
         if !(deferred || behind || unsayable || timeouts(unit).contains(&state.as_str())) {
-            self.seen.complaints.push(format!("{state} {message}\n  {} [{}] in {unit:?}", sql, statement.form));
+            self.seen.complaints.push(format!("{state} {message}\n  {sql} [{}] in\n{}", statement.form, unit.sql()));
         }
         Ok(())
     }

@@ -76,6 +76,8 @@ impl RawPlayer {
         }
         self.client.send(&out)?;
         let mut answer = Answer::new(std::slice::from_ref(statement));
+        answer.paged = page > 0;
+        let mut synced = page == 0;
         loop {
             let frame = self.client.receive()?;
             answer.take(&frame);
@@ -87,7 +89,9 @@ impl RawPlayer {
                     frontend::flush(&mut more);
                     self.client.send(&more)?;
                 }
-                b'C' | b'E' if page > 0 => {
+                // The Sync may fail in its turn, by a deferred check.
+                b'C' | b'E' if !synced => {
+                    synced = true;
                     let mut end = BytesMut::new();
                     frontend::sync(&mut end);
                     self.client.send(&end)?;
@@ -116,6 +120,7 @@ impl RawPlayer {
         }
         self.client.send(&out)?;
         let mut answer = Answer::new(statements);
+        answer.sync_each = sync_each;
         for _ in 0..if sync_each { statements.len() } else { 1 } {
             for frame in self.client.receive_until_ready()? {
                 answer.take(&frame);
@@ -215,11 +220,16 @@ struct Answer<'a> {
     odd: Option<String>,
     rows: usize,
     parsed: usize,
+    paged: bool,
+    /// Each statement has a Sync of its own.
+    sync_each: bool,
+    synced: usize,
+    failed: bool,
 }
 
 impl<'a> Answer<'a> {
     fn new(statements: &'a [Statement]) -> Answer<'a> {
-        Answer { statements, replies: Vec::new(), odd: None, rows: 0, parsed: 0 }
+        Answer { statements, replies: Vec::new(), odd: None, rows: 0, parsed: 0, paged: false, sync_each: false, synced: 0, failed: false }
     }
 
     fn take(&mut self, frame: &Frame) {
@@ -235,9 +245,8 @@ impl<'a> Answer<'a> {
             b'C' => {
                 let tag = String::from_utf8_lossy(frame.body.strip_suffix(&[0]).unwrap_or(&frame.body)).into_owned();
                 let told = tag.rsplit(' ').next().and_then(|number| number.parse::<usize>().ok());
-                // With pages, the tag counts the last page only for SELECT, and all rows for writes.
-                let whole = !tag.starts_with("SELECT") && !tag.starts_with("FETCH");
-                if whole && expected > 0 && told.is_some_and(|told| told != self.rows) {
+                // With pages, the tag counts the last page only.
+                if !self.paged && expected > 0 && told.is_some_and(|told| told != self.rows) {
                     self.odd = Some(format!("{} rows, but the tag is {tag}", self.rows));
                 }
                 self.rows = 0;
@@ -247,7 +256,18 @@ impl<'a> Answer<'a> {
                 let field = |code| frame.field(code).unwrap_or_default();
                 self.rows = 0;
                 self.odd = None;
+                // A deferred check's, at the Sync or the end of the string: behind the last one's own answer.
+                if self.replies.len() > self.synced && !self.failed && self.sync_each
+                    || self.replies.len() == self.statements.len()
+                {
+                    self.replies.pop();
+                }
+                self.failed = true;
                 self.replies.push(Reply { error: Some((field(b'C'), field(b'M'))), ..Reply::default() });
+            }
+            b'Z' => {
+                self.synced += 1;
+                self.failed = false;
             }
             _ => {}
         }

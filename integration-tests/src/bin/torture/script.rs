@@ -114,6 +114,25 @@ impl Unit {
         let statements = self.steps.iter().flat_map(Step::statements);
         statements.flat_map(|statement| statement.tables.iter().map(String::as_str)).collect()
     }
+
+    /// As SQL, with what the protocol adds in comments.
+    pub fn sql(&self) -> String {
+        let mut text = String::new();
+        if let Some(begin) = self.begin {
+            let _ = writeln!(text, "{begin};");
+        }
+        self.steps.iter().for_each(|step| step_sql(step, &mut text));
+        match &self.end {
+            End::None => {}
+            End::Commit => text += "COMMIT;\n",
+            End::Rollback => text += "ROLLBACK;\n",
+            End::Prepare { gid, commit } => {
+                let word = if *commit { "COMMIT" } else { "ROLLBACK" };
+                let _ = writeln!(text, "PREPARE TRANSACTION '{gid}'; -- another session: {word} PREPARED '{gid}'");
+            }
+        }
+        text
+    }
 }
 
 impl Script {
@@ -123,21 +142,7 @@ impl Script {
         if let Some(encoding) = self.encoding {
             let _ = writeln!(text, "SET client_encoding = '{encoding}';");
         }
-        for unit in &self.units {
-            if let Some(begin) = unit.begin {
-                let _ = writeln!(text, "{begin};");
-            }
-            unit.steps.iter().for_each(|step| step_sql(step, &mut text));
-            match &unit.end {
-                End::None => {}
-                End::Commit => text += "COMMIT;\n",
-                End::Rollback => text += "ROLLBACK;\n",
-                End::Prepare { gid, commit } => {
-                    let word = if *commit { "COMMIT" } else { "ROLLBACK" };
-                    let _ = writeln!(text, "PREPARE TRANSACTION '{gid}'; -- another session: {word} PREPARED '{gid}'");
-                }
-            }
-        }
+        self.units.iter().for_each(|unit| text += &unit.sql());
         text
     }
 }

@@ -97,7 +97,7 @@ impl Settings {
             again: text("TORTURE_AGAIN").is_some_and(|value| value != "0"),
             wanted: text("TORTURE_WANTED").is_some_and(|value| value != "0"),
             kind: text("TORTURE_KIND"),
-            shrink: Duration::from_secs(number("TORTURE_SHRINK", 180)?),
+            shrink: Duration::from_secs(number("TORTURE_SHRINK", 120)?),
             plant,
         })
     }

@@ -18,7 +18,7 @@ pub fn majors() -> [u32; 2] {
 
 fn start(installation: &Installation) -> Cluster {
     // Deadlocks are part of the load; frames of our own log in with a clear password.
-    Cluster::of(installation).auth(Auth::Password).set("deadlock_timeout", "100ms").start()
+    Cluster::of(installation).auth(Auth::Password).set("deadlock_timeout", "100ms").set("jit", "off").start()
 }
 
 impl Stage {

@@ -120,7 +120,7 @@ impl<'a> Draw<'a> {
             65..=68 => Some(change::update_from(self, table)),
             69..=80 => Some(change::delete(self, table)),
             81..=83 => Some(change::delete_using(self, table)),
-            84..=86 => Some(other::merge(self, table)),
+            84..=86 => other::merge(self, table),
             87..=89 => Some(other::write_in_with(self, table)),
             90..=92 => other::copy(self, table),
             93 => other::truncate(self, table),

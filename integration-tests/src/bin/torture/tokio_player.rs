@@ -12,7 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Error, NoTls};
+use tokio_postgres::{Client, Error};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -138,26 +138,6 @@ impl TokioPlayer {
         };
         Ok(vec![reply])
     }
-
-    fn cancelled(&mut self, statement: &Statement, after: u64) -> Result<Vec<Reply>, Lost> {
-        let ready = match self.prepare(statement, false)? {
-            Ok(ready) => ready,
-            Err(error) => return failed(&error).map(|reply| vec![reply]),
-        };
-        let token = self.client.cancel_token();
-        let cancel = async {
-            tokio::time::sleep(Duration::from_millis(after)).await;
-            drop(token.cancel_query(NoTls).await);
-        };
-        let work = async { futures::join!(ready.run(&self.client, statement.columns), cancel).0 };
-        let result = self.within(work)?;
-        // A cancel that comes too late must not meet the next statement.
-        self.within(async { drop(self.client.simple_query("SELECT pg_sleep(0.02)").await) })?;
-        Ok(vec![match result {
-            Ok(reply) => reply,
-            Err(error) => failed(&error)?,
-        }])
-    }
 }
 
 /// A prepared statement with its values.
@@ -206,7 +186,6 @@ impl Player for TokioPlayer {
             Step::Extended { statement, named, .. } => self.extended(std::slice::from_ref(statement), *named),
             Step::Pipeline { statements, .. } => self.extended(statements, true),
             Step::Copy(statement) => self.copy(statement),
-            Step::Cancelled(statement, after) => self.cancelled(statement, *after),
             _ => Ok(Vec::new()),
         }
     }

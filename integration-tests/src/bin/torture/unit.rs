@@ -1,5 +1,6 @@
 //! Draws what sessions do.
 use crate::other;
+use crate::schema::Use;
 use crate::script::{Carrier, End, Script, Step, Unit};
 use crate::statement::{Draw, Statement};
 use crate::tier::{self, Tier};
@@ -47,19 +48,24 @@ fn alone(step: Step) -> Unit {
 
 fn unit(draw: &mut Draw<'_>, plan: &Plan, carrier: Carrier, number: u64, at: u32) -> Unit {
     match draw.dice.between(1, 100) {
-        1..=44 => alone(statement(draw, carrier)),
+        1..=44 => alone(statement(draw, carrier, false)),
         45..=49 => alone(pipeline(draw, carrier)),
         50..=52 => alone(strings(draw)),
         53..=55 => alone(Step::Simple(vec![other::setting(draw)])),
-        56..=57 => alone(cancelled(draw)),
+        // A client that waits until its cancel was passed on.
+        56..=57 if carrier == Carrier::Raw => alone(cancelled(draw)),
         58..=59 if plan.hang_up && carrier == Carrier::Raw => alone(Step::HangUp(draw.statement())),
         _ => block(draw, carrier, number, at),
     }
 }
 
 /// One statement by any protocol.
-fn statement(draw: &mut Draw<'_>, carrier: Carrier) -> Step {
-    let statement = draw.statement();
+fn statement(draw: &mut Draw<'_>, carrier: Carrier, in_block: bool) -> Step {
+    let mut statement = draw.statement();
+    // Outside a transaction it may have written anything: every table would be suspect.
+    while statement.form == "block" && !in_block {
+        statement = draw.statement();
+    }
     if statement.copy.is_some() {
         return Step::Copy(statement);
     }
@@ -94,7 +100,11 @@ fn strings(draw: &mut Draw<'_>) -> Step {
 
 /// A write that takes a while, and is cancelled before or after its end.
 fn cancelled(draw: &mut Draw<'_>) -> Step {
-    let table = draw.table();
+    let exact: Vec<_> = draw.schema.tables.iter().filter(|t| t.tier == Tier::Exact && !t.allows(Use::Parent)).collect();
+    if exact.is_empty() {
+        return Step::Simple(vec![Statement::plain("select", "SELECT 1").giving(1)]);
+    }
+    let table = *draw.dice.pick(&exact);
     let condition = draw.condition(table, "");
     let sql = format!("DELETE FROM {} WHERE {condition} AND pg_sleep(0.01) IS NOT NULL", table.name);
     let after = draw.dice.between(0, 40).unsigned_abs();
@@ -139,7 +149,7 @@ fn block(draw: &mut Draw<'_>, carrier: Carrier, number: u64, at: u32) -> Unit {
                 let sql = format!("SET CONSTRAINTS ALL {when}");
                 unit.steps.push(Step::Simple(vec![Statement::plain("constraints", sql)]));
             }
-            _ => unit.steps.push(statement(draw, carrier)),
+            _ => unit.steps.push(statement(draw, carrier, true)),
         }
     }
     unit.end = match draw.dice.between(1, 100) {
@@ -168,8 +178,8 @@ fn cursor(draw: &mut Draw<'_>) -> Vec<Step> {
     } else {
         format!("DELETE FROM {} WHERE CURRENT OF cur", table.name)
     };
-    // There may be no current row.
-    let change = Statement::write(draw, table, "where current of", change).may(&["24000", "23502"]);
+    // There may be no current row; and a failure in front of it may have taken the cursor back.
+    let change = Statement::write(draw, table, "where current of", change).may(&["24000", "23502", "34000"]);
     if change.tier > draw.tier {
         return Vec::new();
     }
@@ -177,9 +187,9 @@ fn cursor(draw: &mut Draw<'_>) -> Vec<Step> {
     declared.tables = table.family.clone();
     vec![
         simple(declared),
-        simple(Statement::plain("fetch", "FETCH 1 FROM cur").giving(1)),
+        simple(Statement::plain("fetch", "FETCH 1 FROM cur").giving(1).may(&["34000"])),
         simple(change),
-        simple(Statement::plain("close", "CLOSE cur")),
+        simple(Statement::plain("close", "CLOSE cur").may(&["34000"])),
     ]
 }
 
