@@ -72,9 +72,14 @@ impl Verdict {
         Verdict { failures: vec![(Fail::Broken, text.to_owned())], ..Verdict::default() }
     }
 
-    /// The ways in which it failed.
-    pub fn ways(&self) -> BTreeSet<Fail> {
-        self.failures.iter().map(|(way, _)| *way).collect()
+    /// The ways in which it failed, told apart by what a smaller history must share with it: the reason, the SQLSTATE.
+    pub fn ways(&self) -> BTreeSet<(Fail, String)> {
+        let kind = |way: Fail, text: &str| match way {
+            Fail::Suspect => text.split_once(": ").map(|(_, reason)| reason.to_owned()).unwrap_or_default(),
+            Fail::Client => text.split(' ').next().unwrap_or_default().to_owned(),
+            _ => String::new(),
+        };
+        self.failures.iter().map(|(way, text)| (*way, kind(*way, text))).collect()
     }
 
     fn fail(&mut self, way: Fail, text: impl Into<String>) {

@@ -26,7 +26,7 @@ pub fn plain(dice: &mut Dice, name: &str) -> Table {
     let two = dice.percent(25);
     let odd = dice.percent(20);
     let (sql, shown) = if odd { (format!("odd.\"T {name}\"\"\""), format!("odd.T {name}\"")) } else { (name.to_owned(), format!("public.{name}")) };
-    let mut table = Table::named(&sql).uses(&[Use::Truncate]);
+    let mut table = Table::named("plain", &sql).uses(&[Use::Truncate]);
     table.family = vec![shown];
     table.space = dice.between(3, 14);
     table = table.column(if odd { "\"Key\"" } else { "id" }, ty, Role::Key);
@@ -47,7 +47,7 @@ pub fn plain(dice: &mut Dice, name: &str) -> Table {
 
 /// Two unique keys besides the primary one, some partial, some over expressions.
 pub fn uniques(dice: &mut Dice, name: &str) -> Table {
-    let mut table = Table::named(name)
+    let mut table = Table::named("uniques", name)
         .column("id", Ty::Int, Role::Key)
         .column("u", Ty::Int, Role::Few(6))
         .column("w", Ty::Int, Role::Few(6))
@@ -77,7 +77,7 @@ pub fn uniques(dice: &mut Dice, name: &str) -> Table {
 /// A unique key that is checked at the end of the statement or of the transaction.
 pub fn deferred(dice: &mut Dice, name: &str) -> Table {
     let when = if dice.percent(60) { "DEFERRED" } else { "IMMEDIATE" };
-    let mut table = Table::named(name)
+    let mut table = Table::named("deferred", name)
         .column("id", Ty::Int, Role::Key)
         .column("u", Ty::Int, Role::Few(7))
         .column("n", Ty::BigInt, Role::Number)
@@ -92,7 +92,7 @@ pub fn deferred(dice: &mut Dice, name: &str) -> Table {
 /// Ranges that must not overlap.
 pub fn excluded(dice: &mut Dice, name: &str) -> Table {
     let deferrable = if dice.percent(30) { " DEFERRABLE INITIALLY DEFERRED" } else { "" };
-    let mut table = Table::named(name)
+    let mut table = Table::named("excluded", name)
         .column("id", Ty::Int, Role::Key)
         .column("r", Ty::Range, Role::Any)
         .column("n", Ty::BigInt, Role::Number)
@@ -111,7 +111,7 @@ pub fn made(dice: &mut Dice, name: &str) -> Table {
     } else {
         ("bigserial", Role::Made)
     };
-    let mut table = Table::named(name)
+    let mut table = Table::named("made", name)
         .column("id", Ty::BigInt, role)
         .column("n", Ty::BigInt, Role::Number)
         .column("twice", Ty::BigInt, Role::Generated)
@@ -129,7 +129,7 @@ pub fn made(dice: &mut Dice, name: &str) -> Table {
 
 /// A BEFORE trigger that sets a version and a time in its own row.
 pub fn touched(dice: &mut Dice, name: &str) -> Table {
-    let mut table = Table::named(name)
+    let mut table = Table::named("touched", name)
         .column("id", Ty::Int, Role::Key)
         .column("n", Ty::BigInt, Role::Number)
         .column("version", Ty::Int, Role::Made)
@@ -146,7 +146,7 @@ pub fn touched(dice: &mut Dice, name: &str) -> Table {
 
 /// Rows without a key.
 pub fn keyless(dice: &mut Dice, name: &str) -> Table {
-    let mut table = Table::named(name).column("n", Ty::BigInt, Role::Number);
+    let mut table = Table::named("keyless", name).column("n", Ty::BigInt, Role::Number);
     table = any_columns(dice, table);
     table.keyed = false;
     table.states.clear();
@@ -157,7 +157,7 @@ pub fn keyless(dice: &mut Dice, name: &str) -> Table {
 
 /// Jobs that sessions take without waiting for each other.
 pub fn queue(_dice: &mut Dice, name: &str) -> Table {
-    let mut table = Table::named(name)
+    let mut table = Table::named("queue", name)
         .column("id", Ty::Int, Role::Key)
         .column("state", Ty::Int, Role::Few(2))
         .column("n", Ty::BigInt, Role::Number)
@@ -173,7 +173,7 @@ pub fn queue(_dice: &mut Dice, name: &str) -> Table {
 
 /// Long values, stored out of line.
 pub fn long(_dice: &mut Dice, name: &str) -> Table {
-    let mut table = Table::named(name)
+    let mut table = Table::named("long", name)
         .column("id", Ty::Int, Role::Key)
         .column("n", Ty::BigInt, Role::Number)
         .column("big", Ty::Text, Role::Made)
@@ -190,6 +190,7 @@ pub fn long(_dice: &mut Dice, name: &str) -> Table {
 /// A table that is altered while it is written.
 pub fn altered(dice: &mut Dice, name: &str) -> Table {
     let mut table = plain(dice, name).uses(&[Use::Alter]);
+    table.kind = "altered";
     table.ddl += &format!("ALTER TABLE {} ADD COLUMN x1 int;\n", table.name);
     table
 }
@@ -197,7 +198,7 @@ pub fn altered(dice: &mut Dice, name: &str) -> Table {
 /// A view over one table, through which rows are written.
 pub fn view(dice: &mut Dice, name: &str) -> Table {
     let check = if dice.percent(50) { " WITH CHECK OPTION" } else { "" };
-    let mut table = Table::named(name)
+    let mut table = Table::named("view", name)
         .column("id", Ty::Int, Role::Key)
         .column("n", Ty::BigInt, Role::Number)
         .column("s", Ty::Text, Role::Any)

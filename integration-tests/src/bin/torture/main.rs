@@ -30,6 +30,7 @@ mod tokio_player;
 mod unit;
 mod value;
 
+use crate::check::Fail;
 use crate::journal::Journal;
 use crate::round::{Bout, Kind};
 use crate::script::Script;
@@ -42,6 +43,8 @@ use std::time::Instant;
 
 /// A history longer than this is only written to files.
 const SHOWN_UNITS: usize = 60;
+/// Of a bout that fails in many ways, the smallest history of so many is looked for.
+const WAYS_MAX: usize = 4;
 
 fn main() -> ExitCode {
     let settings = match Settings::read() {
@@ -100,7 +103,7 @@ fn round(stage: &mut Stage, settings: &Settings, journal: &mut Journal, seed: u6
         if settings.bout.is_some_and(|only| number != only) {
             continue;
         }
-        let bout = round::bout(seed, number, stage::majors(), settings.wanted);
+        let bout = round::bout(seed, number, stage::majors(), settings.wanted, &settings.without);
         let kind = format!("{:?}", bout.kind).to_lowercase();
         if settings.kind.as_ref().is_some_and(|wanted| *wanted != kind) {
             continue;
@@ -125,7 +128,7 @@ fn round(stage: &mut Stage, settings: &Settings, journal: &mut Journal, seed: u6
 
 fn one(stage: &mut Stage, settings: &Settings, journal: &mut Journal, bout: &Bout, name: &str, sum: &mut Sum) {
     let started = Instant::now();
-    let schema = round::schema(&mut Dice::new(bout.plan.seed, 0), bout.plan.tier);
+    let schema = round::schema(&mut Dice::new(bout.plan.seed, 0), bout.plan.tier, &settings.without);
     let scripts: Vec<Script> = (0..bout.plan.sessions).map(|number| unit::script(&bout.plan, &schema, number)).collect();
     let verdict = bout::run(stage, bout, &schema, &scripts, settings.plant);
     let target = stage::majors()[1];
@@ -160,18 +163,26 @@ fn failure(stage: &mut Stage, settings: &Settings, journal: &mut Journal, bout: 
         Err(error) => format!("not written: {error}"),
     };
     journal.say(&format!("{name}: the whole history is in {}", kept(journal.keep(&directory, &found))));
-    let Some(smallest) = shrink::shrink(stage, bout, &found, settings.plant, settings.shrink) else {
-        journal.say(&format!("{name}: did not fail again in the time that there was to look for a smaller history"));
-        return;
-    };
-    let path = kept(journal.keep(&format!("{directory}/smallest"), &smallest));
-    let (sessions, units) = (smallest.scripts.len(), smallest.units());
-    journal.say(&format!("{name}: smallest failing history, {sessions} sessions, {units} units, in {path}:"));
-    journal.say(&format!("{}", smallest.verdict));
-    if units <= SHOWN_UNITS {
-        journal.say(&smallest.schema.ddl());
-        for script in &smallest.scripts {
-            journal.say(&script.sql());
+    // A log that complains tells of what else went wrong.
+    let mut ways = found.verdict.ways();
+    if ways.len() > 1 {
+        ways.retain(|(way, _)| *way != Fail::Log);
+    }
+    for (number, way) in ways.into_iter().take(WAYS_MAX).enumerate() {
+        let title = format!("{name}, {:?} {}", way.0, way.1);
+        let Some(smallest) = shrink::shrink(stage, bout, &found, way, settings.plant, settings.shrink) else {
+            journal.say(&format!("{title}: did not fail again in the time that there was to look for a smaller history"));
+            continue;
+        };
+        let path = kept(journal.keep(&format!("{directory}/smallest-{number}"), &smallest));
+        let (sessions, units) = (smallest.scripts.len(), smallest.units());
+        journal.say(&format!("{title}: smallest failing history, {sessions} sessions, {units} units, in {path}:"));
+        journal.say(&format!("{}", smallest.verdict));
+        if units <= SHOWN_UNITS {
+            journal.say(&smallest.schema.ddl());
+            for script in &smallest.scripts {
+                journal.say(&script.sql());
+            }
         }
     }
 }

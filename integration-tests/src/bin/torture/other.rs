@@ -146,8 +146,7 @@ pub fn define(draw: &mut Draw<'_>, number: u32) -> Option<Statement> {
         10 => ("create view", format!("CREATE OR REPLACE VIEW seen AS SELECT n FROM {name}")),
         _ => ("concurrent index", format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {plain}_c{number} ON {name} (n)")),
     };
-    let statement = Statement::write(draw, table, form, sql);
-    Some(statement).filter(|statement| statement.tier <= draw.tier)
+    Some(Statement::write(draw, table, form, sql)).filter(|statement| draw.takes(statement))
 }
 
 /// A SET of something that changes how values are read or sent.

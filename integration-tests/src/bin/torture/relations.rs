@@ -14,14 +14,14 @@ pub fn family(dice: &mut Dice, name: &str) -> Vec<Table> {
     let names: Vec<String> = ["parent", "child", "grandchild"].iter().map(|part| format!("{name}_{part}")).collect();
     let all = |at: usize| -> Vec<String> { names.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, n)| n.clone()).collect() };
     let by_unique = dice.percent(30);
-    let mut parent = Table::named(&names[0])
+    let mut parent = Table::named("family", &names[0])
         .column("id", Ty::Int, Role::Key)
         .column("u", Ty::Int, Role::Few(6))
         .column("n", Ty::BigInt, Role::Number)
         .arbiter("(id)")
         .may(&FOREIGN)
         .with(&all(0));
-    let mut child = Table::named(&names[1])
+    let mut child = Table::named("family", &names[1])
         .column("id", Ty::Int, Role::Key)
         .column("parent", Ty::Int, Role::Few(6))
         .nullable()
@@ -29,7 +29,7 @@ pub fn family(dice: &mut Dice, name: &str) -> Vec<Table> {
         .arbiter("(id)")
         .may(&FOREIGN)
         .with(&all(1));
-    let mut grandchild = Table::named(&names[2])
+    let mut grandchild = Table::named("family", &names[2])
         .column("id", Ty::Int, Role::Key)
         .column("child", Ty::Int, Role::Few(8))
         .nullable()
@@ -62,7 +62,7 @@ pub fn family(dice: &mut Dice, name: &str) -> Vec<Table> {
 pub fn tree(dice: &mut Dice, name: &str) -> Table {
     let action = *dice.pick(&["CASCADE", "SET NULL", "NO ACTION"]);
     let deferrable = *dice.pick(&["", " DEFERRABLE INITIALLY DEFERRED"]);
-    let mut table = Table::named(name)
+    let mut table = Table::named("tree", name)
         .column("id", Ty::Int, Role::Key)
         .column("up", Ty::Int, Role::Few(10))
         .nullable()
@@ -81,7 +81,7 @@ pub fn tree(dice: &mut Dice, name: &str) -> Table {
 /// By list, range or hash; some with partitions of partitions and a default one.
 pub fn partitioned(dice: &mut Dice, name: &str) -> Table {
     let keyed = dice.percent(80);
-    let mut table = Table::named(name).uses(&[Use::Partitioned, Use::Truncate]).may(&["23514"]);
+    let mut table = Table::named("partitioned", name).uses(&[Use::Partitioned, Use::Truncate]).may(&["23514"]);
     let key = |columns: &str| if keyed { format!(", PRIMARY KEY ({columns})") } else { String::new() };
     let (partitions, ddl) = match dice.below(3) {
         0 => {
@@ -134,7 +134,7 @@ pub fn partitioned(dice: &mut Dice, name: &str) -> Table {
 /// A table and one that inherits from it.
 pub fn inherited(_dice: &mut Dice, name: &str) -> Vec<Table> {
     let child = format!("{name}_heir");
-    let mut parent = Table::named(name)
+    let mut parent = Table::named("inherited", name)
         .column("id", Ty::Int, Role::Key)
         .column("n", Ty::BigInt, Role::Number)
         .arbiter("(id)")
@@ -144,7 +144,7 @@ pub fn inherited(_dice: &mut Dice, name: &str) -> Vec<Table> {
         "CREATE TABLE {name} (id int PRIMARY KEY, n bigint NOT NULL DEFAULT 0);
         CREATE TABLE {child} (s text, PRIMARY KEY (id)) INHERITS ({name});\n"
     );
-    let heir = Table::named(&child)
+    let heir = Table::named("inherited", &child)
         .column("id", Ty::Int, Role::Key)
         .column("n", Ty::BigInt, Role::Number)
         .column("s", Ty::Text, Role::Any)
@@ -156,7 +156,7 @@ pub fn inherited(_dice: &mut Dice, name: &str) -> Vec<Table> {
 pub fn audited(dice: &mut Dice, name: &str) -> Table {
     let level = if dice.percent(50) { "ROW" } else { "STATEMENT" };
     let audit = format!("{name}_audit");
-    let mut table = Table::named(name)
+    let mut table = Table::named("audited", name)
         .column("id", Ty::Int, Role::Key)
         .column("n", Ty::BigInt, Role::Number)
         .arbiter("(id)")
@@ -176,7 +176,7 @@ pub fn audited(dice: &mut Dice, name: &str) -> Table {
 /// A rule that writes a second row elsewhere.
 pub fn ruled(_dice: &mut Dice, name: &str) -> Table {
     let also = format!("{name}_also");
-    let mut table = Table::named(name)
+    let mut table = Table::named("ruled", name)
         .column("id", Ty::Int, Role::Key)
         .column("n", Ty::BigInt, Role::Number)
         .with(std::slice::from_ref(&also));

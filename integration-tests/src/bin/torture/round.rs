@@ -45,7 +45,7 @@ pub struct Bout {
 }
 
 /// The bout of this number in the round of this seed. The majors are those of the old and the newest source.
-pub fn bout(seed: u64, number: u64, majors: [u32; 2], wanted: bool) -> Bout {
+pub fn bout(seed: u64, number: u64, majors: [u32; 2], wanted: bool, without: &[String]) -> Bout {
     let seed = seed * 1000 + number;
     let mut dice = Dice::new(seed, 0);
     let kind = match dice.between(1, 100) {
@@ -69,7 +69,8 @@ pub fn bout(seed: u64, number: u64, majors: [u32; 2], wanted: bool) -> Bout {
     let durability = *dice.pick(&["fsync", "os"]);
     let hang_up = kind == Kind::Faulty;
     let source = majors[usize::from(same_major)];
-    Bout { kind, same_major, plan: Plan { seed, sessions, units, tier, source, hang_up }, faults, durability }
+    let plan = Plan { seed, sessions, units, tier, source, hang_up, without: without.to_vec() };
+    Bout { kind, same_major, plan, faults, durability }
 }
 
 const PRELUDE: &str = "CREATE SCHEMA odd;
@@ -79,15 +80,17 @@ CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
 'BEGIN NEW.version := coalesce(NEW.version, 0) + 1; NEW.at := clock_timestamp(); RETURN NEW; END';
 ";
 
-/// Between two and six kinds of tables, none above the tier.
-pub fn schema(dice: &mut Dice, tier: Tier) -> Schema {
+/// Between one and six kinds of tables, none above the tier.
+pub fn schema(dice: &mut Dice, tier: Tier, without: &[String]) -> Schema {
     let mut tables: Vec<Table> = Vec::new();
     let mut number = 0;
-    let kinds = dice.between(2, 6);
+    // Few tables make for more writes of one row.
+    let kinds = if dice.percent(40) { dice.between(1, 2) } else { dice.between(3, 6) };
     while number < kinds {
         let name = format!("t{number}");
         let drawn = kind(dice, &name);
-        if drawn.iter().all(|table| table.tier <= tier) {
+        let wanted = |table: &Table| table.tier <= tier && !without.iter().any(|kind| kind == table.kind);
+        if drawn.iter().all(wanted) {
             tables.extend(drawn);
             number += 1;
         }

@@ -80,6 +80,8 @@ pub enum Use {
 /// A table or view that statements write to.
 #[derive(Debug, Clone)]
 pub struct Table {
+    /// What kind it is, as `TORTURE_WITHOUT` names it.
+    pub kind: &'static str,
     /// As SQL names it: quoted and with its schema where needed.
     pub name: String,
     /// As pgshadow and the comparison may call it, with all that is written with it: partitions, children of cascades,
@@ -105,8 +107,9 @@ pub struct Table {
 
 impl Table {
     /// A table without columns in `public`.
-    pub fn named(name: &str) -> Table {
+    pub fn named(kind: &'static str, name: &str) -> Table {
         Table {
+            kind,
             name: name.to_owned(),
             family: vec![format!("public.{name}")],
             columns: Vec::new(),
@@ -165,6 +168,12 @@ impl Table {
     /// The columns with a role.
     pub fn with_role(&self, wanted: impl Fn(&Role) -> bool) -> Vec<&Column> {
         self.columns.iter().filter(|column| wanted(&column.role)).collect()
+    }
+
+    /// Whether its values are declared where a session's client_encoding isn't UTF8.
+    pub fn needs_utf8(&self) -> bool {
+        let declared = [Ty::Mood, Ty::Moods, Ty::Texts, Ty::Percent];
+        self.columns.iter().any(|column| declared.contains(&column.ty))
     }
 
     /// Whether its keys are made by the database.

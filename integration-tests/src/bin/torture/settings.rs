@@ -65,6 +65,9 @@ pub struct Settings {
     pub wanted: bool,
     /// Only bouts of one kind: `TORTURE_KIND=strict`, `wide` or `faulty`.
     pub kind: Option<String>,
+    /// What isn't drawn, for as long as it is known to fail: forms of statements, kinds of tables, `cancel`, `encoding`,
+    /// `define`. `TORTURE_WITHOUT`, commas between.
+    pub without: Vec<String>,
     /// How long to look for the smallest history: `TORTURE_SHRINK`, seconds.
     pub shrink: Duration,
     /// `TORTURE_PLANT=row` or `trigger`.
@@ -97,6 +100,7 @@ impl Settings {
             again: text("TORTURE_AGAIN").is_some_and(|value| value != "0"),
             wanted: text("TORTURE_WANTED").is_some_and(|value| value != "0"),
             kind: text("TORTURE_KIND"),
+            without: text("TORTURE_WITHOUT").map_or_else(Vec::new, |list| list.split(',').map(str::to_owned).collect()),
             shrink: Duration::from_secs(number("TORTURE_SHRINK", 120)?),
             plant,
         })

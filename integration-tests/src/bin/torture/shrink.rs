@@ -1,6 +1,6 @@
 //! Looks for the smallest history that fails in the same way. A load is concurrent: each attempt is made several times.
 use crate::bout;
-use crate::check::Verdict;
+use crate::check::{Fail, Verdict};
 use crate::round::Bout;
 use crate::schema::Schema;
 use crate::script::{End, Script, Unit};
@@ -35,13 +35,21 @@ struct Shrinker<'a> {
     bout: &'a Bout,
     plant: Plant,
     deadline: Instant,
+    way: (Fail, String),
     smallest: History,
 }
 
-/// The smallest one that was found within the time. `None`: it did not fail again at all.
-pub fn shrink(stage: &mut Stage, bout: &Bout, found: &History, plant: Plant, limit: Duration) -> Option<History> {
+/// The smallest one that was found within the time to fail in this way. `None`: it did not fail again at all.
+pub fn shrink(
+    stage: &mut Stage,
+    bout: &Bout,
+    found: &History,
+    way: (Fail, String),
+    plant: Plant,
+    limit: Duration,
+) -> Option<History> {
     let deadline = Instant::now() + limit;
-    let mut shrinker = Shrinker { stage, bout, plant, deadline, smallest: found.clone() };
+    let mut shrinker = Shrinker { stage, bout, plant, deadline, way, smallest: found.clone() };
     let tables = found.verdict.tables.clone();
     let again = shrinker.narrow(&tables) || shrinker.try_scripts(found.scripts.clone());
     if !again {
@@ -61,13 +69,12 @@ impl Shrinker<'_> {
 
     /// Whether these fail as the first did; then they are the smallest.
     fn try_history(&mut self, schema: &Schema, scripts: Vec<Script>) -> bool {
-        let wanted = self.smallest.verdict.ways();
         for _ in 0..ATTEMPTS {
             if self.is_over() {
                 return false;
             }
             let verdict = bout::run(self.stage, self.bout, schema, &scripts, self.plant);
-            if !verdict.ways().is_disjoint(&wanted) {
+            if verdict.ways().contains(&self.way) {
                 self.smallest = History { schema: schema.clone(), scripts, verdict };
                 return true;
             }

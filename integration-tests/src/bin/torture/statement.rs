@@ -36,7 +36,7 @@ impl Statement {
             tables: table.family.clone(),
             states: table.states.clone(),
             columns: 0,
-            tier: tier::of_form(form, draw.source).max(table.tier),
+            tier: tier::of_form(form, draw.source).max(table.tier).max(draw.of_encoding(table)),
             copy: None,
         }
     }
@@ -81,9 +81,21 @@ pub struct Draw<'a> {
     pub tier: Tier,
     /// The session's client_encoding isn't UTF8.
     pub converted: bool,
+    /// Forms that aren't drawn.
+    pub without: &'a [String],
 }
 
 impl<'a> Draw<'a> {
+    /// Columns whose values can't be converted are declared.
+    fn of_encoding(&self, table: &Table) -> Tier {
+        if self.converted && table.needs_utf8() { Tier::Wanted } else { Tier::Exact }
+    }
+
+    /// Whether it may be drawn.
+    pub fn takes(&self, statement: &Statement) -> bool {
+        statement.tier <= self.tier && !self.without.iter().any(|form| form == statement.form)
+    }
+
     /// A table that may be written.
     pub fn table(&mut self) -> &'a Table {
         self.dice.pick(&self.schema.tables)
@@ -100,7 +112,7 @@ impl<'a> Draw<'a> {
         for _ in 0..50 {
             let table = self.table();
             let statement = self.of(table);
-            if let Some(statement) = statement.filter(|statement| statement.tier <= self.tier) {
+            if let Some(statement) = statement.filter(|statement| self.takes(statement)) {
                 return statement;
             }
         }

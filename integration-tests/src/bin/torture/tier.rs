@@ -18,6 +18,8 @@ pub fn of_form(form: &str, source: u32) -> Tier {
         "update key" | "update keyless" | "move row" | "upsert key" => Tier::Wanted,
         "merge" if source >= 17 => Tier::Wanted,
         "write view" | "prepare transaction" | "copy computed" => Tier::Wanted,
+        // A write that waits behind it was planned for the table as it was.
+        "alter" | "alter type" => Tier::Wanted,
         "merge" | "write in with" | "block" | "call" | "function" | "rule" | "explain analyze" => Tier::Declared,
         "update parent" | "create as" | "copy where" | "truncate cascade" | "concurrent index" => Tier::Declared,
         _ => Tier::Exact,
