@@ -48,7 +48,11 @@ fn on_stage(
     let builder = Pgshadow::between(&servers[0], &servers[1]).database(&source.database).durability(bout.durability);
     let mut pgshadow = builder.with_trace().start();
     let seen = load(bout, scripts, servers, &mut pgshadow);
-    check::verdict(bout, schema, scripts, seen, &pgshadow, databases, plant)
+    let mut verdict = check::verdict(bout, schema, scripts, seen, &pgshadow, databases, plant);
+    if !verdict.failures.is_empty() {
+        verdict.servers = servers.each_ref().map(|server| server.log_of(&source.database));
+    }
+    verdict
 }
 
 fn load(bout: &Bout, scripts: &[Script], servers: &mut [Cluster; 2], pgshadow: &mut Pgshadow) -> Vec<Seen> {

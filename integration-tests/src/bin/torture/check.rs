@@ -64,9 +64,28 @@ pub struct Verdict {
     pub healed: u64,
     /// pgshadow's log.
     pub log: String,
+    /// The source's and the target's, where something went wrong.
+    pub servers: [String; 2],
+}
+
+/// So many failures of a kind are shown.
+const SHOWN: usize = 3;
+
+/// What a smaller history must share with this failure: a suspect's reason, a client's SQLSTATE.
+fn kind(way: Fail, text: &str) -> String {
+    match way {
+        Fail::Suspect => text.split_once(": ").map(|(_, reason)| reason.to_owned()).unwrap_or_default(),
+        Fail::Client => text.split(' ').next().unwrap_or_default().to_owned(),
+        _ => String::new(),
+    }
 }
 
 impl Verdict {
+    /// How many tables are suspect.
+    pub fn suspect_tables(&self) -> usize {
+        self.suspects.iter().map(|(table, _)| table).collect::<BTreeSet<_>>().len()
+    }
+
     /// A bout that came to no end.
     pub fn broken(text: &str) -> Verdict {
         Verdict { failures: vec![(Fail::Broken, text.to_owned())], ..Verdict::default() }
@@ -74,11 +93,6 @@ impl Verdict {
 
     /// The ways in which it failed, told apart by what a smaller history must share with it: the reason, the SQLSTATE.
     pub fn ways(&self) -> BTreeSet<(Fail, String)> {
-        let kind = |way: Fail, text: &str| match way {
-            Fail::Suspect => text.split_once(": ").map(|(_, reason)| reason.to_owned()).unwrap_or_default(),
-            Fail::Client => text.split(' ').next().unwrap_or_default().to_owned(),
-            _ => String::new(),
-        };
         self.failures.iter().map(|(way, text)| (*way, kind(*way, text))).collect()
     }
 
@@ -116,7 +130,7 @@ impl fmt::Display for Verdict {
             self.order.replied,
             errors.join(" "),
             self.lost,
-            self.suspects.len(),
+            self.suspect_tables(),
             self.tables_total,
         )?;
         if !reasons.is_empty() {
@@ -125,8 +139,16 @@ impl fmt::Display for Verdict {
         if self.healed > 0 {
             write!(formatter, ", {} rows healed", self.healed)?;
         }
+        let mut told: BTreeMap<(Fail, String), usize> = BTreeMap::new();
         for (way, text) in &self.failures {
-            write!(formatter, "\n  FAILED {way:?}: {text}")?;
+            let told = told.entry((*way, kind(*way, text))).or_default();
+            *told += 1;
+            if *told <= SHOWN {
+                write!(formatter, "\n  FAILED {way:?}: {text}")?;
+            }
+        }
+        for ((way, kind), count) in told.iter().filter(|(_, count)| **count > SHOWN) {
+            write!(formatter, "\n  FAILED {way:?}: {count} in all of the kind {kind}")?;
         }
         Ok(())
     }
@@ -167,11 +189,11 @@ pub fn verdict(
     differences(&mut verdict, source, target);
     let number = |key: &str| status[key].as_u64().unwrap_or(u64::MAX);
     verdict.healed = number("healed_rows");
-    let found = number("findings_open") > 0 || verdict.healed > 0 && bout.kind != Kind::Faulty;
-    if found {
-        verdict.fail(Fail::Finding, findings(pgshadow));
+    let found = findings(&verdict, schema, pgshadow);
+    if number("findings_open") > 0 && !found.is_empty() || bout.kind == Kind::Strict && !found.is_empty() {
+        verdict.fail(Fail::Finding, format!("{} findings\n    {}", found.len(), found[..found.len().min(4)].join("\n    ")));
     }
-    if verdict.healed > 0 && bout.kind != Kind::Faulty {
+    if verdict.healed > 0 && bout.kind == Kind::Strict {
         verdict.fail(Fail::Healed, format!("{} rows", verdict.healed));
     }
     verdict.order = Inversions::of(&pgshadow.trace());
@@ -192,16 +214,19 @@ fn drained(pgshadow: &Pgshadow) -> Result<(), String> {
     Err(format!("not drained within {DRAIN:?}: {} {}\n{}", finished.stdout, finished.stderr, pgshadow.log_tail()))
 }
 
-/// The first few, a line each.
-fn findings(pgshadow: &Pgshadow) -> String {
-    let found = pgshadow.findings();
+/// A line for each, but for tables that are tied to a suspect one: what the shadow has there may stand in the way of rows.
+fn findings(verdict: &Verdict, schema: &Schema, pgshadow: &Pgshadow) -> Vec<String> {
+    let tied = |table: &str| {
+        let suspect = |name: &str| verdict.suspects.iter().any(|(other, _)| other == name || other == EVERY_TABLE);
+        suspect(table) || schema.holding(table).is_some_and(|table| table.family.iter().any(|name| suspect(name)))
+    };
     let line = |finding: &Value| {
         let fields = ["table", "kind", "key", "message", "primary", "shadow", "sqlstate", "sql"];
         let told = fields.iter().filter(|name| !finding[**name].is_null());
         told.map(|name| format!("{name} {}", finding[*name])).collect::<Vec<_>>().join(", ")
     };
-    let lines: Vec<_> = found.iter().take(4).map(line).collect();
-    format!("{} findings\n    {}", found.len(), lines.join("\n    "))
+    let found = pgshadow.findings();
+    found.iter().filter(|finding| !tied(finding["table"].as_str().unwrap_or_default())).map(line).collect()
 }
 
 fn suspects(status: &Value) -> Vec<(String, String)> {
@@ -250,13 +275,18 @@ fn unquoted(name: &str) -> String {
 
 fn log(verdict: &mut Verdict, bout: &Bout, pgshadow: &Pgshadow) {
     // What pgshadow says of servers that go, and of sessions whose client did.
-    const OF_FAULTS: [&str; 1] = [" WARN "];
+    const OF_FAULTS: [&str; 2] = [" WARN ", "\"level\":\"WARN\""];
     let mut allowed = vec!["table is suspect"];
     if bout.kind == Kind::Faulty {
         allowed.extend(OF_FAULTS);
     }
+    if !verdict.ways().iter().any(|(way, _)| *way == Fail::Finding) {
+        // Those that are left are of suspect tables.
+        allowed.push("\"target\":\"pgshadow::finding\"");
+    }
     let complaints = pgshadow.complaints(&allowed);
     if !complaints.is_empty() {
-        verdict.fail(Fail::Log, complaints.join("\n"));
+        let lines: Vec<String> = complaints.iter().take(3).map(|line| line.chars().take(300).collect()).collect();
+        verdict.fail(Fail::Log, format!("{} lines\n    {}", complaints.len(), lines.join("\n    ")));
     }
 }

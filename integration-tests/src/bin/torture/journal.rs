@@ -70,6 +70,9 @@ impl Journal {
         }
         fs::write(directory.join("verdict.txt"), format!("{}\n", history.verdict))?;
         fs::write(directory.join("pgshadow.log"), &history.verdict.log)?;
+        for (name, log) in ["source", "target"].iter().zip(&history.verdict.servers) {
+            fs::write(directory.join(format!("postgresql-{name}.log")), log)?;
+        }
         Ok(directory)
     }
 }

@@ -148,7 +148,7 @@ fn one(stage: &mut Stage, settings: &Settings, journal: &mut Journal, bout: &Bou
     sum.rows += verdict.order.rows;
     sum.replied += verdict.order.replied;
     sum.tables += verdict.tables_total;
-    sum.suspects += verdict.suspects.len();
+    sum.suspects += verdict.suspect_tables();
     if !verdict.failures.is_empty() {
         sum.failures += 1;
         failure(stage, settings, journal, bout, name, History { schema, scripts, verdict });

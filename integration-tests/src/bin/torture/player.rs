@@ -200,15 +200,7 @@ impl Session<'_> {
             Step::Release => return self.control("RELEASE s", &[]).map(|reply| reply.error.is_some()),
             _ => {}
         }
-        let started = std::time::Instant::now();
         let replies = self.player.play(step)?;
-        if std::env::var("TORTURE_TIMES").is_ok() {
-            let name = format!("{:?}", step).split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
-            let form = step.statements().first().map_or("", |s| s.form);
-            let page = if let Step::Extended { page, named, .. } = step { format!("{page} {named}") } else { String::new() };
-            let sql = step.statements().iter().map(|s| literal(&s.sql)).collect::<Vec<_>>().join("; ").replace(['\n', '\t'], " ");
-            eprintln!("TIME\t{name} {page}\t{form}\t{}\t{sql}", started.elapsed().as_micros());
-        }
         let mut failed = false;
         for (statement, reply) in step.statements().iter().zip(&replies) {
             self.seen.statements += 1;

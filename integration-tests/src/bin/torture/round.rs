@@ -90,7 +90,11 @@ pub fn schema(dice: &mut Dice, tier: Tier, without: &[String]) -> Schema {
         let name = format!("t{number}");
         let drawn = kind(dice, &name);
         let wanted = |table: &Table| table.tier <= tier && !without.iter().any(|kind| kind == table.kind);
+        // All of them where what is wanted must be exact already.
+        let loose = tier == Tier::Wanted || tier > Tier::Exact && dice.percent(45);
         if drawn.iter().all(wanted) {
+            let mut drawn = drawn;
+            drawn.iter_mut().for_each(|table| table.loose = loose || table.tier > Tier::Exact);
             tables.extend(drawn);
             number += 1;
         }

@@ -101,6 +101,8 @@ pub struct Table {
     pub uses: Vec<Use>,
     /// What any write of it is promised.
     pub tier: Tier,
+    /// Forms that aren't exact may be drawn for it. Others stay as they are, so that it shows whether they stay equal.
+    pub loose: bool,
     /// Statements that make it, on both sides.
     pub ddl: String,
 }
@@ -119,6 +121,7 @@ impl Table {
             states: vec!["23505"],
             uses: vec![Use::Copy],
             tier: Tier::Exact,
+            loose: false,
             ddl: String::new(),
         }
     }
@@ -192,6 +195,11 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// The table or view that has this name, or has a relation of this name in its family.
+    pub fn holding(&self, name: &str) -> Option<&Table> {
+        self.tables.iter().find(|table| table.family.iter().any(|own| own == name))
+    }
+
     /// All statements that make it, with its first rows.
     pub fn ddl(&self) -> String {
         let tables: String = self.tables.iter().map(|table| table.ddl.as_str()).collect();

@@ -1,6 +1,6 @@
 //! Draws what sessions do.
 use crate::other;
-use crate::schema::Use;
+use crate::schema::{Table, Use};
 use crate::script::{Carrier, End, Script, Step, Unit};
 use crate::statement::{Draw, Statement};
 use crate::tier::{self, Tier};
@@ -32,9 +32,11 @@ pub fn script(plan: &Plan, schema: &crate::schema::Schema, number: u64) -> Scrip
     let without = |name: &str| plan.without.iter().any(|other| other == name);
     let encoding = (carrier == Carrier::Raw && dice.percent(25) && !without("encoding")).then_some("LATIN1");
     let (tier, converted) = (plan.tier, encoding.is_some());
-    let mut draw = Draw { dice: &mut dice, schema, source: plan.source, tier, converted, without: &plan.without };
+    let mut draw = Draw { dice: &mut dice, schema, source: plan.source, tier, converted, loose: false, without: &plan.without };
+    let some_loose = schema.tables.iter().any(|table| table.loose);
     let mut units = Vec::new();
     for at in 0..plan.units {
+        draw.loose = plan.tier == Tier::Wanted || some_loose && draw.dice.percent(40);
         if number == 0 && draw.dice.percent(12) && !without("define") {
             if let Some(statement) = other::define(&mut draw, at) {
                 units.push(alone(Step::Simple(vec![statement])));
@@ -104,7 +106,8 @@ fn strings(draw: &mut Draw<'_>) -> Step {
 
 /// A write that takes a while, and is cancelled before or after its end.
 fn cancelled(draw: &mut Draw<'_>) -> Step {
-    let exact: Vec<_> = draw.schema.tables.iter().filter(|t| t.tier == Tier::Exact && !t.allows(Use::Parent)).collect();
+    let fits = |table: &&Table| table.tier == Tier::Exact && !table.allows(Use::Parent) && table.loose == draw.loose;
+    let exact: Vec<_> = draw.schema.tables.iter().filter(fits).collect();
     if exact.is_empty() {
         return Step::Simple(vec![Statement::plain("select", "SELECT 1").giving(1)]);
     }
@@ -158,12 +161,20 @@ fn block(draw: &mut Draw<'_>, carrier: Carrier, number: u64, at: u32) -> Unit {
     }
     unit.end = match draw.dice.between(1, 100) {
         1..=9 => End::Rollback,
-        10..=14 if tier::of_form("prepare transaction", draw.source) <= draw.tier => {
+        10..=14 if may_prepare(draw, &unit) => {
             End::Prepare { gid: format!("g{number}_{at}"), commit: draw.dice.percent(85) }
         }
         _ => End::Commit,
     };
     unit
+}
+
+/// What a prepared transaction wrote may be declared: only where it is all in loose tables.
+fn may_prepare(draw: &Draw<'_>, unit: &Unit) -> bool {
+    let tier = tier::of_form("prepare transaction", draw.source);
+    let loose = |name: &&str| draw.schema.holding(name).is_none_or(|table| table.loose);
+    let known = draw.without.iter().any(|form| form == "prepare transaction");
+    tier <= draw.tier && (tier == Tier::Exact || draw.loose && unit.tables().iter().all(loose)) && !known
 }
 
 /// A cursor whose current row is written.
