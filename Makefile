@@ -9,7 +9,7 @@ ENV = . ./.deps/env
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag conform clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag conform torture clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -24,6 +24,11 @@ test: test-deps
 	$(ENV) && $(CARGO) test --workspace --no-run
 	$(ENV) && $(CARGO) build --workspace --bin pgshadow
 	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' $(CARGO) test --workspace
+
+# make torture   30 seeds of random schemas, statements and sessions, a minute each; resumable; docs/torture.md
+torture: test-deps
+	$(ENV) && $(CARGO) build --workspace --bin pgshadow --bin torture
+	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' ./target/debug/torture
 
 # make lint      format, clippy, shell scripts, the compose file; cargo-deny where it is installed
 lint: lint-deps

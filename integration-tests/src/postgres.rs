@@ -311,19 +311,9 @@ impl Cluster {
         signal(postmaster, "CONT");
     }
 
-    /// All that it has logged of a database, and of none.
-    pub fn log_of(&self, database: &str) -> String {
-        let text = fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let mut told = false;
-        let concerns = |line: &&str| {
-            // "... [123] user@database LOG:  ..."; lines that go on begin with a tab.
-            if !line.starts_with('\t') {
-                let of = line.split(['@', ' ']).find(|word| word.starts_with(database));
-                told = of == Some(database) || !line.contains('@');
-            }
-            told
-        };
-        text.lines().filter(concerns).collect::<Vec<_>>().join("\n")
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        tail(&self.log_path(), usize::MAX)
     }
 
     /// The last lines of its log.

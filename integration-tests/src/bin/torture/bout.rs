@@ -5,7 +5,7 @@ use crate::round::{Bout, Fault, Kind};
 use crate::schema::Schema;
 use crate::script::Script;
 use crate::settings::Plant;
-use crate::stage::Stage;
+use crate::stage::{Stage, log_of};
 use integration_tests::client::Endpoint;
 use integration_tests::postgres::Cluster;
 use integration_tests::proxy::Pgshadow;
@@ -50,13 +50,14 @@ fn on_stage(
     let seen = load(bout, scripts, servers, &mut pgshadow);
     let mut verdict = check::verdict(bout, schema, scripts, seen, &pgshadow, databases, plant);
     if !verdict.failures.is_empty() {
-        verdict.servers = servers.each_ref().map(|server| server.log_of(&source.database));
+        verdict.servers = servers.each_ref().map(|server| log_of(server, &source.database));
     }
     verdict
 }
 
 fn load(bout: &Bout, scripts: &[Script], servers: &mut [Cluster; 2], pgshadow: &mut Pgshadow) -> Vec<Seen> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let (prepared, gids) = sync_channel(1000);
     let shared = Arc::new(Shared {
         place: pgshadow.app(),

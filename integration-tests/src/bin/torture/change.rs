@@ -141,7 +141,10 @@ pub fn delete_using(draw: &mut Draw<'_>, table: &Table) -> Statement {
 pub fn take_job(draw: &mut Draw<'_>, table: &Table) -> Statement {
     let state = put(crate::value::Ty::Int, &draw.dice.between(1, 2).to_string());
     let limit = draw.dice.between(1, 3);
-    let inner = format!("SELECT id FROM {} WHERE state = {state} ORDER BY n, id FOR UPDATE SKIP LOCKED LIMIT {limit}", table.name);
+    let inner = format!(
+        "SELECT id FROM {} WHERE state = {state} ORDER BY n, id FOR UPDATE SKIP LOCKED LIMIT {limit}",
+        table.name
+    );
     let (returning, columns) = draw.returning(table, "");
     let sql = if draw.dice.percent(20) {
         format!("DELETE FROM {} WHERE id IN ({inner}){returning}", table.name)

@@ -32,7 +32,8 @@ impl Journal {
         let heading = heading();
         let old = fs::read_to_string(&settings.log).unwrap_or_default();
         let goes_on = !settings.again && old.lines().next() == Some(heading.as_str());
-        let mut file = File::options().create(true).append(goes_on).write(true).truncate(!goes_on).open(&settings.log)?;
+        let mut file =
+            File::options().create(true).append(goes_on).write(true).truncate(!goes_on).open(&settings.log)?;
         let mut done = BTreeSet::new();
         if goes_on {
             done = old.lines().filter_map(seed_done).collect();

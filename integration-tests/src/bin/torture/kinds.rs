@@ -25,7 +25,11 @@ pub fn plain(dice: &mut Dice, name: &str) -> Table {
     let ty = *dice.pick(&[Ty::Int, Ty::Int, Ty::BigInt, Ty::Text, Ty::Uuid, Ty::Date, Ty::Numeric, Ty::Bytea]);
     let two = dice.percent(25);
     let odd = dice.percent(20);
-    let (sql, shown) = if odd { (format!("odd.\"T {name}\"\"\""), format!("odd.T {name}\"")) } else { (name.to_owned(), format!("public.{name}")) };
+    let (sql, shown) = if odd {
+        (format!("odd.\"T {name}\"\"\""), format!("odd.T {name}\""))
+    } else {
+        (name.to_owned(), format!("public.{name}"))
+    };
     let mut table = Table::named("plain", &sql).uses(&[Use::Truncate]);
     table.family = vec![shown];
     table.space = dice.between(3, 14);
@@ -37,11 +41,15 @@ pub fn plain(dice: &mut Dice, name: &str) -> Table {
     }
     table = table.column("n", Ty::BigInt, Role::Number);
     table = any_columns(dice, table).arbiter(&format!("({key})"));
-    let keys: String = table.with_role(|role| *role == Role::Key).iter().map(|c| format!("{} {}, ", c.name, c.ty.sql())).collect();
+    let keys: String =
+        table.with_role(|role| *role == Role::Key).iter().map(|c| format!("{} {}, ", c.name, c.ty.sql())).collect();
     let unique = if dice.percent(30) { "NOT NULL, UNIQUE" } else { "NOT NULL, PRIMARY KEY" };
     // A unique key over columns that aren't NULL serves as a key too.
     let not_null: String = if unique.ends_with("UNIQUE") { keys.replace(", ", " NOT NULL, ") } else { keys };
-    table.ddl = format!("CREATE {unlogged}TABLE {sql} ({not_null}n bigint DEFAULT 0 {unique} ({key}){});\n", any_definitions(&table));
+    table.ddl = format!(
+        "CREATE {unlogged}TABLE {sql} ({not_null}n bigint DEFAULT 0 {unique} ({key}){});\n",
+        any_definitions(&table)
+    );
     table
 }
 

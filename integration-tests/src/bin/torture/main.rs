@@ -7,7 +7,12 @@
 //!
 //! A failure is run again with ever less, and the smallest history that still fails is printed as SQL for each session.
 //! Everything is set by the environment: see [`settings`].
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's program fails by a panic")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's program fails by a panic"
+)]
 mod bout;
 mod change;
 mod check;
@@ -103,7 +108,10 @@ fn round(stage: &mut Stage, settings: &Settings, journal: &mut Journal, seed: u6
         if settings.bout.is_some_and(|only| number != only) {
             continue;
         }
-        let bout = round::bout(seed, number, stage::majors(), settings.wanted, &settings.without);
+        let mut bout = round::bout(seed, number, stage::majors(), settings.wanted, &settings.without);
+        if let Some(units) = settings.units {
+            bout.plan.units = (units / bout.plan.sessions).max(1) as u32;
+        }
         let kind = format!("{:?}", bout.kind).to_lowercase();
         if settings.kind.as_ref().is_some_and(|wanted| *wanted != kind) {
             continue;
@@ -129,7 +137,8 @@ fn round(stage: &mut Stage, settings: &Settings, journal: &mut Journal, seed: u6
 fn one(stage: &mut Stage, settings: &Settings, journal: &mut Journal, bout: &Bout, name: &str, sum: &mut Sum) {
     let started = Instant::now();
     let schema = round::schema(&mut Dice::new(bout.plan.seed, 0), bout.plan.tier, &settings.without);
-    let scripts: Vec<Script> = (0..bout.plan.sessions).map(|number| unit::script(&bout.plan, &schema, number)).collect();
+    let scripts: Vec<Script> =
+        (0..bout.plan.sessions).map(|number| unit::script(&bout.plan, &schema, number)).collect();
     let verdict = bout::run(stage, bout, &schema, &scripts, settings.plant);
     let target = stage::majors()[1];
     journal.say(&format!(
@@ -171,7 +180,8 @@ fn failure(stage: &mut Stage, settings: &Settings, journal: &mut Journal, bout: 
     for (number, way) in ways.into_iter().take(WAYS_MAX).enumerate() {
         let title = format!("{name}, {:?} {}", way.0, way.1);
         let Some(smallest) = shrink::shrink(stage, bout, &found, way, settings.plant, settings.shrink) else {
-            journal.say(&format!("{title}: did not fail again in the time that there was to look for a smaller history"));
+            journal
+                .say(&format!("{title}: did not fail again in the time that there was to look for a smaller history"));
             continue;
         };
         let path = kept(journal.keep(&format!("{directory}/smallest-{number}"), &smallest));

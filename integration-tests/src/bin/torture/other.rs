@@ -15,7 +15,8 @@ pub fn merge(draw: &mut Draw<'_>, table: &Table) -> Option<Statement> {
     let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
     let values: Vec<_> = columns.iter().map(|column| column.value(draw.dice, table.space)).collect();
     let key = if table.makes_keys() || !table.keyed { "n % 7".to_owned() } else { table.columns[0].name.clone() };
-    let wanted = if key == "n % 7" { int(draw.dice.between(0, 6)) } else { table.columns[0].value(draw.dice, table.space) };
+    let wanted =
+        if key == "n % 7" { int(draw.dice.between(0, 6)) } else { table.columns[0].value(draw.dice, table.space) };
     let delete = if draw.dice.percent(30) { "WHEN MATCHED AND t.n % 2 = 0 THEN DELETE " } else { "" };
     let insert = format!("WHEN NOT MATCHED THEN INSERT ({}) VALUES ({})", names.join(", "), values.join(", "));
     let number = draw.number("t.");
@@ -56,7 +57,8 @@ pub fn copy(draw: &mut Draw<'_>, table: &Table) -> Option<Statement> {
         let fields: Vec<_> = columns
             .iter()
             .map(|column| {
-                let value = crate::value::parameters(&column.value(draw.dice, table.space)).1.into_iter().next().flatten();
+                let value =
+                    crate::value::parameters(&column.value(draw.dice, table.space)).1.into_iter().next().flatten();
                 field(value.as_deref(), csv)
             })
             .collect();
@@ -98,7 +100,8 @@ pub fn truncate(draw: &mut Draw<'_>, table: &Table) -> Option<Statement> {
 /// Reads, some of which lock rows.
 pub fn select(draw: &mut Draw<'_>, table: &Table) -> Statement {
     let condition = draw.condition(table, "");
-    let lock = *draw.dice.pick(&["", "", " FOR UPDATE", " FOR SHARE", " FOR NO KEY UPDATE SKIP LOCKED", " FOR KEY SHARE"]);
+    let lock =
+        *draw.dice.pick(&["", "", " FOR UPDATE", " FOR SHARE", " FOR NO KEY UPDATE SKIP LOCKED", " FOR KEY SHARE"]);
     let sql = format!("SELECT n, n + 1 FROM {} WHERE {condition}{lock}", table.name);
     let mut statement = Statement::plain("select", sql).giving(2);
     statement.tables = table.family.clone();
@@ -113,19 +116,28 @@ pub fn fails(draw: &mut Draw<'_>, table: &Table) -> Statement {
         1 => (format!("UPDATE {} SET n = NULL WHERE {condition}", table.name), &["23502"]),
         2 => (format!("INSERT INTO {} (n) SELECT 9223372036854775807 + {}", table.name, int(1)), &["22003"]),
         3 => (format!("DELETE FROM {} WHERE no_such_column = 1", table.name), &["42703"]),
-        _ => (format!("UPDATE {} SET n = n + (SELECT n FROM generate_series(1, 2) n)  WHERE {condition}", table.name), &["21000"]),
+        _ => (
+            format!("UPDATE {} SET n = n + (SELECT n FROM generate_series(1, 2) n)  WHERE {condition}", table.name),
+            &["21000"],
+        ),
     };
-    let form = if table.keyed { "fails" } else { "update keyless" };
+    let form = match (table.keyed, table.allows(Use::Parent)) {
+        (_, true) => "update parent",
+        (true, false) => "fails",
+        (false, false) => "update keyless",
+    };
     Statement::write(draw, table, form, sql).may(states)
 }
 
 /// A function that writes, or a block that does.
 pub fn function(draw: &mut Draw<'_>, table: &Table) -> Statement {
-    let set = literal(&format!("UPDATE {} SET n = {} WHERE {}", table.name, draw.number(""), draw.condition(table, "")));
+    let set =
+        literal(&format!("UPDATE {} SET n = {} WHERE {}", table.name, draw.number(""), draw.condition(table, "")));
     if draw.dice.percent(50) {
         return Statement::write(draw, table, "block", format!("DO $do$ BEGIN {set}; END $do$"));
     }
-    Statement::write(draw, table, "explain analyze", format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {set}")).giving(1)
+    Statement::write(draw, table, "explain analyze", format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {set}"))
+        .giving(1)
 }
 
 /// Changes the definition of a table, or makes and drops others.

@@ -84,7 +84,8 @@ pub fn play(script: &Script, shared: &Shared) -> Seen {
             player = connect(script, shared, &mut seen);
         }
         let Some(connected) = player.as_mut() else { break };
-        let mut session = Session { player: connected.as_mut(), seen: &mut seen, shared, converted: script.encoding.is_some() };
+        let mut session =
+            Session { player: connected.as_mut(), seen: &mut seen, shared, converted: script.encoding.is_some() };
         if let Err(Lost(why)) = session.unit(unit) {
             player = None;
             seen.lost += 1;

@@ -45,7 +45,13 @@ impl RawPlayer {
     }
 
     /// Parse, Bind, Describe, Execute, without a Sync. The text that is parsed under a name, if one is.
-    fn execute(&self, statement: &Statement, named: bool, page: i32, out: &mut BytesMut) -> Result<Option<String>, Error> {
+    fn execute(
+        &self,
+        statement: &Statement,
+        named: bool,
+        page: i32,
+        out: &mut BytesMut,
+    ) -> Result<Option<String>, Error> {
         let (text, values) = parameters(&statement.sql);
         let (name, parsed) = match self.prepared.get(&text) {
             Some(name) if named => (name.clone(), None),
@@ -229,7 +235,17 @@ struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     fn new(statements: &'a [Statement]) -> Answer<'a> {
-        Answer { statements, replies: Vec::new(), odd: None, rows: 0, parsed: 0, paged: false, sync_each: false, synced: 0, failed: false }
+        Answer {
+            statements,
+            replies: Vec::new(),
+            odd: None,
+            rows: 0,
+            parsed: 0,
+            paged: false,
+            sync_each: false,
+            synced: 0,
+            failed: false,
+        }
     }
 
     fn take(&mut self, frame: &Frame) {

@@ -9,11 +9,14 @@ const FOREIGN: [&str; 3] = ["23503", "23502", "23001"];
 
 /// A parent, a child and a grandchild; what happens when a parent goes is drawn.
 pub fn family(dice: &mut Dice, name: &str) -> Vec<Table> {
-    let action = |dice: &mut Dice| *dice.pick(&["CASCADE", "CASCADE", "SET NULL", "SET DEFAULT", "NO ACTION", "RESTRICT"]);
+    let action =
+        |dice: &mut Dice| *dice.pick(&["CASCADE", "CASCADE", "SET NULL", "SET DEFAULT", "NO ACTION", "RESTRICT"]);
     let (first, second) = (action(dice), action(dice));
     let deferrable = *dice.pick(&["", "", " DEFERRABLE INITIALLY DEFERRED", " DEFERRABLE"]);
     let names: Vec<String> = ["parent", "child", "grandchild"].iter().map(|part| format!("{name}_{part}")).collect();
-    let all = |at: usize| -> Vec<String> { names.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, n)| n.clone()).collect() };
+    let all = |at: usize| -> Vec<String> {
+        names.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, n)| n.clone()).collect()
+    };
     let by_unique = dice.percent(30);
     let mut parent = Table::named("family", &names[0])
         .column("id", Ty::Int, Role::Key)

@@ -63,7 +63,8 @@ pub fn bout(seed: u64, number: u64, majors: [u32; 2], wanted: bool, without: &[S
     };
     let mut faults = Vec::new();
     if kind == Kind::Faulty {
-        let all = [Fault::KillPgshadow, Fault::KillPgshadow, Fault::StopShadow, Fault::FreezeShadow, Fault::RestartPrimary];
+        let all =
+            [Fault::KillPgshadow, Fault::KillPgshadow, Fault::StopShadow, Fault::FreezeShadow, Fault::RestartPrimary];
         faults = (0..dice.between(1, 2)).map(|_| *dice.pick(&all)).collect();
     }
     let durability = *dice.pick(&["fsync", "os"]);

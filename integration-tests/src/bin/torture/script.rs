@@ -166,7 +166,9 @@ fn step_sql(step: &Step, text: &mut String) {
             let data = String::from_utf8_lossy(statement.copy.as_deref().unwrap_or_default()).into_owned();
             writeln!(text, "{};\n{data}\\.", statement.sql)
         }
-        Step::Cancelled(statement, after) => writeln!(text, "{}; -- cancelled after {after} ms", literal(&statement.sql)),
+        Step::Cancelled(statement, after) => {
+            writeln!(text, "{}; -- cancelled after {after} ms", literal(&statement.sql))
+        }
         Step::Savepoint => writeln!(text, "SAVEPOINT s;"),
         Step::RollbackTo => writeln!(text, "ROLLBACK TO s;"),
         Step::Release => writeln!(text, "RELEASE s;"),

@@ -61,6 +61,8 @@ pub struct Settings {
     pub log: PathBuf,
     /// Begin the log anew: `TORTURE_AGAIN=1`.
     pub again: bool,
+    /// So many units for all sessions of a bout together: `TORTURE_UNITS`.
+    pub units: Option<u64>,
     /// What must be exact one day must be so now: `TORTURE_WANTED=1`.
     pub wanted: bool,
     /// Only bouts of one kind: `TORTURE_KIND=strict`, `wide` or `faulty`.
@@ -98,6 +100,7 @@ impl Settings {
             bout: bout.transpose()?,
             log,
             again: text("TORTURE_AGAIN").is_some_and(|value| value != "0"),
+            units: Some(number("TORTURE_UNITS", 0)?).filter(|units| *units > 0),
             wanted: text("TORTURE_WANTED").is_some_and(|value| value != "0"),
             kind: text("TORTURE_KIND"),
             without: text("TORTURE_WITHOUT").map_or_else(Vec::new, |list| list.split(',').map(str::to_owned).collect()),

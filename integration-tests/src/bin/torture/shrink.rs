@@ -110,7 +110,8 @@ impl Shrinker<'_> {
         loop {
             let scripts = self.smallest.scripts.clone();
             let half = scripts.len() / 2;
-            if half == 0 || !(self.try_scripts(scripts[..half].to_vec()) || self.try_scripts(scripts[half..].to_vec())) {
+            if half == 0 || !(self.try_scripts(scripts[..half].to_vec()) || self.try_scripts(scripts[half..].to_vec()))
+            {
                 break;
             }
         }

@@ -45,3 +45,16 @@ impl Stage {
         }
     }
 }
+
+/// What a server has logged of a database, and of none.
+pub fn log_of(server: &Cluster, database: &str) -> String {
+    let mut told = false;
+    let concerns = |line: &&str| {
+        // "... [123] user@database LOG:  ..."; lines that go on begin with a tab.
+        if !line.starts_with('\t') {
+            told = !line.contains('@') || line.split(['@', ' ']).any(|word| word == database);
+        }
+        told
+    };
+    server.log().lines().filter(concerns).collect::<Vec<_>>().join("\n")
+}

@@ -156,7 +156,11 @@ impl<'a> Draw<'a> {
         match self.dice.between(1, 100) {
             1..=55 if !keys.is_empty() => {
                 let equal = |column: &&Column| {
-                    format!("{prefix}{} = {}", column.name, put(column.ty, &column.ty.key(self.dice.between(1, table.space))))
+                    format!(
+                        "{prefix}{} = {}",
+                        column.name,
+                        put(column.ty, &column.ty.key(self.dice.between(1, table.space)))
+                    )
                 };
                 keys.iter().map(equal).collect::<Vec<_>>().join(" AND ")
             }

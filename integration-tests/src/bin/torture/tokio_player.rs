@@ -3,8 +3,8 @@ use crate::player::{Lost, Player, Reply};
 use crate::script::Step;
 use crate::statement::Statement;
 use crate::value::{literal, parameters};
-use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, StreamExt, TryStreamExt};
+use bytes::BytesMut;
+use futures::{StreamExt, TryStreamExt};
 use integration_tests::client::Endpoint;
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -107,7 +107,9 @@ impl TokioPlayer {
                 Ok(replies)
             }
             // Which one failed isn't told: any of them may have.
-            Err(error) => failed(&error).map(|reply| vec![reply; if statements.len() == 1 { 1 } else { statements.len() }]),
+            Err(error) => {
+                failed(&error).map(|reply| vec![reply; if statements.len() == 1 { 1 } else { statements.len() }])
+            }
         }
     }
 
@@ -122,21 +124,6 @@ impl TokioPlayer {
         let runs = ready.iter().map(|(ready, columns)| ready.run(&self.client, *columns));
         let results = self.within(futures::future::join_all(runs))?;
         results.into_iter().map(|result| result.or_else(|error| failed(&error))).collect()
-    }
-
-    fn copy(&self, statement: &Statement) -> Result<Vec<Reply>, Lost> {
-        let data = Bytes::from(statement.copy.clone().unwrap_or_default());
-        let work = async {
-            let sink = self.client.copy_in(&statement.sql).await?;
-            futures::pin_mut!(sink);
-            sink.send(data).await?;
-            sink.finish().await
-        };
-        let reply = match self.within(work)? {
-            Ok(_) => Reply::default(),
-            Err(error) => failed(&error)?,
-        };
-        Ok(vec![reply])
     }
 }
 
@@ -185,7 +172,6 @@ impl Player for TokioPlayer {
             Step::Simple(statements) => self.simple(statements),
             Step::Extended { statement, named, .. } => self.extended(std::slice::from_ref(statement), *named),
             Step::Pipeline { statements, .. } => self.extended(statements, true),
-            Step::Copy(statement) => self.copy(statement),
             _ => Ok(Vec::new()),
         }
     }

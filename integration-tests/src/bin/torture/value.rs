@@ -149,7 +149,9 @@ impl Ty {
                 _ => n.to_string(),
             },
             Ty::Scaled => format!("{n}.{:03}", n.abs() % 1000),
-            Ty::Float => ["0.1", "-0", "Infinity", "1e-300", "NaN", "0.30000000000000004", "12345.678"][dice.below(7)].to_owned(),
+            Ty::Float => {
+                ["0.1", "-0", "Infinity", "1e-300", "NaN", "0.30000000000000004", "12345.678"][dice.below(7)].to_owned()
+            }
             Ty::Bool => (n % 2 == 0).to_string(),
             Ty::Bytea => format!("\\x{}", ["", "00", "ff005c27", "deadbeef0a0d09"][dice.below(4)]),
             Ty::Jsonb => match dice.below(5) {
@@ -159,14 +161,18 @@ impl Ty {
                 3 => "null".to_owned(),
                 _ => format!("{{\"n\": {n}}}"),
             },
-            Ty::Instant => ["2024-02-29 12:00:00.123456+05", "infinity", "0044-03-15 00:00:00+00 BC", "1999-12-31 23:59:59+00"]
-                [dice.below(4)]
-            .to_owned(),
+            Ty::Instant => {
+                ["2024-02-29 12:00:00.123456+05", "infinity", "0044-03-15 00:00:00+00 BC", "1999-12-31 23:59:59+00"]
+                    [dice.below(4)]
+                .to_owned()
+            }
             Ty::Date => ["2024-02-29", "-infinity", "1582-10-15", "2000-01-01"][dice.below(4)].to_owned(),
             Ty::Interval => ["1 mon 2 days 03:04:05.6", "-1 days", "00:00:00", "100 years"][dice.below(4)].to_owned(),
             Ty::Uuid => format!("{:08x}-0000-4000-8000-{:012x}", n.abs(), n.abs()),
             Ty::Ints => ["{}", "{1,NULL,3}", "{{1,2},{3,4}}", "[0:1]={7,8}"][dice.below(4)].to_owned(),
-            Ty::Texts => ["{}", r#"{"a,b",NULL,"NULL",""}"#, r#"{"\"q\"","back\\slash"}"#, "{é}"][dice.below(4)].to_owned(),
+            Ty::Texts => {
+                ["{}", r#"{"a,b",NULL,"NULL",""}"#, r#"{"\"q\"","back\\slash"}"#, "{é}"][dice.below(4)].to_owned()
+            }
             Ty::Mood => MOODS[dice.below(3)].to_owned(),
             Ty::Moods => ["{}", "{sad,happy}", "{ok,NULL}"][dice.below(3)].to_owned(),
             Ty::Percent => format!("{}.{:02}", n.abs() % 900, n.abs() % 100),
