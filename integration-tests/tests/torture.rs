@@ -19,7 +19,7 @@ fn torture(settings: &[(&str, &str)]) -> (Finished, tempfile::TempDir) {
     if std::env::var_os("PGSHADOW_BIN").is_none() {
         command.env("PGSHADOW_BIN", profile_directory().join("pgshadow"));
     }
-    (process::run(&mut command, Duration::from_secs(300)), directory)
+    (process::run(&mut command, Duration::from_secs(900)), directory)
 }
 
 /// A small strict bout, the same in each run.
@@ -49,8 +49,16 @@ fn a_row_that_is_changed_on_the_shadow_is_found() {
 
 #[test]
 fn a_constraint_that_only_the_shadow_has_is_found_and_the_history_made_small() {
-    let settings =
-        [&SMALL[..], &[("TORTURE_KIND", "strict"), ("TORTURE_PLANT", "constraint"), ("TORTURE_SHRINK", "40")]].concat();
+    let settings = [
+        &SMALL[..],
+        &[
+            ("TORTURE_KIND", "strict"),
+            ("TORTURE_PLANT", "constraint"),
+            ("TORTURE_SHRINK", "240"),
+            ("TORTURE_UNITS", "24"),
+        ],
+    ]
+    .concat();
     let (finished, _directory) = torture(&settings);
     assert_eq!(finished.status.code(), Some(1), "{finished:#?}");
     assert!(finished.stdout.contains("violates check constraint"), "{}", finished.stdout);
@@ -60,7 +68,8 @@ fn a_constraint_that_only_the_shadow_has_is_found_and_the_history_made_small() {
         .lines()
         .filter_map(|line| line.split_once("smallest failing history, ")?.1.split_once(" units"));
     let smallest: Vec<&str> = smallest.map(|(size, _)| size).collect();
-    assert!(smallest.contains(&"1 sessions, 1"), "{smallest:?}\n{}", finished.stdout);
+    let small = |size: &&str| ["1 sessions, 1", "1 sessions, 2"].contains(size);
+    assert!(!smallest.is_empty() && smallest.iter().all(small), "{smallest:?}\n{}", finished.stdout);
 }
 
 #[test]
