@@ -136,7 +136,7 @@ fn pgshadow_dies_while_it_builds() {
 
 #[test]
 fn what_the_target_refuses_is_reported_and_leaves_nothing_behind() {
-    let scene = Scene::with(SCHEMA, "INSERT INTO t VALUES (1000, 1)", |builder| builder);
+    let scene = Scene::with(SCHEMA, "INSERT INTO t VALUES (1000, 50)", |builder| builder);
     scene.app().psql("CREATE UNIQUE INDEX CONCURRENTLY t_v ON t (v)");
     others_arrive(&scene);
     scene.drain();

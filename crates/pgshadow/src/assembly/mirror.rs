@@ -198,6 +198,8 @@ impl Mirror {
         let mut all = intent_changes;
         all.extend(changes);
         let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
+        // an index is there whether its last commit was flushed or not
+        let flushed = flushed || runs_beside(&all);
         let entry = Entry { sequence, order, changes: Payload::memory(all), flush_gate: None, reply_number };
         if flushed {
             self.book.settle(sequence, barrier, Some(entry));
@@ -249,6 +251,7 @@ impl Mirror {
         let Recovered { sequence, outcome_at, flushed, order, changes } = recovered;
         self.outcomes.insert(sequence, outcome_at);
         let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
+        let flushed = flushed || runs_beside(&changes);
         let changes = Payload::memory(changes);
         // A transaction that it depends on may still be open; it began before the outcome was written.
         let barrier = outcome_at;
