@@ -195,11 +195,11 @@ impl Cluster {
         copy_directory(&self.data, &self.directory.path().join(name));
     }
 
-    /// Puts a copy that [`save`](Self::save) made, of this server or another one, in the place of the stopped server's data.
-    pub fn restore(&mut self, of: &Cluster, name: &str) {
+    /// Puts a copy that [`save`](Self::save) made in the place of the stopped server's data.
+    pub fn restore(&mut self, name: &str) {
         assert!(self.server.is_none(), "the server must be stopped");
         fs::remove_dir_all(&self.data).expect("own directory");
-        copy_directory(&of.directory.path().join(name), &self.data);
+        copy_directory(&self.directory.path().join(name), &self.data);
     }
 
     /// Writes a file into the data directory.

@@ -1,6 +1,7 @@
 //! The primary, watched on a connection of pgshadow's own: its life (epoch), its functions, its flush position.
 use super::error::AssemblyError;
 use super::fitness;
+use super::history::Standing;
 use super::mirror::Mirror;
 use super::primary::{self, Connection, Unanswered, answered};
 use crate::config::Database;
@@ -19,6 +20,9 @@ const BEAT: Duration = Duration::from_millis(100);
 const BLOCKED: Duration = Duration::from_millis(200);
 /// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
+/// So many attempts follow each other like looks: clients come back as soon as the primary does, and what they write before its
+/// new life is known counts as written before it.
+const HASTY: u32 = 100;
 
 /// What tells one life of a primary from another: also a crash of a backend, after which the postmaster goes on with another
 /// checkpointer. Other processes come and go within one life, but a role that may not see what each of them is sees them all.
@@ -41,7 +45,12 @@ pub(super) async fn first_contact(
     loop {
         match first(&source.postgres, mirror).await {
             Ok(client) => {
-                let source = source_of(&client).await;
+                if client.system.is_none() {
+                    tracing::info!(
+                        "the primary doesn't tell its system identifier; another one in its place is not noticed"
+                    );
+                }
+                let source = client.system.clone();
                 return Ok((client, source));
             }
             Err(Refusal::ForGood(reason)) => return Err(AssemblyError::Primary(reason)),
@@ -68,7 +77,7 @@ impl From<Unanswered> for Refusal {
         let db = match &error {
             Unanswered::Postgres(error) => error.as_db_error(),
             Unanswered::Unfit(unfit) => return Self::ForGood(format!("{unfit}; [source] url names it")),
-            Unanswered::Timeout | Unanswered::Restarted => None,
+            Unanswered::Timeout | Unanswered::Restarted | Unanswered::Unreadable => None,
         };
         match db {
             // invalid authorisation, unknown database, no right: nothing that waiting mends
@@ -77,17 +86,6 @@ impl From<Unanswered> for Refusal {
             }
             Some(db) => Self::ForNow(db.message().to_owned()),
             None => Self::ForNow(error.to_string()),
-        }
-    }
-}
-
-async fn source_of(client: &Client) -> Option<String> {
-    let sql = "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()";
-    match answered(client.query_one(sql, &[])).await {
-        Ok(row) => row.get(0),
-        Err(error) => {
-            tracing::info!(%error, "the primary doesn't tell its system identifier; another one in its place is not noticed");
-            None
         }
     }
 }
@@ -104,14 +102,13 @@ async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Con
     Ok(client)
 }
 
-/// The life of the primary with this fingerprint; a new one if it isn't the last one known.
-pub(super) fn settle_epoch(mirror: &Mirror, fingerprint: &str) -> Epoch {
+/// The life of the primary with this fingerprint; a new one if it isn't the last one known. What its history has lost is suspect.
+pub(super) fn settle_epoch(mirror: &Mirror, fingerprint: &str, standing: Standing) -> Epoch {
     let _one_at_a_time = mirror.life.lock().unwrap_or_else(PoisonError::into_inner);
     let meta = |name| mirror.store.meta_get(name).ok().flatten();
     let known: u32 = meta("epoch").and_then(|e| e.parse().ok()).unwrap_or(0);
     let epoch = if meta("epoch_fingerprint").as_deref() == Some(fingerprint) { known } else { known + 1 };
     if epoch != known {
-        tracing::info!(epoch, fingerprint, "a new life of the primary");
         let kept = mirror
             .store
             .meta_set("epoch", &epoch.to_string())
@@ -121,7 +118,16 @@ pub(super) fn settle_epoch(mirror: &Mirror, fingerprint: &str) -> Epoch {
             mirror.stop(&format!("a new life of the primary could not be written down: {error}"));
         }
     }
+    if mirror.extent.get().is_none() {
+        mirror.history.contacted(standing, Epoch(epoch), epoch != known);
+    } else {
+        mirror.keep_suspects(&mirror.history.goes_on(&standing, Epoch(epoch), epoch != known));
+        mirror.history.keep(&mirror.store, true);
+    }
     mirror.set_epoch(Epoch(epoch));
+    if epoch != known {
+        tracing::info!(epoch, fingerprint, "a new life of the primary");
+    }
     Epoch(epoch)
 }
 
@@ -140,13 +146,13 @@ pub(super) fn start(
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut client = Some(client);
-        let mut told = None;
+        let (mut told, mut attempts) = (None, 0);
         let mut functions_at = mirror.catalog.epoch();
         while !shutdown.is_cancelled() {
             client = match client.filter(|c| !c.is_closed()) {
                 None => match contact(&config, &mirror).await {
                     Ok(client) => {
-                        told = None;
+                        (told, attempts) = (None, 0);
                         Some(client)
                     }
                     Err(Refusal::ForGood(reason)) if told.as_ref() != Some(&reason) => {
@@ -164,7 +170,8 @@ pub(super) fn start(
                     }
                 },
             };
-            let pause = if client.is_some() { BEAT } else { RETRY };
+            attempts += u32::from(client.is_none());
+            let pause = if client.is_some() || attempts <= HASTY { BEAT } else { RETRY };
             tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(pause) => {} }
         }
     })
@@ -176,7 +183,8 @@ async fn beat(client: &Connection, mirror: &Mirror, functions_at: &mut u64) -> R
     }
     // counted before the position is read: it says nothing about those that come later
     let waiting = mirror.unflushed();
-    if waiting > 0 || mirror.book.lag().entries > 0 {
+    let reading = mirror.history.begins_to_read();
+    if waiting > 0 || reading || mirror.book.lag().entries > 0 {
         let positions = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text, pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text";
         if waiting > 0 {
             // the insert position after their replies: beyond it lies none of their commit records
@@ -188,8 +196,10 @@ async fn beat(client: &Connection, mirror: &Mirror, functions_at: &mut u64) -> R
         }
         let row = answered(client.query_one(positions, &[])).await?;
         still_in(client, mirror)?;
-        if let Ok(lsn) = row.get::<_, String>(1).parse::<Lsn>() {
-            mirror.book.flushed(lsn);
+        if let (Ok(insert), Ok(flush)) = (row.get::<_, String>(0).parse(), row.get::<_, String>(1).parse()) {
+            mirror.book.flushed(flush);
+            mirror.history.read(client.epoch, insert, flush);
+            mirror.history.keep(&mirror.store, false);
         }
     }
     raise_blocked(client, mirror).await

@@ -1,4 +1,5 @@
 //! Where sessions write down what they do: the log, and the applier's book behind it.
+use super::history::History;
 use super::prepared::PreparedTransactions;
 use super::recovery::Recovered;
 use super::suspects::Unwritten;
@@ -71,6 +72,7 @@ pub(super) struct Mirror {
     stop_marked: Mutex<bool>,
     /// Suspect tables that the log has and the store doesn't.
     pub unwritten: Unwritten,
+    pub history: History,
 }
 
 impl Mirror {
@@ -85,6 +87,7 @@ impl Mirror {
         Self {
             log,
             book,
+            history: History::of(&store),
             store,
             catalog,
             lost,
@@ -117,6 +120,7 @@ impl Mirror {
 
     /// Brings the log to disk and ends it.
     pub fn close(&self) {
+        self.history.keep(&self.store, true);
         self.log.close();
         if let Some(unsynced) = &self.unsynced
             && self.log.status().poisoned.is_none()
@@ -181,6 +185,10 @@ impl Mirror {
         let Record::Outcome { outcome: Outcome::Committed { order, changes, suspects }, .. } = record else {
             return self.book.settle(sequence, barrier, None);
         };
+        self.history.written(intent_changes.iter().chain(&changes));
+        if let Some(order) = order.filter(|_| flushed) {
+            self.history.reached(order.epoch, order.token);
+        }
         Counter::TransactionsMirrored.add(1);
         let order = order.filter(|_| !(intent_changes.is_empty() && changes.is_empty()));
         self.keep_suspects(&suspects);

@@ -6,6 +6,7 @@
 mod control;
 mod error;
 mod fitness;
+mod history;
 mod mirror;
 mod prepared;
 mod primary;

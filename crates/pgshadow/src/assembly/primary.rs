@@ -2,12 +2,13 @@
 //! that is slow.
 use super::control;
 use super::fitness::{self, Unfit};
+use super::history::{self, Standing};
 use super::mirror::Mirror;
 use pgshadow_model::Epoch;
 use std::ops::Deref;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, Row};
 
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ pub(super) enum Unanswered {
     Unfit(#[from] Unfit),
     #[error("it was restarted")]
     Restarted,
+    #[error("its WAL position can't be read")]
+    Unreadable,
 }
 
 /// A client whose connection's work ends with it.
@@ -34,6 +37,8 @@ pub(super) struct Connection {
     work: JoinHandle<()>,
     /// The life of the primary that it reaches: never another one.
     pub epoch: Epoch,
+    /// The primary's system identifier, where the role may ask for it.
+    pub system: Option<String>,
 }
 
 impl Deref for Connection {
@@ -63,16 +68,34 @@ pub(super) async fn connect(config: &tokio_postgres::Config, mirror: &Mirror) ->
     let work = tokio::spawn(async move {
         let _ = connection.await;
     });
-    let mut connection = Connection { client, work, epoch: Epoch::default() };
+    let mut connection = Connection { client, work, epoch: Epoch::default(), system: None };
     if fitness::is_pooled(&connection).await? {
         return Err(Unfit::Pooled.into());
     }
-    let row = answered(connection.query_one(control::FINGERPRINT, &[])).await?;
+    let life = [control::FINGERPRINT, history::STANDING].join(",");
+    let row = answered(connection.query_one(&life, &[])).await?;
     if row.get::<_, bool>(1) {
         return Err(Unfit::Standby.into());
     }
-    connection.epoch = control::settle_epoch(mirror, &row.get::<_, String>(0));
+    let mut standing = Standing::read(&row, 3).ok_or(Unanswered::Unreadable)?;
+    if let Some(row) = controlled(&connection).await {
+        standing.system = row.get(0);
+        standing.checkpoint = row.get::<_, String>(1).parse().ok();
+    }
+    if mirror.history.is_other_timeline(standing.timeline) {
+        standing.switched_at = history::switch_point(&connection, standing.timeline).await;
+    }
+    connection.system.clone_from(&standing.system);
+    connection.epoch = control::settle_epoch(mirror, &row.get::<_, String>(0), standing);
     Ok(connection)
+}
+
+/// System identifier and last checkpoint, where the role may ask for them.
+async fn controlled(client: &Client) -> Option<Row> {
+    let sql = "SELECT s.system_identifier::pg_catalog.text, c.checkpoint_lsn::pg_catalog.text
+      FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c";
+    let row = answered(client.query_one(sql, &[])).await;
+    row.inspect_err(|error| tracing::debug!(%error, "the primary doesn't tell what its control file says")).ok()
 }
 
 /// Gives an answer up that doesn't come.

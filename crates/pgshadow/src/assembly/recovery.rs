@@ -57,6 +57,9 @@ pub(super) fn restore(
                     mirror.keep_suspects(&suspects);
                     let mut all = intent.changes;
                     all.extend(changes);
+                    if let Some(order) = order.filter(|_| flushed) {
+                        mirror.history.reached(order.epoch, order.token);
+                    }
                     if let Some(order) = order.filter(|_| !all.is_empty()) {
                         let (sequence, outcome_at) = (of, sequence);
                         committed.push(Recovered { sequence, outcome_at, flushed, order, changes: all });
@@ -67,6 +70,8 @@ pub(super) fn restore(
             Record::SuspectsCleared(_) | Record::Epoch { .. } | Record::Applied { .. } => {}
         }
     }
+    mirror.keep_suspects(&mirror.history.begins());
+    mirror.history.keep(&mirror.store, true);
     tracing::info!(committed = committed.len(), open = intents.len(), last = recovery.last, "the log was read");
     let mut numbers: Vec<Sequence> = intents.keys().copied().chain(committed.iter().map(|c| c.sequence)).collect();
     numbers.sort_unstable();
