@@ -31,6 +31,7 @@ pub mod equal;
 pub mod fault;
 pub mod history;
 pub mod installation;
+pub mod pooler;
 pub mod port;
 pub mod postgres;
 pub mod process;

@@ -388,7 +388,7 @@ fn server_account() -> Option<&'static Account> {
     ACCOUNT.get_or_init(find).as_ref()
 }
 
-fn as_server_account(program: &Path) -> Command {
+pub(crate) fn as_server_account(program: &Path) -> Command {
     let mut command = match server_account() {
         None => Command::new(program),
         Some(account) => {

@@ -5,7 +5,7 @@ use crate::messages::{
 };
 use crate::stage::Stage;
 
-const WRITES: [&str; 8] = [
+pub const WRITES: [&str; 8] = [
     "INSERT INTO t VALUES (50, 1, 'a')",
     "INSERT INTO t VALUES (51, 1, 'a'), (52, 2, 'b'), (53, NULL, NULL) RETURNING *",
     "UPDATE t SET v = v + 1 WHERE id = 1",

@@ -6,6 +6,7 @@ mod extended;
 mod logins;
 mod malformed;
 mod messages;
+mod pooled;
 mod simple;
 mod stage;
 mod transactions;

@@ -4,6 +4,7 @@ use crate::transcript::{End, Pace, Transcript, play};
 use integration_tests::client::Endpoint;
 use integration_tests::equal;
 use integration_tests::installation::Installation;
+use integration_tests::pooler::{Mode, Pgbouncer};
 use integration_tests::postgres::{Auth, Cluster};
 use integration_tests::proxy::Pgshadow;
 use integration_tests::scene::DRAIN;
@@ -74,6 +75,8 @@ pub struct Stage {
     source: Endpoint,
     target: Endpoint,
     pgshadow: Pgshadow,
+    /// In front of the server and of pgshadow.
+    pools: Option<[Pgbouncer; 2]>,
 }
 
 impl Stage {
@@ -104,12 +107,24 @@ impl Stage {
         let name = format!("proxied{number}");
         let (source_place, target_place) = (create(source, &name), create(target, &name));
         let pgshadow = Pgshadow::between(source, target).database(&name).start();
-        Stage { direct, source: source_place, target: target_place, pgshadow }
+        Stage { direct, source: source_place, target: target_place, pgshadow, pools: None }
+    }
+
+    /// Clients reach both places through pools.
+    pub fn pooled(mut self, mode: Mode) -> Stage {
+        let pool = |port| {
+            Pgbouncer::before(port, mode).set("auth_type", "trust").set("application_name_add_host", "0").start()
+        };
+        let pools = [self.direct.port, self.pgshadow.port()].map(pool);
+        self.direct.port = pools[0].port();
+        self.pools = Some(pools);
+        self
     }
 
     /// Through pgshadow.
     pub fn proxied(&self) -> Endpoint {
-        self.pgshadow.app()
+        let place = self.pgshadow.app();
+        self.pools.as_ref().map_or(place.clone(), |[_, pool]| pool.place(&place))
     }
 
     /// One session at both places; what differs.

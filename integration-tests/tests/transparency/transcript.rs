@@ -21,6 +21,8 @@ pub enum End {
     Query,
     /// The client closes its direction.
     HalfClose,
+    /// Sync, a query, and the end once that is answered: a pool that sees an end gives up what is still at work.
+    Awaited,
 }
 
 /// Frames of the server up to the end, made comparable.
@@ -81,6 +83,12 @@ impl Reader {
             End::HalfClose => {
                 drop(self.client.half_close());
                 self.read_until(|_| false)
+            }
+            End::Awaited => {
+                self.send(&[sync().0, q("SELECT 'the last query'").0].concat());
+                let last = |frame: &Frame| frame.tag == b'D' && frame.body.ends_with(b"the last query");
+                self.read_until(last)?;
+                self.read_until(|frame| frame.tag == b'Z')
             }
             End::Query => {
                 self.send(&[sync().0, q("SELECT 'the last query'").0, terminate().0].concat());
