@@ -50,6 +50,8 @@ pub enum Step {
     Start { session: usize, statement: Statement },
     /// The answer to what a session started.
     Finish { session: usize },
+    /// Another session, past pgshadow.
+    Behind { sql: &'static str },
 }
 
 /// A statement as the client writes it.
@@ -61,7 +63,7 @@ pub struct Statement {
     /// In text form, their types left to the server.
     pub parameters: &'static [&'static str],
     /// What COPY is given.
-    pub copy: Option<&'static str>,
+    pub copy: Option<&'static [u8]>,
     /// Row limit of the first two Executes; a third one has none. 0: one Execute.
     pub portion: i32,
 }
@@ -91,6 +93,8 @@ pub struct Case {
     pub alone: bool,
     /// Sent as one string, a statement would change what the rest of it means.
     pub apart: bool,
+    /// A word that must not lie on pgshadow's disk afterwards.
+    pub secret: Option<&'static str>,
     /// Exact or suspect by chance: it comes so soon after a definition that functions may not be known again.
     pub unsettled: bool,
 }
@@ -111,6 +115,7 @@ pub fn case(kind: &'static str, schema: impl Into<String>) -> Case {
         volatile: false,
         alone: false,
         apart: false,
+        secret: None,
         unsettled: false,
     }
 }
@@ -154,7 +159,12 @@ impl Case {
 
     /// COPY FROM STDIN and its lines.
     pub fn copy(self, sql: &'static str, lines: &'static str) -> Self {
-        let statement = Statement { sql, parameters: &[], copy: Some(lines), portion: 0 };
+        self.copy_bytes(sql, lines.as_bytes())
+    }
+
+    /// COPY FROM STDIN in another form than text.
+    pub fn copy_bytes(self, sql: &'static str, data: &'static [u8]) -> Self {
+        let statement = Statement { sql, parameters: &[], copy: Some(data), portion: 0 };
         self.step(Step::Run { session: 0, statement, fails: None })
     }
 
@@ -188,6 +198,11 @@ impl Case {
     /// [`start`](Self::start) with parameters.
     pub fn start_with(self, session: usize, sql: &'static str, parameters: &'static [&'static str]) -> Self {
         self.step(Step::Start { session, statement: Self::statement(sql, parameters) })
+    }
+
+    /// A statement that is sent to the source itself.
+    pub fn behind(self, sql: &'static str) -> Self {
+        self.step(Step::Behind { sql })
     }
 
     /// What a session started is answered.
@@ -265,6 +280,12 @@ impl Case {
         self
     }
 
+    /// This word is stored nowhere.
+    pub fn secret(mut self, word: &'static str) -> Self {
+        self.secret = Some(word);
+        self
+    }
+
     /// Exact or suspect by chance.
     pub fn unsettled(mut self) -> Self {
         self.unsettled = true;
@@ -281,7 +302,7 @@ impl Case {
         };
         self.steps.iter().any(|step| match step {
             Step::Run { statement, .. } | Step::Start { statement, .. } => defines(statement),
-            Step::Finish { .. } => false,
+            Step::Finish { .. } | Step::Behind { .. } => false,
         })
     }
 

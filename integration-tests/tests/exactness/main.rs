@@ -8,6 +8,7 @@ mod case;
 mod cases;
 mod contents;
 mod document;
+mod load;
 mod open;
 mod session;
 mod stage;
@@ -15,7 +16,10 @@ mod verdict;
 
 use case::Case;
 use document::Results;
+use integration_tests::history::Inversions;
 use integration_tests::installation::{Installation, setting};
+use integration_tests::repeats;
+use load::Load;
 use stage::{Pair, Trial};
 use std::collections::BTreeSet;
 use verdict::Outcome;
@@ -92,4 +96,47 @@ fn every_kind_of_statement_is_exact_or_declared() {
         }
     }
     report.end(&cases, &[(old.major, newest.major), (newest.major, newest.major)]);
+}
+
+fn in_order(source: &Installation, load: Load) {
+    let pair = Pair::of(source, Installation::newest());
+    let runs: Vec<Inversions> = (1..=repeats().max(2)).map(|seed| load::run(&pair, load, u64::from(seed))).collect();
+    let sum = |of: fn(&Inversions) -> usize| runs.iter().map(of).sum::<usize>();
+    assert!(sum(|run| run.rows) > 300, "{runs:?}");
+    assert_eq!(sum(|run| run.applied), 0, "{runs:?}");
+    assert!(sum(|run| run.replied) > 0, "too tame: the order of replies was right by chance: {runs:?}");
+}
+
+/// No table is suspect.
+const STRICT: Load = Load { moves: false, two_phase: false, commits_fail: false, reasons: &[] };
+/// With what is still declared.
+const WHOLE: Load = Load {
+    moves: true,
+    two_phase: true,
+    commits_fail: true,
+    reasons: &[
+        "no key",
+        "prepared transaction",
+        "the end of its transaction was not seen",
+        "the end of a transaction was not seen",
+        "the end of its transaction was not drawn",
+        "it was written before pgshadow had noted",
+        "was not looked for",
+        "beside the rows",
+    ],
+};
+
+#[test]
+fn tables_of_all_kinds_are_written_in_the_primarys_order() {
+    in_order(Installation::old(), STRICT);
+}
+
+#[test]
+fn tables_of_all_kinds_are_written_in_the_primarys_order_of_a_newer_source() {
+    in_order(Installation::newest(), STRICT);
+}
+
+#[test]
+fn tables_of_all_kinds_with_moves_and_prepared_transactions() {
+    in_order(Installation::old(), WHOLE);
 }

@@ -42,14 +42,12 @@ impl Session {
     }
 
     /// Sends a statement; its answer is still to be read.
-    pub fn send(&mut self, sql: &str, statement: &Statement) {
+    pub fn send(&mut self, sql: &str, parameters: &[&str], portion: i32) {
         let mut bytes = BytesMut::new();
         match self.protocol {
-            Protocol::Simple => {
-                frontend::query(&with_literals(sql, statement.parameters), &mut bytes).expect("a Query")
-            }
+            Protocol::Simple => frontend::query(&with_literals(sql, parameters), &mut bytes).expect("a Query"),
             Protocol::Extended => {
-                self.extended(sql, statement, &mut bytes);
+                self.extended(sql, parameters, portion, &mut bytes);
                 frontend::sync(&mut bytes);
             }
         }
@@ -67,7 +65,7 @@ impl Session {
             }
             Protocol::Extended => {
                 for (sql, statement) in all {
-                    self.extended(sql, statement, &mut bytes);
+                    self.extended(sql, statement.parameters, statement.portion, &mut bytes);
                 }
                 frontend::sync(&mut bytes);
             }
@@ -76,8 +74,7 @@ impl Session {
     }
 
     /// A statement with parameters is prepared under a name and kept; others have none.
-    fn extended(&mut self, sql: &str, statement: &Statement, bytes: &mut BytesMut) {
-        let parameters = statement.parameters;
+    fn extended(&mut self, sql: &str, parameters: &[&str], portion: i32, bytes: &mut BytesMut) {
         let mut name = String::new();
         let next = self.prepared.len();
         if parameters.is_empty() {
@@ -95,14 +92,14 @@ impl Session {
         };
         drop(frontend::bind("", &name, [], parameters.iter(), value, [0], bytes));
         frontend::describe(b'P', "", bytes).expect("a Describe");
-        let limits = if statement.portion > 0 { vec![statement.portion, statement.portion, 0] } else { vec![0] };
+        let limits = if portion > 0 { vec![portion, portion, 0] } else { vec![0] };
         for limit in limits {
             frontend::execute("", limit, bytes).expect("an Execute");
         }
     }
 
     /// Reads an answer to its end; the SQLSTATE where there was an error.
-    pub fn read(&mut self, copy: Option<&str>) -> Result<Option<String>, String> {
+    pub fn read(&mut self, copy: Option<&[u8]>) -> Result<Option<String>, String> {
         let mut state = None;
         loop {
             let frame = self.client.receive().map_err(|error| format!("no answer: {error}"))?;
@@ -119,9 +116,9 @@ impl Session {
         }
     }
 
-    fn send_copy(&mut self, lines: &str) {
+    fn send_copy(&mut self, data: &[u8]) {
         let mut bytes = BytesMut::new();
-        frontend::CopyData::new(lines.as_bytes()).expect("short").write(&mut bytes);
+        frontend::CopyData::new(data).expect("short").write(&mut bytes);
         frontend::copy_done(&mut bytes);
         if self.protocol == Protocol::Extended {
             // The one behind Execute was read while the server waited for data, and ignored.
@@ -132,7 +129,7 @@ impl Session {
 
     /// `statement` by itself, to the end of its answer.
     pub fn run(&mut self, sql: &str, statement: &Statement) -> Result<Option<String>, String> {
-        self.send(sql, statement);
+        self.send(sql, statement.parameters, statement.portion);
         self.read(statement.copy)
     }
 }

@@ -159,7 +159,8 @@ impl Databases {
         let mut told = Vec::with_capacity(trials.len());
         for trial in &trials {
             told.push(
-                [(direct, 'd'), (&pgshadow.app(), 'p')].map(|(place, mark)| tell(place, mark, trial, &mut watch)),
+                [([direct, direct], 'd'), ([&pgshadow.app(), source], 'p')]
+                    .map(|(places, mark)| tell(places, mark, trial, &mut watch)),
             );
             if setting("PGSHADOW_BLAME").is_some() {
                 pgshadow.wait_drained(DRAIN);
@@ -169,6 +170,9 @@ impl Databases {
         }
         pgshadow.wait_drained(DRAIN);
         let seen = Seen::of(&pgshadow, trials.iter().map(|trial| trial.schema.as_str()));
+        for trial in &trials {
+            assert_not_stored(&pgshadow, trial.case.secret);
+        }
         let only = if let [trial] = trials.as_slice() { trial.schema.as_str() } else { "" };
         let contents = [direct, source, target].map(|place| contents::read(place, only));
         let judged = |(trial, told): (Trial<'a>, [Told; 2])| {
@@ -177,6 +181,24 @@ impl Databases {
         };
         trials.into_iter().zip(told).map(judged).collect()
     }
+}
+
+/// Fails where the word is in a file of pgshadow's, its log included.
+fn assert_not_stored(pgshadow: &Pgshadow, word: Option<&str>) {
+    let Some(word) = word else { return };
+    let mut directories = vec![pgshadow.data_directory()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).expect("pgshadow's directory").flatten() {
+            if entry.path().is_dir() {
+                directories.push(entry.path());
+                continue;
+            }
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            let found = bytes.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+            assert!(!found, "{word} is stored in {}", entry.path().display());
+        }
+    }
+    assert!(!pgshadow.log().contains(word), "{word} is in the log");
 }
 
 fn install(place: &Endpoint, trials: &[Trial<'_>], source: &Endpoint, remote: &str) {
@@ -193,9 +215,9 @@ fn install(place: &Endpoint, trials: &[Trial<'_>], source: &Endpoint, remote: &s
     }
 }
 
-/// Runs a trial at a place.
-fn tell(place: &Endpoint, mark: char, trial: &Trial<'_>, watch: &mut RawClient) -> Told {
-    let place = place.as_user(trial.case.role, "");
+/// Runs a trial at a place; the second is the server behind it.
+fn tell(places: [&Endpoint; 2], mark: char, trial: &Trial<'_>, watch: &mut RawClient) -> Told {
+    let [place, itself] = places.map(|place| place.as_user(trial.case.role, ""));
     let mut sessions: BTreeMap<usize, Session> = BTreeMap::new();
     let name = |session: usize| format!("{}_{session}{mark}", trial.schema);
     let open = |session: usize| Session::open(&place, &trial.schema, &name(session), trial.way.protocol);
@@ -205,7 +227,7 @@ fn tell(place: &Endpoint, mark: char, trial: &Trial<'_>, watch: &mut RawClient) 
         Ok(state) if state.as_deref() != wanted => errors.push(format!("{what}: SQLSTATE {state:?}, not {wanted:?}")),
         Ok(_) => {}
     };
-    let control = |sql: &'static str| Statement { sql, parameters: &[], copy: None, portion: 0 };
+    let control = |sql| Statement { sql, parameters: &[], copy: None, portion: 0 };
     let (begin, commit) = (control("BEGIN"), control("COMMIT"));
     if trial.way.around == Around::Together {
         let texts: Vec<_> = trial.case.steps.iter().filter_map(|step| together(trial, step)).collect();
@@ -225,8 +247,12 @@ fn tell(place: &Endpoint, mark: char, trial: &Trial<'_>, watch: &mut RawClient) 
                 }
                 Step::Start { session, statement } => {
                     let sent = sessions.entry(*session).or_insert_with(|| open(*session));
-                    sent.send(&trial.text(statement.sql), statement);
+                    sent.send(&trial.text(statement.sql), statement.parameters, 0);
                     wait_for_lock(watch, &name(*session));
+                }
+                Step::Behind { sql } => {
+                    let mut session = Session::open(&itself, &trial.schema, "behind", Protocol::Simple);
+                    note(sql, session.run(&trial.text(sql), &control(sql)), None);
                 }
                 Step::Finish { session } => {
                     let session = sessions.get_mut(session).expect("it has started something");
@@ -249,7 +275,7 @@ fn tell(place: &Endpoint, mark: char, trial: &Trial<'_>, watch: &mut RawClient) 
 fn together<'a>(trial: &Trial<'_>, step: &'a Step) -> Option<(String, &'a Statement)> {
     match step {
         Step::Run { statement, .. } => Some((trial.text(statement.sql), statement)),
-        Step::Start { .. } | Step::Finish { .. } => None,
+        Step::Start { .. } | Step::Finish { .. } | Step::Behind { .. } => None,
     }
 }
 

@@ -30,6 +30,19 @@ fn triggers() -> Vec<Case> {
         writes(case("AFTER trigger that only says something", trigger("", "AFTER INSERT OR UPDATE ON t FOR EACH ROW", "RAISE NOTICE '% of %', TG_OP, NEW.id; RETURN NULL;"))),
         writes(case("AFTER trigger that sends a notification", trigger("", "AFTER INSERT OR UPDATE ON t FOR EACH ROW", "PERFORM pg_notify('ch', 'x'); RETURN NULL;"))),
         writes(case("AFTER trigger that refuses", trigger("", "AFTER INSERT OR UPDATE ON t FOR EACH ROW", "IF NEW.v > 1000 THEN RAISE EXCEPTION 'no'; END IF; RETURN NULL;"))),
+        case("BEFORE trigger that the shadow would fire too (ENABLE ALWAYS)", trigger("", "BEFORE INSERT OR UPDATE ON t FOR EACH ROW", "NEW.v := NEW.v + 1; RETURN NEW;") + "ALTER TABLE t ENABLE ALWAYS TRIGGER fires;")
+            .p("INSERT INTO t VALUES ($1, 1, 'abc')", &["100"])
+            .q("UPDATE t SET v = 2 WHERE id < 3")
+        .declared(&[("t", "ENABLE ALWAYS")]),
+        case("AFTER trigger that the shadow would fire too (ENABLE ALWAYS)", trigger("CREATE TABLE audit (id serial PRIMARY KEY, what text);", "AFTER UPDATE ON t FOR EACH ROW", "INSERT INTO audit (what) VALUES (TG_OP); RETURN NULL;") + "ALTER TABLE t ENABLE ALWAYS TRIGGER fires;")
+            .p("UPDATE t SET v = $1 WHERE id = 1", &["5"])
+            .declared(&[("t", ""), ("audit", "")]),
+        case("BEFORE trigger for replicas only (ENABLE REPLICA)", trigger("", "BEFORE INSERT OR UPDATE ON t FOR EACH ROW", "NEW.v := NEW.v + 1; RETURN NEW;") + "ALTER TABLE t ENABLE REPLICA TRIGGER fires;")
+            .p("INSERT INTO t VALUES ($1, 1, 'abc')", &["100"])
+            .q("UPDATE t SET v = 2 WHERE id < 3"),
+        case("BEFORE trigger that the shadow has, on both sides, and a table without a key", trigger("ALTER TABLE t DROP CONSTRAINT t_pkey;", "BEFORE INSERT ON t FOR EACH ROW", "NEW.v := NEW.v + 1; RETURN NEW;"))
+            .p("INSERT INTO t VALUES ($1, 1, 'abc')", &["100"])
+            .q("DELETE FROM t WHERE id = 100"),
         case("BEFORE trigger that routes the row elsewhere and returns NULL", trigger("CREATE TABLE other (LIKE t);", "BEFORE INSERT ON t FOR EACH ROW", "INSERT INTO other VALUES (NEW.*); RETURN NULL;"))
             .p("INSERT INTO t VALUES ($1, 1, 'abc')", &["100"])
             .declared(&[("t", ""), ("other", "")]),
@@ -141,6 +154,12 @@ fn other() -> Vec<Case> {
             .q("WITH up AS (UPDATE t SET v = 1 WHERE id = 1 RETURNING id) UPDATE t SET v = 2 WHERE id = 2")
             .declared(&[("t", "WITH")]),
         case("EXPLAIN ANALYZE of a write", T).q("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) DELETE FROM t WHERE id = 1").volatile().declared(&[("t", "EXPLAIN")]),
+        case("EXPLAIN ANALYZE of EXECUTE", T)
+            .q("PREPARE {s}_up AS DELETE FROM t WHERE id = 1")
+            .q("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) EXECUTE {s}_up")
+            .volatile()
+            .apart()
+            .declared(&[("t", "")]),
         case("EXPLAIN of a write", T).each(&["EXPLAIN (COSTS OFF) DELETE FROM t WHERE id = 1", "UPDATE t SET v = 0 WHERE id = 2"]),
         case("SELECT ... INTO", T).q("SELECT id, v INTO fresh FROM t").declared(&[("fresh", "INTO")]),
         case("CREATE TABLE AS", T).q("CREATE TABLE fresh AS SELECT * FROM t").q("INSERT INTO fresh VALUES (50)").declared(&[("fresh", "")]),

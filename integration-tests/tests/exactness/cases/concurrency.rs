@@ -159,5 +159,16 @@ fn queues() -> Vec<Case> {
             .q("COMMIT")
             .fails_by(1, "UPDATE d SET on_call = false WHERE id = 2", "40001")
             .by(1, "ROLLBACK"),
+        case(
+            "Serializable transactions, one of which fails at COMMIT",
+            "CREATE TABLE d (id int PRIMARY KEY, on_call bool); INSERT INTO d VALUES (1, true), (2, true);",
+        )
+        .each(&["BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT count(*) FROM d WHERE on_call", "UPDATE d SET on_call = false WHERE id = 1"])
+        .by(1, "BEGIN ISOLATION LEVEL SERIALIZABLE")
+        .by(1, "SELECT count(*) FROM d WHERE on_call")
+        .by(1, "UPDATE d SET on_call = false WHERE id = 2")
+        .q("COMMIT")
+        .fails_by(1, "COMMIT", "40001")
+        .by(1, "INSERT INTO d VALUES (3, false)"),
     ]
 }

@@ -28,6 +28,20 @@ fn exact() -> Vec<Case> {
             .copy("COPY t FROM STDIN WITH (FREEZE)", "100\t1\ta\n")
             .q("COMMIT")
             .unwrapped(),
+        case("COPY FROM STDIN in a session in LATIN1", T)
+            .apart()
+            .q("SET client_encoding = 'LATIN1'")
+            .copy("COPY t FROM STDIN", "100\t1\tplain\n")
+            .copy("COPY t FROM STDIN WITH (ENCODING 'UTF8')", "101\t1\t\u{fc}\n"),
+        case("COPY FROM STDIN under DateStyle, DELIMITER, NULL and ESCAPE of the session's own", "CREATE TABLE d (id int PRIMARY KEY, at date, s text);")
+            .apart()
+            .q("SET DateStyle = 'SQL, DMY'")
+            .copy("COPY d FROM STDIN WITH (DELIMITER ';', NULL 'nil')", "1;02/01/2024;nil\n2;nil;a\\;b\n")
+            .copy("COPY d FROM STDIN WITH (FORMAT csv, QUOTE '^', ESCAPE '!')", "3,03/01/2024,^x!^y^\n"),
+        case("COPY FROM STDIN in binary", "CREATE TABLE b (id int PRIMARY KEY, v int);").copy_bytes(
+            "COPY b FROM STDIN WITH (FORMAT binary)",
+            b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x04\0\0\0\x07\0\0\0\x04\0\0\0\x09\xff\xff",
+        ),
         case("COPY TO STDOUT", T).each(&["COPY t TO STDOUT", "COPY (SELECT id FROM t ORDER BY 1) TO STDOUT (FORMAT csv)", "UPDATE t SET v = 0 WHERE id = 1"]),
     ]
 }

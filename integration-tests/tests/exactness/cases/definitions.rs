@@ -224,6 +224,7 @@ fn apart() -> Vec<Case> {
             .q("ALTER ROLE role_of_{s} PASSWORD 'a-secret-word'")
             .q("DROP ROLE role_of_{s}")
             .role("postgres")
+            .secret("a-secret-word")
             .reported("cluster"),
         case("CREATE DATABASE", T).q("CREATE DATABASE db_of_{s}").q("DROP DATABASE db_of_{s}").role("postgres").unwrapped().reported("cluster"),
         case("ALTER SYSTEM", T).q("ALTER SYSTEM RESET work_mem").q("UPDATE t SET v = 1 WHERE id = 1").role("postgres").unwrapped().reported(""),

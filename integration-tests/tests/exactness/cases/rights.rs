@@ -99,6 +99,11 @@ fn others() -> Vec<Case> {
             .role("clerk")
             .p("SELECT {f}($1)", &["1"])
             .declared(&[("t", "")]),
+        case("A role that may not ask for the position in the log", T)
+            .admin("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_current_wal_insert_lsn() FROM PUBLIC; GRANT EXECUTE ON FUNCTION pg_catalog.pg_current_wal_insert_lsn() TO pgshadow")
+            .q("UPDATE t SET v = 1 WHERE id = 1")
+            .alone()
+            .declared(&[("t", "")]),
         case("The superuser writes", T).role("postgres").p("UPDATE t SET v = $1 WHERE id = 1", &["5"]).q("INSERT INTO t VALUES (100)").around(&[Around::Nothing, Around::Block]),
     ]
 }

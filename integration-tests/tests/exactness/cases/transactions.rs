@@ -51,6 +51,13 @@ fn blocks() -> Vec<Case> {
         )
         .fails("INSERT INTO c VALUES (1, 99)", "23503")
         .q("INSERT INTO c VALUES (1, 9)"),
+        case(
+            "A check that fails at COMMIT AND CHAIN",
+            t_and("CREATE TABLE c (id int PRIMARY KEY, t int REFERENCES t DEFERRABLE INITIALLY DEFERRED);"),
+        )
+        .each(&["BEGIN", "INSERT INTO c VALUES (1, 99)"])
+        .fails("COMMIT AND CHAIN", "23503")
+        .q("INSERT INTO c VALUES (1, 9)"),
         case("REPEATABLE READ and SERIALIZABLE", T)
             .each(&[
                 "BEGIN ISOLATION LEVEL REPEATABLE READ",
@@ -157,6 +164,29 @@ fn two_phase() -> Vec<Case> {
             .start(1, "UPDATE t SET v = v * 7 WHERE id = 1")
             .by(2, "ROLLBACK PREPARED '{s}'")
             .finish(1),
+        case(
+            "PREPARE TRANSACTION behind a write that is declared",
+            "CREATE TABLE k (a int, b text); INSERT INTO k VALUES (1, 'x');",
+        )
+        .each(&[
+            "BEGIN",
+            "WITH up AS (UPDATE k SET a = 2 RETURNING *) SELECT count(*) FROM up",
+            "PREPARE TRANSACTION '{s}'",
+            "COMMIT PREPARED '{s}'",
+        ])
+        .unwrapped()
+        .alone()
+        .declared(&[("k", "")]),
+        case("COMMIT PREPARED past pgshadow", T)
+            .each(&[
+                "BEGIN",
+                "UPDATE t SET v = 1 WHERE id = 1",
+                "INSERT INTO t VALUES (100)",
+                "PREPARE TRANSACTION '{s}'",
+            ])
+            .behind("COMMIT PREPARED '{s}'")
+            .q("UPDATE t SET v = v + 5 WHERE id = 1")
+            .declared(&[("t", "")]),
         case("PREPARE TRANSACTION of a failed transaction", T)
             .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1"])
             .fails("SELECT 1/0", "22012")
