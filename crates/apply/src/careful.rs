@@ -80,6 +80,9 @@ impl Lane {
             let leave_out = refused.iter().find(|r| r.leaves_out(change));
             match change {
                 Change::Ddl(ddl) if !ddl.in_transaction => {}
+                Change::Row(image) if image.operation == Operation::Reread => {
+                    reports.add(Report { finding: None, ..unsure((entry, n), change) });
+                }
                 Change::Row(image) => match leave_out {
                     Some(why) => self.leave_out(session, (entry, n), image, why, &mut reports).await?,
                     None => {
@@ -186,6 +189,11 @@ impl Lane {
                 }
                 let report = self.report_error(session, place, image, shadow_error(&e)).await?;
                 if let Some(mut report) = report {
+                    if self.healing.may_explain(image, &shadow_error(&e).sqlstate) || reports.may_explain(image) {
+                        // what it needs is still to be read again: so is it
+                        report.finding = None;
+                        self.tolerate();
+                    }
                     report.heal.extend(self.in_the_way(session, image, &e).await?);
                     reports.add(report);
                 }

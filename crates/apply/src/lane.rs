@@ -7,7 +7,7 @@ use crate::report::Reports;
 use crate::session::Session;
 use crate::waiting::Healing;
 use crate::{Error, LogError};
-use pgshadow_model::{Change, Relation, Sequence};
+use pgshadow_model::{Change, Operation, Relation, Sequence};
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::ops::Deref;
@@ -262,7 +262,8 @@ impl Lane {
 
 /// Whether its rows can be written one after the other without a look back.
 fn is_simple(entry: &Loaded) -> bool {
-    !entry.unsure && entry.changes.iter().all(|c| matches!(c, Change::Row(_))) && !has_rows_of_one_tree(entry)
+    let has_values = |c: &Change| matches!(c, Change::Row(image) if image.operation != Operation::Reread);
+    !entry.unsure && entry.changes.iter().all(has_values) && !has_rows_of_one_tree(entry)
 }
 
 /// Several rows of a table whose foreign key refers to the table itself: the primary checked them at the statement's end, the

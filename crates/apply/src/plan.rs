@@ -47,7 +47,7 @@ pub(crate) fn form_of(image: &RowImage, tolerant: bool) -> Form {
         Operation::Insert => Form::Insert,
         Operation::Update if tolerant && keyed => Form::Upsert { old },
         Operation::Update => Form::Update { old },
-        Operation::Upsert => Form::Upsert { old },
+        Operation::Upsert | Operation::Reread => Form::Upsert { old },
     }
 }
 

@@ -27,6 +27,14 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
+    /// Whether rows that are to be read again may be what this one lacks.
+    pub(crate) fn may_explain(&self, image: &RowImage) -> bool {
+        let targets = self.list.iter().filter(|r| r.finding.is_none()).flat_map(|r| &r.heal);
+        let name = &image.relation.name;
+        let refers = |table: &QualifiedName| image.relation.foreign_keys.iter().any(|key| key.parent == *table);
+        targets.into_iter().any(|t| t.relation.name == *name || refers(&t.relation.name))
+    }
+
     /// Whether this row is spoken of already, or its whole table.
     pub(crate) fn speak_of(&self, image: &RowImage) -> bool {
         self.tables.contains(&image.relation.name) || Target::of(image).iter().any(|t| self.targets.contains(t))

@@ -139,8 +139,8 @@ impl Collector {
         let relation = &*image.relation;
         let is_insert = image.operation == Operation::Insert;
         // The unique values that an UPDATE frees aren't in its image.
-        let frees =
-            !relation.unique_keys.is_empty() && matches!(image.operation, Operation::Update | Operation::Upsert);
+        let frees = !relation.unique_keys.is_empty()
+            && matches!(image.operation, Operation::Update | Operation::Upsert | Operation::Reread);
         // New rows of a table without a key are in nobody's way but of those who look for one among equals.
         let keyed = !relation.key.is_empty() || is_insert;
         let by_row = keyed && is_exact(relation) && !has_relatives(relation) && !frees;

@@ -22,14 +22,15 @@ pub(crate) struct Image {
 /// Reads `record_send(ROW(xid, lsn, tableoid[, xmax][, action][, old.tableoid, old columns...][, parameters...], columns...))`;
 /// `None` where it isn't of that form, or where its columns aren't those of the table (types included, unless converted).
 pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
-    let columns = &write.table.relation.columns;
+    // without the right to read, or under row-level security, no column is asked for
+    let columns: &[Column] = if write.by_key { &[] } else { &write.table.relation.columns };
     let old_columns: &[u16] = match &write.old {
         OldRow::Returned(positions) => positions,
         _ => &[],
     };
     let returns_old = matches!(write.old, OldRow::Returned(_));
     let head = 2
-        + usize::from(!write.through_view)
+        + usize::from(write.has_table_oid())
         + usize::from(write.flag)
         + usize::from(write.action)
         + usize::from(returns_old)
@@ -37,9 +38,9 @@ pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
     let mut fields = Fields::of(record, head + write.parameters + columns.len(), write.converted)?;
     let xid = u64::from_be_bytes(fields.next()?.1?.try_into().ok()?);
     let token = u64::from_be_bytes(fields.next()?.1?.try_into().ok()?);
-    let table_oid = match write.through_view {
-        true => write.table.relation.oid,
-        false => u32::from_be_bytes(fields.next()?.1?.try_into().ok()?),
+    let table_oid = match write.has_table_oid() {
+        true => u32::from_be_bytes(fields.next()?.1?.try_into().ok()?),
+        false => write.table.relation.oid,
     };
     let upserted = |inserted: bool| if inserted { Operation::Insert } else { Operation::Update };
     let mut operation = if write.flag { Some(upserted(fields.next()?.1? == [0; 4])) } else { None };
@@ -176,6 +177,7 @@ mod tests {
             flag: false,
             action: false,
             through_view: false,
+            by_key: false,
             old,
             assigned: vec![],
             parameters: 0,

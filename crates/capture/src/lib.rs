@@ -23,6 +23,7 @@ mod extended;
 mod failures;
 mod image;
 mod journal;
+mod moments;
 mod names;
 mod outcome;
 mod own;

@@ -2,7 +2,7 @@
 use crate::classify::binary;
 use crate::image::Image;
 use crate::plan::{KeyPart, OldRow, WriteEffect};
-use pgshadow_model::{Operation, Relation, RowImage, Values};
+use pgshadow_model::{Column, Operation, Relation, RowImage, Values};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,19 +17,33 @@ pub(crate) fn old_key(write: &WriteEffect, image: &Image) -> Option<Option<Value
             Some(old) if image.operation != Some(Operation::Delete) => old.clone(),
             _ => return Some(None),
         },
-        OldRow::Fixed(parts) => {
-            let columns = relation.key.iter().map(|p| relation.columns.get(usize::from(*p)));
-            let part = |(part, column): (&KeyPart, Option<&pgshadow_model::Column>)| match part {
-                KeyPart::Constant(value) => Some(Some(value.clone())),
-                KeyPart::Parameter(index) => {
-                    let text = image.parameters.get(*index)?.as_ref()?;
-                    Some(Some(binary(&column?.column_type, std::str::from_utf8(text).ok()?)?))
-                }
-            };
-            parts.iter().zip(columns).map(part).collect::<Option<Values>>()?
-        }
+        OldRow::Fixed(parts) => fixed_key(relation, parts, image)?,
     };
     Some(if relation.key.is_empty() || old != key_of(relation, &image.values) { Some(old) } else { None })
+}
+
+/// The key that the text fixes; `None` if a parameter can't be read.
+fn fixed_key(relation: &Relation, parts: &[KeyPart], image: &Image) -> Option<Values> {
+    let columns = relation.key.iter().map(|p| relation.columns.get(usize::from(*p)));
+    let part = |(part, column): (&KeyPart, Option<&Column>)| match part {
+        KeyPart::Constant(value) => Some(Some(value.clone())),
+        KeyPart::Parameter(index) => {
+            let text = image.parameters.get(*index)?.as_ref()?;
+            Some(Some(binary(&column?.column_type, std::str::from_utf8(text).ok()?)?))
+        }
+    };
+    parts.iter().zip(columns).map(part).collect()
+}
+
+/// A row of which only the key is known, in its place.
+pub(crate) fn key_alone(write: &WriteEffect, image: &Image) -> Option<Values> {
+    let relation = &write.table.relation;
+    let OldRow::Fixed(parts) = &write.old else { return None };
+    let mut values = vec![None; relation.columns.len()];
+    for (position, value) in relation.key.iter().zip(fixed_key(relation, parts, image)?) {
+        *values.get_mut(usize::from(*position))? = value;
+    }
+    Some(values)
 }
 
 fn key_of(relation: &Relation, values: &Values) -> Values {

@@ -199,6 +199,8 @@ pub(crate) struct WriteEffect {
     pub action: bool,
     /// The client named a view of the table.
     pub through_view: bool,
+    /// Its rows can't be seen: only their key is known, by the text.
+    pub by_key: bool,
     pub old: OldRow,
     /// Columns that it assigns, where its rows are locked ahead.
     pub assigned: Vec<String>,
@@ -209,6 +211,13 @@ pub(crate) struct WriteEffect {
     pub strip: Strip,
     /// What becomes suspect by it (rows that may be changed after their image was taken).
     pub suspects: Vec<Suspect>,
+}
+
+impl WriteEffect {
+    /// Whether each row tells in which table it is.
+    pub fn has_table_oid(&self) -> bool {
+        !self.through_view && !self.by_key
+    }
 }
 
 impl Step {

@@ -2,13 +2,16 @@
 use crate::expected::{SqlPrepared, Stage};
 use crate::image;
 use crate::journal::Journal;
+use crate::moments;
 use crate::own;
 use crate::pairing;
 use crate::plan::{Control, Effect, OldRow, Step, Strip, WriteEffect};
 use crate::session::Session;
 use crate::unit::{HELD_BYTES_MAX, Unit};
 use bytes::Bytes;
-use pgshadow_model::{Change, CopyData, DdlStatement, Lsn, RowImage, SessionSettings, Suspect, Truncate, Xid};
+use pgshadow_model::{
+    Change, CopyData, DdlStatement, Lsn, Operation, RowImage, SessionSettings, Suspect, Truncate, Xid,
+};
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, backend, edit};
 use std::sync::Arc;
@@ -115,7 +118,8 @@ impl<J: Journal> Session<J> {
             }
             Effect::Copy { table, sql } => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
-                match stage.broken {
+                let moment = moments::names_a_moment(&table.relation.columns, &stage.copy);
+                match stage.broken.or(moment.then_some("its data name a moment (now, today), which passes")) {
                     Some(reason) => {
                         let suspect = Suspect { table: Some(table.relation.name.clone()), reason: reason.to_owned() };
                         unit.done(Vec::new(), &[suspect], 0);
@@ -228,8 +232,13 @@ pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Opti
     let record = if binary { Bytes::copy_from_slice(&record) } else { Bytes::from(backend::bytea_text(&record)?) };
     let relation = &write.table.relation;
     let image = image::read(&record, write)?;
-    let old_key = pairing::old_key(write, &image)?;
-    let operation = image.operation.unwrap_or(write.operation);
-    let row = RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key };
+    let row = if write.by_key {
+        let values = pairing::key_alone(write, &image)?;
+        RowImage { relation: Arc::clone(relation), operation: Operation::Reread, values, old_key: None }
+    } else {
+        let old_key = pairing::old_key(write, &image)?;
+        let operation = image.operation.unwrap_or(write.operation);
+        RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key }
+    };
     Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token, bytes: record.len() })
 }

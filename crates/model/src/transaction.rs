@@ -17,6 +17,8 @@ pub enum Operation {
     Delete,
     /// INSERT ... ON CONFLICT DO UPDATE where insert and update can't be told apart.
     Upsert,
+    /// A row was written whose values could not be seen: only its key is in the image, and it is to be read again on the primary.
+    Reread,
 }
 
 /// One row that a statement wrote, as the primary returned it.

@@ -194,7 +194,7 @@ impl Writer<'_> {
         let deferred = self.dice.percent(40);
         let level =
             ["READ COMMITTED", "READ COMMITTED", "READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
-        let levels = if self.load.commits_fail || self.number % 2 == 0 { 5 } else { 4 };
+        let levels = if self.load.commits_fail || self.number.is_multiple_of(2) { 5 } else { 4 };
         let level = level[self.dice.between(0, levels) as usize];
         self.control(&format!("BEGIN ISOLATION LEVEL {level}"));
         let mut alive = true;

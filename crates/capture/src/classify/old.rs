@@ -55,6 +55,18 @@ impl Context<'_> {
         ways
     }
 
+    /// The way for rows that can't be seen: the text fixes their key, and it stays.
+    pub(crate) fn by_key(&self, table: &Table, write: &Write, operation: Operation) -> Option<OldWay> {
+        let stays = operation != Operation::Upsert
+            && write.on_conflict == OnConflict::None
+            && !table.relation.key.is_empty()
+            && (operation == Operation::Delete || !self.may_change_key(table, write));
+        if !stays {
+            return None;
+        }
+        self.fixed_key(table, write)
+    }
+
     /// Whether an UPDATE may give a row another key.
     fn may_change_key(&self, table: &Table, write: &Write) -> bool {
         let key = || key_columns(table);

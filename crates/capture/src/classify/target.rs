@@ -13,8 +13,8 @@ const DEPTH_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub table: Arc<Table>,
-    /// For each of its columns, the view's name for it.
-    names: Option<Vec<String>>,
+    /// For each of its columns, the view's name for it, if it shows it.
+    names: Option<Vec<Option<String>>>,
 }
 
 impl Target {
@@ -22,10 +22,15 @@ impl Target {
         self.names.is_some()
     }
 
+    /// Whether the text can name every column.
+    pub fn shows_all(&self) -> bool {
+        self.names.as_ref().is_none_or(|names| names.iter().all(Option::is_some))
+    }
+
     /// A column's name in the text.
     fn shown_as(&self, position: usize) -> Option<&str> {
         match &self.names {
-            Some(names) => names.get(position).map(String::as_str),
+            Some(names) => names.get(position)?.as_deref(),
             None => self.table.relation.columns.get(position).map(|c| c.name.as_str()),
         }
     }
@@ -35,7 +40,7 @@ impl Target {
         let mut own = write.clone();
         if let Some(names) = &self.names {
             let of = |name: &String| {
-                let at = names.iter().position(|n| n == name)?;
+                let at = names.iter().position(|n| n.as_ref() == Some(name))?;
                 self.table.relation.columns.get(at).map(|c| c.name.clone())
             };
             own.assigned = write.assigned.iter().filter_map(of).collect();
@@ -46,7 +51,7 @@ impl Target {
 }
 
 impl Context<'_> {
-    /// The table under what a write names; the reason if that can't be told, or not all of its columns are shown.
+    /// The table under what a write names; the reason if that can't be told.
     pub(crate) fn target(&self, named: &Arc<Table>) -> Result<Target, &'static str> {
         self.target_at(named, DEPTH_MAX)
     }
@@ -71,8 +76,7 @@ impl Context<'_> {
             let at = source.columns.iter().position(|c| c.as_deref() == Some(name))?;
             named.relation.columns.get(at).map(|c| c.name.clone())
         };
-        let names = (0..below.table.relation.columns.len()).map(shown).collect::<Option<Vec<_>>>();
-        let names = names.ok_or("it was written through a view that doesn't show all of its columns")?;
+        let names = (0..below.table.relation.columns.len()).map(shown).collect();
         Ok(Target { table: below.table, names: Some(names) })
     }
 

@@ -22,7 +22,7 @@ impl Context<'_> {
         let class = match operation {
             _ if merge => Class::Merge,
             Operation::Insert | Operation::Upsert => Class::Insert,
-            Operation::Update => Class::Update,
+            Operation::Update | Operation::Reread => Class::Update,
             Operation::Delete => Class::Delete,
         };
         // no relation of that name is visible: the server will refuse it, unless the name was misread
@@ -44,8 +44,11 @@ impl Context<'_> {
         if let Some(reason) = self.refusal(&target, write, operation, merge) {
             return opaque(reason);
         }
+        let unseen = unseen(&target);
         let converted = self.identity.client_encoding != "UTF8";
-        let image = if converted || target.is_view() {
+        let image = if unseen.is_some() {
+            Image::None
+        } else if converted || target.is_view() {
             match self.image_columns(&target) {
                 Some(columns) => Image::Columns(columns),
                 None => return opaque("the client's encoding isn't UTF8, and a column's type depends on it"),
@@ -55,9 +58,12 @@ impl Context<'_> {
         };
         // the rows of a partitioned table and of a view have no xmax to return
         let flag = write.on_conflict == OnConflict::Update && named.relation.kind == RelationKind::Table;
-        let ways = self.old_ways(statement, &target, write, operation, rewrites);
+        let ways = match unseen {
+            Some(_) => self.by_key(table, write, operation).into_iter().collect(),
+            None => self.old_ways(statement, &target, write, operation, rewrites),
+        };
         if ways.is_empty() {
-            return opaque(unknown_old_row(table));
+            return opaque(unseen.unwrap_or(unknown_old_row(table)));
         }
         let extended = ways.into_iter().find_map(|way| {
             let parameters = way.parameters.iter().map(|n| parameter_text(*n, converted)).collect();
@@ -95,6 +101,7 @@ impl Context<'_> {
             flag,
             action: merge,
             through_view: target.is_view(),
+            by_key: unseen.is_some(),
             assigned: if matches!(old, OldRow::Locked(_)) { write.assigned.clone() } else { Vec::new() },
             old,
             parameters,
@@ -129,8 +136,6 @@ impl Context<'_> {
             _ if merge && self.identity.version < MERGE_RETURNS => "MERGE returns no rows before PostgreSQL 17",
             _ if table.foreign => "one of its partitions is a foreign table",
             _ if table.rules => "it has rules",
-            _ if table.row_security && !view => "row-level security applies to the role that wrote it",
-            _ if !table.selectable && !view => "the role that wrote it may not read all its columns",
             _ if table.opaque_column().is_some() => "a column's type can't be carried in binary form",
             _ if table.has_inheritance_children && (view || !write.target.only) && operation != Operation::Insert => {
                 "it has inheritance children"
@@ -153,5 +158,16 @@ fn unknown_old_row(table: &Table) -> &'static str {
         "it has no key, and an UPDATE's old rows can't be told before PostgreSQL 18"
     } else {
         "its key may have changed, and the old key can't be told before PostgreSQL 18"
+    }
+}
+
+/// Why no column of the written rows may be asked for, if so: it would be refused, or change which rows are written.
+fn unseen(target: &Target) -> Option<&'static str> {
+    let table = &target.table;
+    match target.is_view() {
+        true if !target.shows_all() => Some("it was written through a view that doesn't show all of its columns"),
+        false if table.row_security => Some("row-level security applies to the role that wrote it"),
+        false if !table.selectable => Some("the role that wrote it may not read all its columns"),
+        _ => None,
     }
 }

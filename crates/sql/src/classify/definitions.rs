@@ -8,7 +8,7 @@ use pg_query::protobuf::{
 
 use super::commands::is_on;
 use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
-use super::tables::alteration;
+use super::tables::{alteration, defaults_of};
 use crate::ddl::Ddl;
 use crate::nodes::{kind, not_empty, relation, relations};
 use crate::summary::Summary;
@@ -45,7 +45,9 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
     let all = || summary.relations.clone();
     let one = |range: &Option<pg_query::protobuf::RangeVar>| range.iter().map(relation).collect::<Vec<_>>();
     let mut found = match statement {
-        Kind::CreateStmt(_) => ddl("CREATE TABLE", all()),
+        Kind::CreateStmt(create) => {
+            Ddl { computes_values: defaults_of(&create.table_elts), ..ddl("CREATE TABLE", all()) }
+        }
         Kind::CreateForeignTableStmt(_) => ddl("CREATE FOREIGN TABLE", all()),
         Kind::AlterTableStmt(alter) => alter_table(alter, summary),
         Kind::CreateTableAsStmt(create) => create_as(create, summary),

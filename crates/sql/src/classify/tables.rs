@@ -51,6 +51,9 @@ fn of_command(command: &AlterTableCmd) -> Alteration {
         (Alter::AtSetAccessMethod | Alter::AtSetExpression | Alter::AtSetLogged | Alter::AtSetUnLogged, _) => {
             alteration.rewrites = true;
         }
+        (Alter::AtColumnDefault, _) if command.def.as_deref().is_some_and(is_the_present) => {
+            alteration.computes_values = Some(MOMENT);
+        }
         (Alter::AtDetachPartition, Some(Kind::PartitionCmd(partition))) => {
             alteration.concurrently = partition.concurrent;
         }
@@ -71,10 +74,44 @@ fn filled_by(column: &ColumnDef) -> Option<&'static str> {
     if column.raw_default.as_deref().is_some_and(|default| !is_plain_constant(default)) {
         return Some("ADD COLUMN with a computed default");
     }
+    if !is_builtin(column) && !has_default(column) {
+        return Some("ADD COLUMN of a type that may have a default of its own (a domain)");
+    }
     column.constraints.iter().find_map(|node| match kind(node)? {
         Kind::Constraint(constraint) => filled_by_constraint(constraint),
         _ => None,
     })
+}
+
+fn has_default(column: &ColumnDef) -> bool {
+    let is_default = |node: &Node| match kind(node) {
+        Some(Kind::Constraint(constraint)) => constraint.contype == ConstrType::ConstrDefault as i32,
+        _ => false,
+    };
+    column.raw_default.is_some() || column.constraints.iter().any(is_default)
+}
+
+/// Why the columns of a new table have other defaults elsewhere: `DEFAULT 'now'` is turned into the moment at which it is read.
+pub(super) fn defaults_of(elements: &[Node]) -> Option<&'static str> {
+    let is_moment = |node: &Node| match kind(node) {
+        Some(Kind::Constraint(constraint)) => constraint.raw_expr.as_deref().is_some_and(is_the_present),
+        _ => false,
+    };
+    let column = |node: &Node| match kind(node) {
+        Some(Kind::ColumnDef(column)) => column.constraints.iter().any(is_moment),
+        _ => false,
+    };
+    elements.iter().any(column).then_some(MOMENT)
+}
+
+const MOMENT: &str = "a default that names the present is another moment on each side";
+
+fn is_the_present(node: &Node) -> bool {
+    match kind(node) {
+        Some(Kind::AConst(value)) => constant(value).is_some_and(|text| super::fixed::names_the_present(&text)),
+        Some(Kind::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_the_present),
+        _ => false,
+    }
 }
 
 fn filled_by_constraint(constraint: &Constraint) -> Option<&'static str> {
