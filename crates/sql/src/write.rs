@@ -43,6 +43,8 @@ pub struct Write {
     /// written had this value before (UPDATE may change it). For INSERT with one VALUES row: the listed columns whose value
     /// is a constant or parameter, **before** the assignment cast to the column's type and its modifier.
     pub fixed: Vec<(String, Fixed)>,
+    /// The same for an INSERT of one VALUES row without a column list, by the place of each value.
+    pub fixed_in_order: Vec<Option<Fixed>>,
     /// WHERE CURRENT OF
     pub current_of: bool,
     /// OVERRIDING SYSTEM VALUE or USER VALUE

@@ -35,16 +35,19 @@ impl Target {
         }
     }
 
-    /// The write with the table's own names for its columns.
-    pub fn in_own_names(&self, write: &Write) -> Write {
+    /// The write with the table's own names for its columns; `named` is the relation that the text names.
+    pub fn in_own_names(&self, write: &Write, named: &Table) -> Write {
         let mut own = write.clone();
+        let columns = named.relation.columns.iter().map(|c| c.name.clone());
+        let in_order = columns.zip(&write.fixed_in_order).filter_map(|(name, value)| Some((name, value.clone()?)));
+        own.fixed.extend(in_order);
         if let Some(names) = &self.names {
             let of = |name: &String| {
                 let at = names.iter().position(|n| n.as_ref() == Some(name))?;
                 self.table.relation.columns.get(at).map(|c| c.name.clone())
             };
             own.assigned = write.assigned.iter().filter_map(of).collect();
-            own.fixed = write.fixed.iter().filter_map(|(name, value)| Some((of(name)?, value.clone()))).collect();
+            own.fixed = own.fixed.iter().filter_map(|(name, value)| Some((of(name)?, value.clone()))).collect();
         }
         own
     }

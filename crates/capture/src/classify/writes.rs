@@ -40,7 +40,7 @@ impl Context<'_> {
         if self.not_mirrored(named) || self.not_mirrored(table) {
             return self.beside(table, &names, class);
         }
-        let write = &target.in_own_names(write);
+        let write = &target.in_own_names(write, named);
         if let Some(reason) = self.refusal(&target, write, operation, merge) {
             return opaque(reason);
         }

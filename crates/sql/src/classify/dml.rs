@@ -29,7 +29,11 @@ pub(super) fn insert(statement: &InsertStmt, summary: &Summary) -> Write {
         write.assigned = target_names(&clause.target_list);
     }
     if let (Some(1), Some(Kind::SelectStmt(select))) = (rows, boxed(&statement.select_stmt)) {
-        write.fixed = fixed::of_values(&statement.cols, select);
+        if statement.cols.is_empty() {
+            write.fixed_in_order = fixed::in_order(select);
+        } else {
+            write.fixed = fixed::of_values(&statement.cols, select);
+        }
     }
     write
 }
@@ -79,6 +83,7 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
         insert_columns: Vec::new(),
         writes_in_with: summary.nested_writes.clone(),
         fixed: Vec::new(),
+        fixed_in_order: Vec::new(),
         current_of: false,
         overriding: false,
         rows_values: None,

@@ -87,6 +87,14 @@ pub(super) fn of_values(columns: &[Node], select: &SelectStmt) -> Vec<(String, F
         .collect()
 }
 
+/// The values of a single VALUES row.
+pub(super) fn in_order(select: &SelectStmt) -> Vec<Option<Fixed>> {
+    match select.values_lists.first().and_then(kind) {
+        Some(Kind::List(row)) => row.items.iter().map(|value| fixed_value(kind(value)?)).collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn fixed_value(value: &Kind) -> Option<Fixed> {
     match value {
         Kind::ParamRef(parameter) => parameter_number(parameter.number),
