@@ -77,17 +77,21 @@ impl Driver {
         pgshadow.expect_clean_log(if suspects.is_empty() { &[] } else { &["table is suspect"] });
     }
 
+    /// The program that plays steps of `make torture`, as lines of JSON; only psycopg 3 and node `pg` have one.
+    pub fn player(self) -> Command {
+        match self {
+            Driver::NodePg => node("torture_node.js"),
+            _ => python("torture_psycopg.py"),
+        }
+    }
+
     fn command(self) -> Command {
         match self {
             Driver::Psycopg3 => python("psycopg3.py"),
             Driver::Psycopg2 => python("psycopg2_driver.py"),
             Driver::Asyncpg => python("asyncpg_driver.py"),
             Driver::Pg8000 => python("pg8000_driver.py"),
-            Driver::NodePg => {
-                let mut command = program("node", "node_pg.js");
-                command.env("NODE_PATH", found("PGSHADOW_NODE_PATH"));
-                command
-            }
+            Driver::NodePg => node("node_pg.js"),
             Driver::Jdbc => {
                 let mut command = Command::new("java");
                 command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &found("PGSHADOW_JDBC_JAR")]);
@@ -102,6 +106,12 @@ impl Driver {
 
 fn python(name: &str) -> Command {
     program(&found("PGSHADOW_PYTHON"), name)
+}
+
+fn node(name: &str) -> Command {
+    let mut command = program("node", name);
+    command.env("NODE_PATH", found("PGSHADOW_NODE_PATH"));
+    command
 }
 
 fn psql(installation: &Installation) -> Command {

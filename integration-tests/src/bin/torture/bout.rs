@@ -47,7 +47,8 @@ fn on_stage(
     let servers = stage.pair(bout);
     let builder = Pgshadow::between(&servers[0], &servers[1]).database(&source.database).durability(bout.durability);
     let mut pgshadow = builder.with_trace().start();
-    let seen = load(bout, scripts, servers, &mut pgshadow);
+    let place = if bout.direct { source.clone() } else { pgshadow.app() };
+    let seen = load(bout, scripts, servers, &mut pgshadow, place);
     let mut verdict = check::verdict(bout, schema, scripts, seen, &pgshadow, databases, plant);
     if !verdict.failures.is_empty() {
         verdict.servers = servers.each_ref().map(|server| log_of(server, &source.database));
@@ -55,19 +56,24 @@ fn on_stage(
     verdict
 }
 
-fn load(bout: &Bout, scripts: &[Script], servers: &mut [Cluster; 2], pgshadow: &mut Pgshadow) -> Vec<Seen> {
+fn load(
+    bout: &Bout,
+    scripts: &[Script],
+    servers: &mut [Cluster; 2],
+    pgshadow: &mut Pgshadow,
+    place: Endpoint,
+) -> Vec<Seen> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let (prepared, gids) = sync_channel(1000);
     let shared = Arc::new(Shared {
-        place: pgshadow.app(),
+        place: place.clone(),
         faulty: bout.kind == Kind::Faulty,
         stop: AtomicBool::new(false),
         done: AtomicU64::new(0),
         prepared,
         runtime: runtime.handle().clone(),
     });
-    let place = pgshadow.app();
     let faulty = shared.faulty;
     let finisher = std::thread::spawn(move || finish(&place, &gids, faulty));
     let players: Vec<_> = scripts

@@ -167,6 +167,9 @@ pub fn verdict(
     let [source, target] = databases;
     let mut verdict = Verdict::default();
     seen.into_iter().for_each(|seen| verdict.add(seen));
+    if bout.direct {
+        return verdict;
+    }
     if let Err(text) = drained(pgshadow) {
         verdict.fail(Fail::Broken, text);
         verdict.log = pgshadow.log();

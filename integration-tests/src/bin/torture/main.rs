@@ -21,6 +21,7 @@ mod journal;
 mod kinds;
 mod other;
 mod player;
+mod program_player;
 mod raw_player;
 mod relations;
 mod round;
@@ -109,6 +110,7 @@ fn round(stage: &mut Stage, settings: &Settings, journal: &mut Journal, seed: u6
             continue;
         }
         let mut bout = round::bout(seed, number, stage::majors(), settings.wanted, &settings.without);
+        bout.direct = settings.direct;
         if let Some(units) = settings.units {
             bout.plan.units = (units / bout.plan.sessions).max(1) as u32;
         }

@@ -1,10 +1,12 @@
 //! Plays a session's script and notes what came of it.
+use crate::program_player::ProgramPlayer;
 use crate::raw_player::RawPlayer;
 use crate::script::{Carrier, End, Script, Step, Unit};
 use crate::statement::{CONCURRENCY, Statement};
 use crate::tokio_player::TokioPlayer;
 use crate::value::literal;
 use integration_tests::client::Endpoint;
+use integration_tests::drivers::Driver;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -104,6 +106,8 @@ fn connect(script: &Script, shared: &Shared, seen: &mut Seen) -> Option<Box<dyn 
     for _ in 0..600 {
         let opened: Result<Box<dyn Player>, String> = match script.carrier {
             Carrier::Raw => RawPlayer::connect(&shared.place, script.encoding).map(|player| Box::new(player) as _),
+            Carrier::Psycopg => program(&shared.place, Driver::Psycopg3),
+            Carrier::Node => program(&shared.place, Driver::NodePg),
             Carrier::Tokio => TokioPlayer::connect(&shared.place, &shared.runtime).map(|player| Box::new(player) as _),
         };
         match opened {
@@ -117,6 +121,10 @@ fn connect(script: &Script, shared: &Shared, seen: &mut Seen) -> Option<Box<dyn 
     }
     seen.complaints.push(format!("session {} can't connect: {last}", script.number));
     None
+}
+
+fn program(place: &Endpoint, driver: Driver) -> Result<Box<dyn Player>, String> {
+    ProgramPlayer::connect(place, driver).map(|player| Box::new(player) as _)
 }
 
 struct Session<'a> {

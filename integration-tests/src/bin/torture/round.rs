@@ -42,6 +42,8 @@ pub struct Bout {
     pub faults: Vec<Fault>,
     /// `[mirror_log] durability`
     pub durability: &'static str,
+    /// Past pgshadow.
+    pub direct: bool,
 }
 
 /// The bout of this number in the round of this seed. The majors are those of the old and the newest source.
@@ -71,7 +73,7 @@ pub fn bout(seed: u64, number: u64, majors: [u32; 2], wanted: bool, without: &[S
     let hang_up = kind == Kind::Faulty;
     let source = majors[usize::from(same_major)];
     let plan = Plan { seed, sessions, units, tier, source, hang_up, without: without.to_vec() };
-    Bout { kind, same_major, plan, faults, durability }
+    Bout { kind, same_major, plan, faults, durability, direct: false }
 }
 
 const PRELUDE: &str = "CREATE SCHEMA odd;

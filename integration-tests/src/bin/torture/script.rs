@@ -93,6 +93,10 @@ pub enum Carrier {
     Raw,
     /// tokio-postgres.
     Tokio,
+    /// psycopg 3.
+    Psycopg,
+    /// node `pg`.
+    Node,
 }
 
 /// All that one session does.

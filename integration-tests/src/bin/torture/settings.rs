@@ -66,6 +66,9 @@ pub struct Settings {
     /// What isn't drawn, for as long as it is known to fail: forms of statements, kinds of tables, `cancel`, `encoding`,
     /// `define`. `TORTURE_WITHOUT`, commas between.
     pub without: Vec<String>,
+    /// Sessions go to the source, past pgshadow: only what clients see is judged, to know what drivers and the database do by
+    /// themselves. `TORTURE_DIRECT=1`.
+    pub direct: bool,
     /// How long to look for the smallest history: `TORTURE_SHRINK`, seconds.
     pub shrink: Duration,
     /// `TORTURE_PLANT=row` or `constraint`.
@@ -97,6 +100,7 @@ impl Settings {
             log,
             again: text("TORTURE_AGAIN").is_some_and(|value| value != "0"),
             units: Some(number("TORTURE_UNITS", 0)?).filter(|units| *units > 0),
+            direct: text("TORTURE_DIRECT").is_some_and(|value| value != "0"),
             wanted: text("TORTURE_WANTED").is_some_and(|value| value != "0"),
             kind: text("TORTURE_KIND"),
             without: text("TORTURE_WITHOUT").map_or_else(Vec::new, |list| list.split(',').map(str::to_owned).collect()),

@@ -28,7 +28,12 @@ pub struct Plan {
 /// Session `number`'s script.
 pub fn script(plan: &Plan, schema: &crate::schema::Schema, number: u64) -> Script {
     let mut dice = Dice::new(plan.seed, 1 + number);
-    let carrier = if dice.percent(55) { Carrier::Tokio } else { Carrier::Raw };
+    let carrier = match dice.between(1, 100) {
+        1..=45 => Carrier::Tokio,
+        46..=82 => Carrier::Raw,
+        83..=93 => Carrier::Psycopg,
+        _ => Carrier::Node,
+    };
     let without = |name: &str| plan.without.iter().any(|other| other == name);
     let encoding = (carrier == Carrier::Raw && dice.percent(25) && !without("encoding")).then_some("LATIN1");
     let (tier, converted) = (plan.tier, encoding.is_some());
@@ -71,8 +76,9 @@ fn unit(draw: &mut Draw<'_>, plan: &Plan, carrier: Carrier, number: u64, at: u32
 fn statement(draw: &mut Draw<'_>, carrier: Carrier, in_block: bool) -> Step {
     let mut statement = draw.statement();
     // A block outside a transaction may have written anything: every table would be suspect. And tokio-postgres loses count
-    // of the answers when a COPY is refused.
-    while statement.form == "block" && !in_block || statement.copy.is_some() && carrier == Carrier::Tokio {
+    // of the answers when a COPY is refused; node has no COPY.
+    let copies = matches!(carrier, Carrier::Raw | Carrier::Psycopg);
+    while statement.form == "block" && !in_block || statement.copy.is_some() && !copies {
         statement = draw.statement();
     }
     if statement.copy.is_some() {
@@ -99,7 +105,7 @@ fn without_copy(draw: &mut Draw<'_>) -> Statement {
 fn pipeline(draw: &mut Draw<'_>, carrier: Carrier) -> Step {
     let count = draw.dice.between(2, 5);
     let statements = (0..count).map(|_| without_copy(draw)).collect();
-    Step::Pipeline { statements, sync_each: carrier == Carrier::Tokio || draw.dice.percent(40) }
+    Step::Pipeline { statements, sync_each: carrier != Carrier::Raw || draw.dice.percent(40) }
 }
 
 fn strings(draw: &mut Draw<'_>) -> Step {
@@ -173,12 +179,14 @@ fn block(draw: &mut Draw<'_>, carrier: Carrier, number: u64, at: u32) -> Unit {
     unit
 }
 
-/// What a prepared transaction wrote may be declared: only where it is all in loose tables.
+/// What a prepared transaction wrote may be declared: only where it is all in loose tables. What is written unseen in
+/// one may be of every table.
 fn may_prepare(draw: &Draw<'_>, unit: &Unit) -> bool {
     let tier = tier::of_form("prepare transaction", draw.source);
-    let loose = |name: &&str| draw.schema.holding(name).is_none_or(|table| table.loose);
     let known = draw.without.iter().any(|form| form == "prepare transaction");
-    tier <= draw.tier && (tier == Tier::Exact || draw.loose && unit.tables().iter().all(loose)) && !known
+    let mut statements = unit.steps.iter().flat_map(Step::statements);
+    let seen = statements.all(|statement| statement.tier < Tier::Declared);
+    tier <= draw.tier && (tier == Tier::Exact || draw.loose) && seen && !known
 }
 
 /// A cursor whose current row is written.
