@@ -57,7 +57,11 @@ pub struct RawClient {
 impl RawClient {
     /// Connects; sends nothing.
     pub fn connect(port: u16) -> std::io::Result<RawClient> {
-        let limit = Duration::from_secs(10);
+        RawClient::connect_within(port, Duration::from_secs(10))
+    }
+
+    /// [`connect`](Self::connect) with another limit.
+    pub fn connect_within(port: u16, limit: Duration) -> std::io::Result<RawClient> {
         let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), limit)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
@@ -165,6 +169,11 @@ impl RawClient {
         }
         let row = frames.iter().find(|frame| frame.tag == b'D').map(Frame::columns).unwrap_or_default();
         row.into_iter().next().flatten().ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no value: {sql}")))
+    }
+
+    /// A second handle of the same connection, so that one thread sends while another one reads.
+    pub fn second(&self) -> std::io::Result<RawClient> {
+        Ok(RawClient { stream: self.stream.try_clone()? })
     }
 
     /// Closes one direction: the server sees the end of the stream and may still answer.

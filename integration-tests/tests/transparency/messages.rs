@@ -33,8 +33,8 @@ pub fn raw(bytes: &[u8]) -> Message {
     Message(bytes.to_vec())
 }
 
-fn text(value: &str) -> Vec<u8> {
-    [value.as_bytes(), b"\0"].concat()
+fn text(value: &(impl AsRef<[u8]> + ?Sized)) -> Vec<u8> {
+    [value.as_ref(), b"\0"].concat()
 }
 
 fn list<T>(items: &[T], bytes: impl Fn(&T) -> Vec<u8>) -> Vec<u8> {
@@ -55,17 +55,17 @@ fn values(items: &[Option<&[u8]>]) -> Vec<u8> {
 }
 
 /// Query.
-pub fn q(sql: &str) -> Message {
+pub fn q(sql: &(impl AsRef<[u8]> + ?Sized)) -> Message {
     message(b'Q', &text(sql))
 }
 
 /// Parse without types.
-pub fn parse(name: &str, sql: &str) -> Message {
+pub fn parse(name: &str, sql: &(impl AsRef<[u8]> + ?Sized)) -> Message {
     parse_typed(name, sql, &[])
 }
 
 /// Parse with the parameters' types.
-pub fn parse_typed(name: &str, sql: &str, types: &[u32]) -> Message {
+pub fn parse_typed(name: &str, sql: &(impl AsRef<[u8]> + ?Sized), types: &[u32]) -> Message {
     message(b'P', &[text(name), text(sql), list(types, |oid| oid.to_be_bytes().to_vec())].concat())
 }
 

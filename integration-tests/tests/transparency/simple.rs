@@ -3,7 +3,7 @@ use crate::messages::{function_call, q};
 use crate::stage::{Session, Stage};
 
 fn queries(name: &'static str, strings: &[&str]) -> Session {
-    (name, strings.iter().map(|sql| q(sql)).collect())
+    (name, strings.iter().map(q).collect())
 }
 
 #[test]

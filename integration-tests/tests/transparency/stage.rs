@@ -1,15 +1,16 @@
 //! Two equal databases on one server, one of them behind a pgshadow that mirrors it.
 use crate::messages::Message;
-use crate::transcript::{End, Pace, Transcript, play};
+use crate::transcript::{End, Pace, Play, Step, Transcript};
 use integration_tests::client::Endpoint;
 use integration_tests::equal;
 use integration_tests::installation::Installation;
 use integration_tests::pooler::{Mode, Pgbouncer};
-use integration_tests::postgres::{Auth, Cluster};
+use integration_tests::postgres::{Auth, Cluster, ClusterBuilder};
 use integration_tests::proxy::Pgshadow;
 use integration_tests::scene::DRAIN;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Keys, a foreign key, a deferrable unique key, a sequence, and triggers that say something, at once and at COMMIT.
 const SCHEMA: &str = "
@@ -42,26 +43,34 @@ SELECT setval('child_id_seq', 1, false)";
 
 /// Rows are found by index, so that they come in the order of their keys and not of their places (and plans that look dear
 /// for it are not compiled).
-fn server(installation: &Installation) -> Cluster {
-    let builder = Cluster::of(installation).auth(Auth::Trust);
-    builder
+pub fn builder(installation: &Installation) -> ClusterBuilder {
+    Cluster::of(installation)
+        .auth(Auth::Trust)
         .set("enable_seqscan", "off")
         .set("enable_bitmapscan", "off")
         .set("autovacuum", "off")
         .set("jit", "off")
-        .start()
 }
 
 /// The older and the newest server, and another newest one as a shadow of the newest.
 fn servers() -> &'static [Cluster; 3] {
     static SERVERS: OnceLock<[Cluster; 3]> = OnceLock::new();
     SERVERS.get_or_init(|| {
-        let servers = [Installation::old(), Installation::newest(), Installation::newest()].map(server);
+        let servers = [Installation::old(), Installation::newest(), Installation::newest()]
+            .map(|installation| builder(installation).start());
         for server in &servers {
             server.create_database("pattern").psql(SCHEMA);
         }
         servers
     })
+}
+
+/// A newest server that isn't taken for `source`: its identity is another one.
+pub fn target_of(source: &Cluster) -> &'static Cluster {
+    let identity = |cluster: &Cluster| cluster.superuser().psql("SELECT system_identifier FROM pg_control_system()");
+    let own = identity(source);
+    let [_, one, other] = servers();
+    if identity(one) == own { other } else { one }
 }
 
 /// A session: its name and its messages.
@@ -135,7 +144,13 @@ impl Stage {
 
     /// One session directly and through pgshadow.
     pub fn transcripts(&self, parameters: &[(&str, &str)], messages: &[Message], how: (Pace, End)) -> [Transcript; 2] {
-        [self.direct.clone(), self.proxied()].map(|place| play(&place, parameters, RESET, messages, how))
+        let steps: Vec<_> = messages.iter().cloned().map(Step::Send).collect();
+        let (pace, end) = how;
+        [self.direct.clone(), self.proxied()].map(|place| {
+            let (first, patience) = (Some(RESET), Duration::from_secs(10));
+            let play = Play { place: &place, parameters, first, steps: &steps, pace, end, patience };
+            play.run(&mut |_| unreachable!("nothing is done behind these sessions"))
+        })
     }
 
     /// All sessions, stepwise and pipelined, are the same at both places.

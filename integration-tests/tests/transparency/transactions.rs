@@ -4,7 +4,7 @@ use crate::stage::Stage;
 
 /// Each statement as a Query, and each unnamed and extended.
 fn both(name: &'static str, statements: &[&str]) -> [(&'static str, Vec<Message>); 3] {
-    let simple = statements.iter().map(|sql| q(sql)).collect();
+    let simple = statements.iter().map(q).collect();
     let extended = statements.iter().flat_map(|sql| unnamed(sql, &[])).collect();
     let mut one_sync: Vec<_> = statements.iter().flat_map(|sql| open(sql, &[])).collect();
     one_sync.push(sync());
