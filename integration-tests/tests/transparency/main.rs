@@ -3,14 +3,21 @@
 
 mod copies;
 mod extended;
+mod generated;
+mod generator;
 mod logins;
 mod malformed;
 mod messages;
+mod not_yet;
+mod notation;
 mod pooled;
+mod shrink;
 mod simple;
 mod stage;
+mod thief;
 mod transactions;
 mod transcript;
+mod twins;
 
 use messages::q;
 use stage::Stage;

@@ -1,0 +1,20 @@
+-- The tables that sessions may alter, made anew after each that does.
+SET client_min_messages = error;
+DROP TABLE IF EXISTS public.a CASCADE;
+DROP SCHEMA IF EXISTS lab CASCADE;
+CREATE SCHEMA lab;
+CREATE TABLE lab.a (id int PRIMARY KEY, v int, s text);
+CREATE TABLE lab.b (id int PRIMARY KEY, a_id int REFERENCES lab.a, n numeric DEFAULT 1);
+CREATE TABLE lab.c (x int, y text);
+CREATE VIEW lab.w AS SELECT id, v FROM lab.a;
+CREATE SEQUENCE lab.q;
+CREATE FUNCTION lab.f(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1';
+INSERT INTO lab.a SELECT g, g, 'a' || g FROM generate_series(1, 5) g;
+INSERT INTO lab.b VALUES (1, 1, 1), (2, 2, 2.5);
+INSERT INTO lab.c VALUES (1, 'x'), (2, 'y');
+GRANT USAGE ON SCHEMA lab TO PUBLIC;
+GRANT ALL ON ALL TABLES IN SCHEMA lab TO guarded;
+GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lab TO blind;
+GRANT SELECT (id, v), INSERT (id, v), UPDATE (v) ON lab.a TO columns;
+GRANT SELECT ON ALL TABLES IN SCHEMA lab TO reader;
+RESET client_min_messages;
