@@ -11,12 +11,18 @@ use crate::units::{HeldUnits, Units};
 use pgshadow_model::Sequence;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Payloads in one batch, unless one entry alone is larger.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Entries among which is looked up who stands before whom; more where none of these can go.
 const WINDOW: usize = 8192;
+
+/// So few entries are left to the lane that is at work, for so long.
+const LEFT_MAX: usize = 32;
+pub(crate) const LEFT_FOR: Duration = Duration::from_millis(10);
 
 pub(crate) struct Choice {
     pub(crate) window: usize,
@@ -29,6 +35,8 @@ pub(crate) struct Choice {
     /// They pass part (a), and this one stands before each of them; in both directions.
     blocked: HashMap<Sequence, Sequence>,
     waiting: HashMap<Sequence, Vec<(Key, bool)>>,
+    /// When a lane last took some.
+    pub(crate) taken_at: Option<Instant>,
     /// So many are in the hands of lanes.
     pub(crate) in_hand: usize,
 }
@@ -43,6 +51,7 @@ impl Default for Choice {
             ready_beside: BTreeSet::new(),
             blocked: HashMap::new(),
             waiting: HashMap::new(),
+            taken_at: None,
             in_hand: 0,
         }
     }
@@ -62,6 +71,12 @@ impl Choice {
 
     pub(crate) fn is_ready(&self, key: &Key) -> bool {
         self.ready.contains(key) || self.blocked.contains_key(&key.1)
+    }
+
+    /// Whether what is ready is best left to the lane that took some last.
+    pub(crate) fn is_left_to_others(&self) -> bool {
+        let soon = self.taken_at.is_some_and(|at| at.elapsed() < LEFT_FOR);
+        self.in_hand > 0 && self.ready.len() < LEFT_MAX && soon
     }
 
     pub(crate) fn has_ready(&self) -> bool {

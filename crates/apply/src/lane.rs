@@ -1,5 +1,6 @@
 //! A lane: takes entries that nothing stands before, applies them in order, writes the position with them.
 
+use crate::choice::LEFT_FOR;
 use crate::common::Common;
 use crate::entry::{Entry, Loaded, Payload};
 use crate::failure::{Class, classify, is_stale};
@@ -59,7 +60,7 @@ impl Lane {
         let common = Arc::clone(&self.common);
         let _at_work = common.quiet.read().await;
         if !self.has_entries() {
-            let batch = self.book.take_batch(self.config.batch_entries_max, self.config.batch_rows_max, None);
+            let batch = self.book.take_for_lane(self.config.batch_entries_max, self.config.batch_rows_max);
             self.take(batch);
         }
         self.load().await?;
@@ -80,6 +81,11 @@ impl Lane {
                 // a shadow that is read-only for a while has nothing to do anyway
                 Err(error) => drop(self.after(session, error).await?),
             }
+        }
+        if self.book.has_ready() {
+            // left to another lane, if that is soon done
+            tokio::time::sleep(LEFT_FOR).await;
+            return Ok(());
         }
         let longest = Duration::from_secs(1).min(self.healing.until_due());
         tokio::select! {

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::entry::Loaded;
-use pgshadow_model::{Change, RowImage};
+use pgshadow_model::{Change, Operation, RowImage, Sequence};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
@@ -30,7 +30,7 @@ impl Trace {
                     lines,
                     "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
                     image.relation.name,
-                    key_hex(image),
+                    key_hex(image, entry.sequence),
                     order.epoch.0,
                     order.token.0,
                     order.xid,
@@ -44,9 +44,15 @@ impl Trace {
     }
 }
 
-fn key_hex(image: &RowImage) -> String {
+/// The key; of a table without one the whole row, as each stands for its equals. New rows of such a table come in any order.
+fn key_hex(image: &RowImage, sequence: Sequence) -> String {
     let mut hex = String::new();
-    for position in &image.relation.key {
+    let keyed = !image.relation.key.is_empty();
+    if !keyed && image.operation == Operation::Insert {
+        let _ = write!(hex, "new {sequence} ");
+    }
+    let all: Vec<u16> = (0..).take(image.values.len()).collect();
+    for position in if keyed { &image.relation.key } else { &all } {
         for byte in image.values.get(usize::from(*position)).and_then(Option::as_deref).unwrap_or_default() {
             let _ = write!(hex, "{byte:02x}");
         }
