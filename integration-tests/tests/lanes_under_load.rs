@@ -1,6 +1,6 @@
 //! Twelve sessions write to a few rows of tables of every kind, where lanes could get into each other's way: unique values that
 //! move from row to row, tables without a key, foreign keys with cascades, a tree, deferred constraints, partitions, keys with
-//! blanks, and now and then a statement about a whole table. With many lanes and with one, the target is equal, and nothing was
+//! blanks, and now and then a TRUNCATE. With many lanes and with one, the target is equal, and nothing was
 //! noticed or mended on the way.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 use integration_tests::client::{Endpoint, within};
@@ -35,7 +35,7 @@ INSERT INTO parts SELECT g, g FROM generate_series(1, 9) g;
 
 fn statement(dice: &mut Dice) -> String {
     let (i, j, n) = (dice.between(1, 12), dice.between(1, 9), dice.between(1, 1000));
-    match dice.between(1, 120) {
+    match dice.between(1, 118) {
         1..=30 => format!("UPDATE keyed SET v = (v * 3 + {n}) % 1000003 WHERE id = {i}"),
         31..=36 => format!("INSERT INTO keyed VALUES ({i}, {n}) ON CONFLICT (id) DO UPDATE SET v = keyed.v + 1"),
         37..=40 => format!("DELETE FROM keyed WHERE id = {i}"),
@@ -59,10 +59,8 @@ fn statement(dice: &mut Dice) -> String {
         101..=105 => format!("UPDATE later SET place = place % 8 + 1 WHERE id IN ({}, {})", n % 8 + 1, n % 7 + 1),
         106..=110 => format!("INSERT INTO parts VALUES ({j}, {n}) ON CONFLICT (id) DO UPDATE SET v = excluded.v"),
         111..=114 => format!("DELETE FROM parts WHERE id = {j}"),
-        115 => "TRUNCATE bag".to_owned(),
-        116 => format!("ALTER TABLE keyed ADD COLUMN IF NOT EXISTS c{} int", n % 3),
-        117 => format!("CREATE INDEX IF NOT EXISTS keyed_{0} ON keyed ((v % {0}))", n % 3 + 2),
-        118 => "DELETE FROM padded".to_owned(),
+        115..=116 => "TRUNCATE bag".to_owned(),
+        117 => "DELETE FROM padded".to_owned(),
         _ => format!("UPDATE keyed SET v = v + 1 WHERE id > {i}"),
     }
 }
@@ -70,17 +68,7 @@ fn statement(dice: &mut Dice) -> String {
 async fn done(client: &Client, sql: &str, extended: bool) -> bool {
     let result = if extended { client.execute(sql, &[]).await.map(drop) } else { client.batch_execute(sql).await };
     let Err(error) = result else { return true };
-    let expected = [
-        SqlState::T_R_DEADLOCK_DETECTED,
-        SqlState::FOREIGN_KEY_VIOLATION,
-        SqlState::UNIQUE_VIOLATION,
-        // two sessions that add the same column or index at once
-        SqlState::DUPLICATE_TABLE,
-        SqlState::DUPLICATE_COLUMN,
-        SqlState::DUPLICATE_OBJECT,
-        // a prepared statement whose table has changed
-        SqlState::FEATURE_NOT_SUPPORTED,
-    ];
+    let expected = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::FOREIGN_KEY_VIOLATION, SqlState::UNIQUE_VIOLATION];
     assert!(error.code().is_some_and(|code| expected.contains(code)), "{sql}: {error:?}");
     false
 }
