@@ -68,6 +68,13 @@ pub struct Statement {
     pub portion: i32,
 }
 
+impl Statement {
+    /// Without parameters.
+    pub fn plain(sql: &'static str) -> Statement {
+        Statement { sql, parameters: &[], copy: None, portion: 0 }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -134,7 +141,7 @@ impl Case {
     }
 
     fn statement(sql: &'static str, parameters: &'static [&'static str]) -> Statement {
-        Statement { sql, parameters, copy: None, portion: 0 }
+        Statement { parameters, ..Statement::plain(sql) }
     }
 
     /// A statement.

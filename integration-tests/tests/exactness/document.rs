@@ -1,5 +1,6 @@
 //! `docs/exactness.md`, made of what a run gave.
 use crate::case::{Around, Case, Protocol, Way};
+use crate::open;
 use crate::verdict::Outcome;
 use integration_tests::installation::{repository, setting};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,12 +80,14 @@ impl Reasons {
 
 /// One word where all ways gave the same.
 fn cell(case: &Case, found: &[(&(u32, Way), &Outcome)], reasons: &mut Reasons) -> String {
-    if case.unsettled && found.iter().all(|(_, outcome)| outcome.wrong.is_empty()) {
-        return if found.is_empty() {
-            "–".to_owned()
+    if case.unsettled && !found.is_empty() {
+        let wrong = open::WRONG.iter().any(|(kind, _)| *kind == case.kind);
+        let word = if wrong {
+            "**wrong** by chance, to be mended"
         } else {
-            "exact, or suspect for a moment after the definition".to_owned()
+            "exact, or suspect for a moment after the definition"
         };
+        return word.to_owned();
     }
     let mut by_word: Vec<(String, Vec<&str>)> = Vec::new();
     for ((_, way), outcome) in found {

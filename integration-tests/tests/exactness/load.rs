@@ -26,6 +26,7 @@ const SCHEMA: &str = "CREATE SCHEMA load; SET search_path = load;
     CREATE UNLOGGED TABLE s5 (id int PRIMARY KEY, u int UNIQUE, v int);
     CREATE TABLE queue (id int PRIMARY KEY, state int, v int);
     CREATE TABLE emptied (id int PRIMARY KEY, v int);
+    CREATE TABLE hot (id int PRIMARY KEY, v bigint NOT NULL); INSERT INTO hot SELECT g, g FROM generate_series(1, 4) g;
     CREATE TABLE idle (id int PRIMARY KEY, v int);
     INSERT INTO s1 SELECT g, g, NULL, 0 FROM generate_series(1, 4) g; INSERT INTO s3 SELECT g, g % 2, 0 FROM generate_series(1, 6) g;
     INSERT INTO queue SELECT g, 0, 0 FROM generate_series(1, 30) g; INSERT INTO idle VALUES (1, 1);";
@@ -60,6 +61,10 @@ fn with(sql: &str, parameters: &[i32]) -> Text {
 
 impl Load {
     fn statement(&self, dice: &mut Dice, deferred: bool) -> Text {
+        if dice.percent(30) {
+            let sql = "UPDATE hot SET v = (v * 31 + $1) % 1000003 WHERE id = $2";
+            return with(sql, &[dice.between(1, 999), dice.between(1, 4)]);
+        }
         let kinds = 8 + if deferred { 3 } else { 0 };
         match dice.between(1, kinds) {
             1..=3 => of_unique_keys(dice),

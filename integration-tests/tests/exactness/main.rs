@@ -10,6 +10,7 @@ mod contents;
 mod document;
 mod load;
 mod open;
+mod play;
 mod session;
 mod stage;
 mod verdict;
@@ -59,7 +60,9 @@ impl Report {
 
     fn end(mut self, cases: &[Case], majors: &[(u32, u32)]) {
         if setting("PGSHADOW_CASE").is_none() {
-            let stale = open::SUSPECT.iter().chain(open::WRONG).filter(|line| !self.open.contains(*line));
+            let by_chance = |kind: &str| cases.iter().any(|case| case.kind == kind && case.unsettled);
+            let stale = open::SUSPECT.iter().chain(open::WRONG);
+            let stale = stale.filter(|line| !self.open.contains(*line) && !by_chance(line.0));
             self.failed.extend(stale.map(|line| format!("no longer so, take it out of open.rs: {line:?}")));
             eprintln!("{} kinds are not as promised yet:", self.open.len());
             self.open.iter().for_each(|(kind, part)| eprintln!("  {kind}: {part}"));

@@ -1,23 +1,22 @@
 //! The servers, and cases run on them: directly, and through pgshadow.
-use crate::case::{Around, Case, EVERY_TABLE, Protocol, Statement, Step, Way};
+use crate::case::{Around, Case, Protocol, Way};
 use crate::contents::{self, rows_of, superuser};
-use crate::session::Session;
+use crate::play::{Player, Told};
 use crate::verdict::{Outcome, Seen, judge};
 use integration_tests::client::Endpoint;
-use integration_tests::installation::{Installation, setting};
+use integration_tests::installation::Installation;
 use integration_tests::postgres::{Auth, Cluster};
-use integration_tests::process::eventually;
 use integration_tests::proxy::Pgshadow;
 use integration_tests::raw::RawClient;
 use integration_tests::scene::DRAIN;
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// Roles of the cases, without passwords: the servers trust everyone.
 const ROLES: &str = "CREATE ROLE clerk LOGIN; CREATE ROLE tenant LOGIN; CREATE ROLE owner_role; GRANT owner_role TO app; GRANT clerk TO pgshadow;
     CREATE ROLE narrow LOGIN; ALTER ROLE narrow SET work_mem = '64kB'; ALTER ROLE narrow SET temp_file_limit = '1MB';";
+
+/// Trials through one pgshadow at a time.
+const WORKERS: usize = 3;
 
 /// Where foreign tables have their rows: those of a database without pgshadow, those of the source and its target.
 const REMOTES: [&str; 2] = ["far_direct", "far"];
@@ -84,7 +83,8 @@ impl<'a> Trial<'a> {
         case.ways().into_iter().map(trial).collect()
     }
 
-    fn text(&self, sql: &str) -> String {
+    /// A text with the names that it was given.
+    pub fn text(&self, sql: &str) -> String {
         sql.replace("{s}", &self.schema).replace("{f}", &self.function)
     }
 
@@ -98,13 +98,6 @@ impl<'a> Trial<'a> {
     fn admin(&self, source: &Endpoint, remote: &str) -> String {
         self.text(&self.case.admin).replace("{port}", &source.port.to_string()).replace("{remote}", remote)
     }
-}
-
-/// What the sessions of a trial were told, session by session, and what went wrong on the way.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    pub sessions: Vec<Vec<String>>,
-    pub errors: Vec<String>,
 }
 
 /// Runs these cases in all ways; those that are not alone share a pgshadow.
@@ -155,19 +148,7 @@ impl Databases {
             }
         });
         let pgshadow = Pgshadow::between(&pair.source, &pair.target).database(&source.database).start();
-        let mut watch = superuser(source);
-        let mut told = Vec::with_capacity(trials.len());
-        for trial in &trials {
-            told.push(
-                [([direct, direct], 'd'), ([&pgshadow.app(), source], 'p')]
-                    .map(|(places, mark)| tell(places, mark, trial, &mut watch)),
-            );
-            if setting("PGSHADOW_BLAME").is_some() {
-                pgshadow.wait_drained(DRAIN);
-                let everywhere = pgshadow.suspect_tables().iter().filter(|table| *table == EVERY_TABLE).count();
-                eprintln!("{everywhere} reasons for every table after {} ({})", trial.case.kind, trial.schema);
-            }
-        }
+        let [directly, mirrored] = self.play(&trials, &pgshadow);
         pgshadow.wait_drained(DRAIN);
         let seen = Seen::of(&pgshadow, trials.iter().map(|trial| trial.schema.as_str()));
         for trial in &trials {
@@ -175,11 +156,42 @@ impl Databases {
         }
         let only = if let [trial] = trials.as_slice() { trial.schema.as_str() } else { "" };
         let contents = [direct, source, target].map(|place| contents::read(place, only));
-        let judged = |(trial, told): (Trial<'a>, [Told; 2])| {
-            let outcome = judge(&trial, &told, contents.each_ref(), &seen);
+        let told = directly.into_values().zip(mirrored.into_values());
+        let judged = |(trial, told): (Trial<'a>, (Told, Told))| {
+            let outcome = judge(&trial, &told.into(), contents.each_ref(), &seen);
             (trial, outcome)
         };
         trials.into_iter().zip(told).map(judged).collect()
+    }
+
+    /// What the trials' clients are told without pgshadow, and with it.
+    fn play(&self, trials: &[Trial<'_>], pgshadow: &Pgshadow) -> [BTreeMap<usize, Told>; 2] {
+        let some = |mut player: Player, worker: usize, workers: usize| {
+            let these = trials.iter().enumerate().filter(|(index, _)| index % workers == worker);
+            these.map(|(index, trial)| (index, player.play(trial))).collect::<BTreeMap<_, _>>()
+        };
+        let (direct, app) = (Player::at(&self.direct, &self.direct), pgshadow.app());
+        let through = || Player::at(&app, &self.source);
+        // What one trial alone does may be the cluster's: one after the other.
+        if trials.len() == 1 {
+            return [some(direct, 0, 1), some(through(), 0, 1)];
+        }
+        // Their tables are their own: several at a time, unless definitions change what is known of all.
+        let serial = trials.iter().any(|trial| trial.case.defines());
+        let workers = if serial { 1 } else { WORKERS };
+        std::thread::scope(|scope| {
+            let some = &some;
+            let directly = scope.spawn(move || some(direct, 0, 1));
+            let players: Vec<_> = (0..workers)
+                .map(|worker| {
+                    let player = through();
+                    scope.spawn(move || some(player, worker, workers))
+                })
+                .collect();
+            let told = players.into_iter().flat_map(|player| player.join().expect("it is played"));
+            let told = told.collect();
+            [directly.join().expect("it is played"), told]
+        })
     }
 }
 
@@ -213,75 +225,4 @@ fn install(place: &Endpoint, trials: &[Trial<'_>], source: &Endpoint, remote: &s
             rows_of(&mut admin, &sql);
         }
     }
-}
-
-/// Runs a trial at a place; the second is the server behind it.
-fn tell(places: [&Endpoint; 2], mark: char, trial: &Trial<'_>, watch: &mut RawClient) -> Told {
-    let [place, itself] = places.map(|place| place.as_user(trial.case.role, ""));
-    let mut sessions: BTreeMap<usize, Session> = BTreeMap::new();
-    let name = |session: usize| format!("{}_{session}{mark}", trial.schema);
-    let open = |session: usize| Session::open(&place, &trial.schema, &name(session), trial.way.protocol);
-    let mut errors = Vec::new();
-    let mut note = |what: &str, result: Result<Option<String>, String>, wanted: Option<&str>| match result {
-        Err(error) => errors.push(format!("{what}: {error}")),
-        Ok(state) if state.as_deref() != wanted => errors.push(format!("{what}: SQLSTATE {state:?}, not {wanted:?}")),
-        Ok(_) => {}
-    };
-    let control = |sql| Statement { sql, parameters: &[], copy: None, portion: 0 };
-    let (begin, commit) = (control("BEGIN"), control("COMMIT"));
-    if trial.way.around == Around::Together {
-        let texts: Vec<_> = trial.case.steps.iter().filter_map(|step| together(trial, step)).collect();
-        let session = sessions.entry(0).or_insert_with(|| open(0));
-        session.send_together(&texts);
-        note("all statements", session.read(None), None);
-    } else {
-        let block = trial.way.around == Around::Block;
-        if block {
-            note("BEGIN", sessions.entry(0).or_insert_with(|| open(0)).run("BEGIN", &begin), None);
-        }
-        for step in &trial.case.steps {
-            match step {
-                Step::Run { session, statement, fails } => {
-                    let session = sessions.entry(*session).or_insert_with(|| open(*session));
-                    note(statement.sql, session.run(&trial.text(statement.sql), statement), *fails);
-                }
-                Step::Start { session, statement } => {
-                    let sent = sessions.entry(*session).or_insert_with(|| open(*session));
-                    sent.send(&trial.text(statement.sql), statement.parameters, 0);
-                    wait_for_lock(watch, &name(*session));
-                }
-                Step::Behind { sql } => {
-                    let mut session = Session::open(&itself, &trial.schema, "behind", Protocol::Simple);
-                    note(sql, session.run(&trial.text(sql), &control(sql)), None);
-                }
-                Step::Finish { session } => {
-                    let session = sessions.get_mut(session).expect("it has started something");
-                    note("what had to wait", session.read(None), None);
-                }
-            }
-        }
-        if block {
-            note("COMMIT", sessions.entry(0).or_insert_with(|| open(0)).run("COMMIT", &commit), None);
-        }
-    }
-    let mut sessions: Vec<_> = sessions.into_values().map(|session| session.told).collect();
-    if trial.case.volatile {
-        // Values differ from run to run.
-        sessions.iter_mut().for_each(|told| told.retain(|line| !line.starts_with("row: ")));
-    }
-    Told { sessions, errors }
-}
-
-fn together<'a>(trial: &Trial<'_>, step: &'a Step) -> Option<(String, &'a Statement)> {
-    match step {
-        Step::Run { statement, .. } => Some((trial.text(statement.sql), statement)),
-        Step::Start { .. } | Step::Finish { .. } | Step::Behind { .. } => None,
-    }
-}
-
-/// Waits until the server says that this session waits for a lock.
-fn wait_for_lock(watch: &mut RawClient, application: &str) {
-    let sql =
-        format!("SELECT 1 FROM pg_stat_activity WHERE application_name = '{application}' AND wait_event_type = 'Lock'");
-    eventually(&format!("{application} waits for a lock"), LIMIT, || (!rows_of(watch, &sql).is_empty()).then_some(()));
 }

@@ -1,7 +1,8 @@
 //! What came of a trial, and whether that is what was promised.
 use crate::case::{EVERY_TABLE, Promise};
 use crate::contents::{Contents, differences};
-use crate::stage::{Told, Trial};
+use crate::play::Told;
+use crate::stage::Trial;
 use integration_tests::proxy::Pgshadow;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +48,7 @@ impl Seen {
         let everywhere: Vec<_> = tables.iter().filter(text_of_every).map(|suspect| text(&suspect["reason"])).collect();
         assert!(
             schemas.len() == 1 || everywhere.is_empty(),
-            "a case that must be alone makes every table suspect (PGSHADOW_BLAME=1 tells which): {everywhere:?}"
+            "a case that must be alone makes every table suspect; PGSHADOW_CASE finds it: {everywhere:?}"
         );
         Seen {
             suspects: tables.iter().map(|suspect| (text(&suspect["table"]), text(&suspect["reason"]))).collect(),

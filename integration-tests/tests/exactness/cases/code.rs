@@ -95,6 +95,37 @@ fn functions() -> Vec<Case> {
         case("A view that calls a function that writes", t_and("CREATE FUNCTION {f}() RETURNS int LANGUAGE sql AS 'UPDATE t SET v = v + 1 WHERE id = 1 RETURNING v'; CREATE VIEW {f}_w AS SELECT {f}() AS no;"))
             .q("SELECT * FROM {f}_w")
             .declared(&[("t", "")]),
+        case("A function that makes a temporary table", t_and("CREATE FUNCTION {f}() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TEMP TABLE t (id int, v int); RETURN 1; END';"))
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
+            .q("SELECT {f}()")
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
+            .q("DISCARD TEMP")
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["3", "3"])
+            .unwrapped()
+            .alone()
+            .declared(&[(EVERY_TABLE, ""), ("t", "")]),
+        case("A function that sets the search_path", t_and("CREATE SCHEMA {s}_b; CREATE TABLE {s}_b.t (id int PRIMARY KEY, v int); INSERT INTO {s}_b.t VALUES (1, 0); CREATE FUNCTION {f}() RETURNS text LANGUAGE sql AS 'SELECT set_config(''search_path'', current_schema() || ''_b'', false)';"))
+            .p("UPDATE t SET v = $1 WHERE id = 1", &["1"])
+            .q("SELECT {f}()")
+            .p("UPDATE t SET v = $1 WHERE id = 1", &["2"])
+            .apart(),
+        case("A cast that calls a function that writes", t_and("CREATE TABLE log (id int); CREATE TYPE {f}_pair AS (a int); CREATE FUNCTION {f}(int) RETURNS {f}_pair LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN ROW($1)::{f}_pair; END'; CREATE CAST (int AS {f}_pair) WITH FUNCTION {f}(int);"))
+            .q("UPDATE t SET s = 'hit' WHERE (id::{f}_pair).a = 1")
+            .declared(&[("t", ""), ("log", "")]),
+        case("A check constraint and an index that call a function that only reads", t_and("CREATE FUNCTION {f}(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i + 1'; ALTER TABLE t ADD CHECK ({s}.{f}(id) > 0); CREATE INDEX ON t ({s}.{f}(v));"))
+            .p("UPDATE t SET v = $1 WHERE id = 1", &["5"])
+            .q("INSERT INTO t VALUES (100, 1)"),
+        case("An aggregate of the user's own whose function writes", t_and("CREATE TABLE log (id int); CREATE FUNCTION {f}(int, int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($2); RETURN $1 + $2; END'; CREATE AGGREGATE {f}_sum(int) (SFUNC = {f}, STYPE = int, INITCOND = '0');"))
+            .q("SELECT {f}_sum(id) FROM t")
+            .declared(&[("log", ""), ("t", "")]),
+        case("A domain's check that calls a function that writes", t_and("CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; CREATE DOMAIN {f}_d AS int CHECK ({f}(VALUE)); CREATE TABLE dom (id int PRIMARY KEY, d {f}_d);"))
+            .q("INSERT INTO dom VALUES (1, 7)")
+            .declared(&[("log", ""), ("dom", "")]),
+        case("A policy that calls a function that writes", t_and("CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING ({f}(id));
+             GRANT USAGE ON SCHEMA {s} TO tenant; GRANT SELECT ON t TO tenant; GRANT INSERT ON log TO tenant;"))
+            .role("tenant")
+            .q("SELECT count(*) FROM t")
+            .declared(&[("log", ""), ("t", "")]),
         case("A function with dynamic SQL", t_and("CREATE FUNCTION {f}(x text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE x; END';"))
             .q("SELECT {f}('UPDATE t SET v = 0 WHERE id = 1')")
             .declared(&[("t", "")]),

@@ -35,6 +35,24 @@ fn assigned() -> Vec<Case> {
         case("UPDATE of a key behind SELECT ... FOR UPDATE of the client's own", T)
             .each(&["BEGIN", "SELECT id FROM t WHERE v = 30 FOR UPDATE", "UPDATE t SET id = id + 300 WHERE v = 30", "COMMIT"])
             .unwrapped(),
+        case("UPDATE of a key given by IN, ranges and rows", T)
+            .q("UPDATE t SET id = id + 100 WHERE id IN (1, 2)")
+            .p("UPDATE t SET id = id + 100 WHERE id = ANY ($1)", &["{3,4}"])
+            .p("UPDATE t SET id = $1 WHERE (id, v) = ($2, 50)", &["500", "5"]),
+        case("UPDATE of a key to one that is taken", T).fails("UPDATE t SET id = 2 WHERE id = 1", "23505").q("UPDATE t SET v = 0 WHERE id = 1"),
+        case("UPDATE of a key and back, and of a row that then gets the old key", T)
+            .each(&["BEGIN", "UPDATE t SET id = 100 WHERE id = 1", "UPDATE t SET id = 1 WHERE id = 2", "UPDATE t SET id = 2 WHERE id = 100", "UPDATE t SET v = v + 1 WHERE id < 3", "COMMIT"])
+            .unwrapped(),
+        case("UPDATE of a key behind savepoints", T)
+            .each(&["BEGIN", "SAVEPOINT a", "UPDATE t SET id = 100 WHERE id = 1", "ROLLBACK TO a", "UPDATE t SET id = 101 WHERE id = 1", "RELEASE a", "COMMIT"])
+            .unwrapped(),
+        case("UPDATE of a text key: case, blanks, quotes", "CREATE TABLE x (k text PRIMARY KEY, v int); INSERT INTO x VALUES ('a', 1), ('it''s', 2), (' b ', 3);")
+            .p("UPDATE x SET k = $1 WHERE k = $2", &["A", "a"])
+            .p("UPDATE x SET k = $1 WHERE k = $2", &["it is", "it's"])
+            .q("UPDATE x SET k = 'b' WHERE k = ' b '"),
+        case("UPDATE of a key whose constant is of another type", "CREATE TABLE x (k numeric PRIMARY KEY, d date UNIQUE NOT NULL); INSERT INTO x VALUES (1.0, '2024-01-01'), (2, '2024-01-02');")
+            .q("UPDATE x SET k = 10 WHERE k = 1")
+            .q("UPDATE x SET k = 20 WHERE d = '2024-01-02'::text::date"),
         case("UPDATE of a key that other rows refer to (ON UPDATE CASCADE)",
             "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p ON UPDATE CASCADE);
              INSERT INTO p VALUES (1), (2); INSERT INTO c VALUES (1, 1), (2, 1), (3, 2);")

@@ -114,6 +114,13 @@ fn from_other_tables() -> Vec<Case> {
             .q("UPDATE t SET v = (SELECT sum(w) FROM o) WHERE id = (SELECT max(id) FROM o)")
             .p("UPDATE t SET v = v - 1 WHERE EXISTS (SELECT FROM o WHERE o.id = t.id AND w = $1)", &["4"])
             .q("UPDATE t SET v = (SELECT sum(v) FROM t) WHERE id IN (1, 2)"),
+        case("UPDATE of rows that several others match", schema.clone())
+            .q("UPDATE t SET v = o.w FROM (VALUES (1, 11), (1, 12), (2, 21)) o (id, w) WHERE o.id = t.id")
+            .q("UPDATE t SET s = t2.s FROM t AS t2 WHERE t2.id = t.id + 1"),
+        case("INSERT ... SELECT of its own table, ORDER BY, LIMIT, UNION", schema.clone())
+            .q("INSERT INTO t SELECT id + 100, v, s FROM t ORDER BY id DESC LIMIT 3")
+            .q("INSERT INTO t (id, v) SELECT 300, 1 UNION ALL SELECT 301, count(*) FROM t")
+            .q("INSERT INTO t (id) SELECT g FROM generate_series(400, 405) g WHERE NOT EXISTS (SELECT FROM t WHERE t.id = g)"),
         case("UPDATE with WITH that only reads", schema.clone())
             .p("WITH big AS (SELECT id FROM o WHERE w > $1) UPDATE t SET s = 'big' FROM big WHERE big.id = t.id", &["3"]),
         case("DELETE ... USING", schema.clone())

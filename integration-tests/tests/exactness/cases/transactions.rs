@@ -138,14 +138,14 @@ fn two_phase() -> Vec<Case> {
                 "BEGIN",
                 "UPDATE t SET v = 1 WHERE id = 1",
                 "INSERT INTO t VALUES (100)",
-                "PREPARE TRANSACTION '{s}'",
+                "PREPARE TRANSACTION '{g}'",
             ])
             .q("UPDATE t SET v = 2 WHERE id = 2")
-            .q("COMMIT PREPARED '{s}'")
+            .q("COMMIT PREPARED '{g}'")
             .q("UPDATE t SET v = 3 WHERE id = 1")
             .unwrapped(),
         case("PREPARE TRANSACTION and ROLLBACK PREPARED", T)
-            .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1", "PREPARE TRANSACTION '{s}'", "ROLLBACK PREPARED '{s}'"])
+            .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1", "PREPARE TRANSACTION '{g}'", "ROLLBACK PREPARED '{g}'"])
             .q("UPDATE t SET v = v + 2 WHERE id = 1")
             .unwrapped(),
         case("COMMIT PREPARED from another session", T)
@@ -153,16 +153,16 @@ fn two_phase() -> Vec<Case> {
                 "BEGIN",
                 "UPDATE t SET v = 1 WHERE id = 1",
                 "DELETE FROM t WHERE id = 9",
-                "PREPARE TRANSACTION '{s}'",
+                "PREPARE TRANSACTION '{g}'",
             ])
             .start(1, "UPDATE t SET v = v * 7 WHERE id = 1")
-            .by(2, "COMMIT PREPARED '{s}'")
+            .by(2, "COMMIT PREPARED '{g}'")
             .finish(1)
             .by(2, "INSERT INTO t VALUES (9)"),
         case("ROLLBACK PREPARED from another session", T)
-            .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1", "PREPARE TRANSACTION '{s}'"])
+            .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1", "PREPARE TRANSACTION '{g}'"])
             .start(1, "UPDATE t SET v = v * 7 WHERE id = 1")
-            .by(2, "ROLLBACK PREPARED '{s}'")
+            .by(2, "ROLLBACK PREPARED '{g}'")
             .finish(1),
         case(
             "PREPARE TRANSACTION behind a write that is declared",
@@ -171,8 +171,8 @@ fn two_phase() -> Vec<Case> {
         .each(&[
             "BEGIN",
             "WITH up AS (UPDATE k SET a = 2 RETURNING *) SELECT count(*) FROM up",
-            "PREPARE TRANSACTION '{s}'",
-            "COMMIT PREPARED '{s}'",
+            "PREPARE TRANSACTION '{g}'",
+            "COMMIT PREPARED '{g}'",
         ])
         .unwrapped()
         .alone()
@@ -182,15 +182,15 @@ fn two_phase() -> Vec<Case> {
                 "BEGIN",
                 "UPDATE t SET v = 1 WHERE id = 1",
                 "INSERT INTO t VALUES (100)",
-                "PREPARE TRANSACTION '{s}'",
+                "PREPARE TRANSACTION '{g}'",
             ])
-            .behind("COMMIT PREPARED '{s}'")
+            .behind("COMMIT PREPARED '{g}'")
             .q("UPDATE t SET v = v + 5 WHERE id = 1")
             .declared(&[("t", "")]),
         case("PREPARE TRANSACTION of a failed transaction", T)
             .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1"])
             .fails("SELECT 1/0", "22012")
-            .q("PREPARE TRANSACTION '{s}'")
+            .q("PREPARE TRANSACTION '{g}'")
             .q("UPDATE t SET v = 2 WHERE id = 2")
             .unwrapped(),
         case("DDL in a prepared transaction", T)
@@ -198,8 +198,8 @@ fn two_phase() -> Vec<Case> {
                 "BEGIN",
                 "ALTER TABLE t ADD COLUMN extra int",
                 "UPDATE t SET extra = 1 WHERE id = 1",
-                "PREPARE TRANSACTION '{s}'",
-                "COMMIT PREPARED '{s}'",
+                "PREPARE TRANSACTION '{g}'",
+                "COMMIT PREPARED '{g}'",
             ])
             .unwrapped()
             .declared(&[("t", "")]),

@@ -85,6 +85,16 @@ fn names() -> Vec<Case> {
         case("Names that need quotes", "CREATE TABLE \"Tab\"\"le\" (\"Key\" int PRIMARY KEY, \"select\" text, \"a.b\" int, \"über $1\" int);")
             .p("INSERT INTO \"Tab\"\"le\" VALUES ($1, 'a', 1, 2)", &["1"])
             .q("UPDATE \"Tab\"\"le\" AS \"T\" SET \"select\" = 'b', \"a.b\" = \"T\".\"a.b\" + 1 RETURNING \"T\".\"Key\""),
+        case("Operators of the user's own before pg_catalog", t_and("CREATE FUNCTION {f}(pg_lsn, pg_lsn) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT 0::numeric'; CREATE OPERATOR {s}.- (LEFTARG = pg_lsn, RIGHTARG = pg_lsn, FUNCTION = {f});"))
+            .apart()
+            .q("SET search_path = {s}, pg_catalog")
+            .p("UPDATE t SET v = $1 WHERE id = 1", &["5"])
+            .q("INSERT INTO t VALUES (100)"),
+        case("A schema called pg_shadow_like, a table called like a function", "CREATE TABLE record_send (id int PRIMARY KEY, record_send text); CREATE TABLE \"row\" (id int PRIMARY KEY, \"row\" int, xmax_ int);")
+            .p("INSERT INTO record_send VALUES ($1, 'x')", &["1"])
+            .q("UPDATE record_send SET record_send = 'y' RETURNING record_send.record_send")
+            .q("INSERT INTO \"row\" VALUES (1, 2, 3)")
+            .q("UPDATE \"row\" SET \"row\" = 5"),
         case("Functions and operators of the user's own before pg_catalog", t_and("CREATE FUNCTION pg_current_wal_insert_lsn() RETURNS pg_lsn LANGUAGE sql IMMUTABLE AS $$SELECT '0/1'::pg_lsn$$;
              CREATE FUNCTION pg_current_xact_id() RETURNS xid8 LANGUAGE sql IMMUTABLE AS $$SELECT '3'::xid8$$; CREATE FUNCTION record_send(anyelement) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$SELECT '\\x00'::bytea$$;"))
             .apart()
