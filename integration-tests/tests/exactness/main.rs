@@ -101,6 +101,28 @@ fn every_kind_of_statement_is_exact_or_declared() {
     report.end(&cases, &[(old.major, newest.major), (newest.major, newest.major)]);
 }
 
+#[test]
+fn what_is_written_past_pgshadow_is_noticed() {
+    let schema =
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2); CREATE TABLE k (v int);";
+    let lost =
+        case::case("A row", schema).q("UPDATE t SET v = 5 WHERE id = 1").behind("UPDATE t SET v = 6 WHERE id = 2");
+    let found = case::case("A row", schema).behind("DELETE FROM t WHERE id = 2").q("INSERT INTO t VALUES (2, 7)");
+    let defined = case::case("A column", schema).q("UPDATE t SET v = 5").behind("ALTER TABLE k ADD COLUMN w int");
+    let pair = Pair::of(Installation::old(), Installation::newest());
+    for (case, expected) in
+        [(lost, "not suspect: t"), (found, "a finding"), (defined, "neither suspect nor reported: k")]
+    {
+        let case = case.alone();
+        let outcomes = stage::run(&pair, &[(0, &case)]);
+        pair.forget();
+        assert_eq!(outcomes.len(), 2, "both protocols");
+        for (trial, outcome) in outcomes {
+            assert!(outcome.wrong.iter().any(|wrong| wrong.contains(expected)), "{:?} {outcome:#?}", trial.way);
+        }
+    }
+}
+
 fn in_order(source: &Installation, load: Load) {
     let pair = Pair::of(source, Installation::newest());
     let runs: Vec<Inversions> = (1..=repeats().max(2)).map(|seed| load::run(&pair, load, u64::from(seed))).collect();

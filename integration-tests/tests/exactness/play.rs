@@ -99,11 +99,12 @@ impl Scene<'_> {
     }
 
     fn together(&mut self) {
-        let text = |step| match step {
-            &Step::Run { ref statement, .. } => Some((self.text(statement.sql), statement)),
-            Step::Start { .. } | Step::Finish { .. } | Step::Behind { .. } => None,
-        };
-        let texts: Vec<_> = self.trial.case.steps.iter().filter_map(text).collect();
+        let mut texts = Vec::new();
+        for step in &self.trial.case.steps {
+            if let Step::Run { statement, .. } = step {
+                texts.push((self.text(statement.sql), statement));
+            }
+        }
         let session = self.session(0);
         session.send_together(&texts);
         let result = session.read(None);

@@ -44,6 +44,13 @@ impl Pair {
         pair
     }
 
+    /// Drops the databases of a run.
+    pub fn forget(&self) {
+        for (cluster, name) in [(&self.source, "alone_direct"), (&self.source, "alone"), (&self.target, "alone")] {
+            cluster.superuser().psql(&format!("DROP DATABASE {name} WITH (FORCE)"));
+        }
+    }
+
     /// What foreign tables have written lies in databases that nothing compares otherwise: through pgshadow it is there
     /// once, as without it.
     #[track_caller]
