@@ -100,6 +100,8 @@ pub struct Case {
     pub alone: bool,
     /// Sent as one string, a statement would change what the rest of it means.
     pub apart: bool,
+    /// What one of the statements fails with where they are sent together.
+    pub together_fails: Option<&'static str>,
     /// A word that must not lie on pgshadow's disk afterwards.
     pub secret: Option<&'static str>,
     /// Exact or suspect by chance: it comes so soon after a definition that functions may not be known again.
@@ -123,6 +125,7 @@ pub fn case(kind: &'static str, schema: impl Into<String>) -> Case {
         alone: false,
         apart: false,
         secret: None,
+        together_fails: None,
         unsettled: false,
     }
 }
@@ -162,6 +165,12 @@ impl Case {
     /// A statement that the server refuses.
     pub fn fails(self, sql: &'static str, state: &'static str) -> Self {
         self.step(Step::Run { session: 0, statement: Self::statement(sql, &[]), fails: Some(state) })
+    }
+
+    /// All statements together, one of which fails with this SQLSTATE.
+    pub fn fails_together(mut self, state: &'static str) -> Self {
+        self.together_fails = Some(state);
+        self.around(&[Around::Together])
     }
 
     /// COPY FROM STDIN and its lines.

@@ -108,7 +108,7 @@ impl Scene<'_> {
         let session = self.session(0);
         session.send_together(&texts);
         let result = session.read(None);
-        self.note("all statements", result, None);
+        self.note("all statements", result, self.trial.case.together_fails);
     }
 
     /// Prepared transactions have names in the whole cluster.

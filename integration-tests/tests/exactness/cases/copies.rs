@@ -38,6 +38,19 @@ fn exact() -> Vec<Case> {
             .q("SET DateStyle = 'SQL, DMY'")
             .copy("COPY d FROM STDIN WITH (DELIMITER ';', NULL 'nil')", "1;02/01/2024;nil\n2;nil;a\\;b\n")
             .copy("COPY d FROM STDIN WITH (FORMAT csv, QUOTE '^', ESCAPE '!')", "3,03/01/2024,^x!^y^\n"),
+        case("COPY FROM STDIN of texts that mean a moment ('now', 'today')", "CREATE TABLE m (id int PRIMARY KEY, at timestamptz, d date, t time);")
+            .copy("COPY m FROM STDIN", "1\tnow\ttoday\tallballs\n2\tNOW\ttomorrow\tnow\n3\t2024-01-02 03:04+00\tepoch\t01:02\n")
+            .volatile(),
+        case("COPY FROM STDIN under TimeZone, IntervalStyle and lc_monetary of the session's own", "CREATE TABLE m (id int PRIMARY KEY, at timestamptz, i interval, p money);")
+            .apart()
+            .q("SET TimeZone = 'Asia/Kathmandu'")
+            .q("SET IntervalStyle = 'sql_standard'")
+            .q("SET lc_monetary = 'C'")
+            .copy("COPY m FROM STDIN", "1\t2024-01-02 03:04\t-1 2:03:04\t$1.50\n"),
+        case("COPY FROM STDIN in csv with FORCE_NULL, FORCE_NOT_NULL, HEADER MATCH", "CREATE TABLE c (id int PRIMARY KEY, a text, b text);")
+            .copy("COPY c FROM STDIN WITH (FORMAT csv, HEADER MATCH, NULL '-', FORCE_NULL (a), FORCE_NOT_NULL (b))", "id,a,b\n1,\"-\",-\n2,-,\"-\"\n"),
+        case("COPY FROM STDIN that leaves out a column with a constant default", "CREATE TABLE c (id int PRIMARY KEY, a text DEFAULT 'x', b int DEFAULT 7, c date DEFAULT '2024-01-02');")
+            .copy("COPY c (id) FROM STDIN", "1\n2\n"),
         case("COPY FROM STDIN in binary", "CREATE TABLE b (id int PRIMARY KEY, v int);").copy_bytes(
             "COPY b FROM STDIN WITH (FORMAT binary)",
             b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x04\0\0\0\x07\0\0\0\x04\0\0\0\x09\xff\xff",

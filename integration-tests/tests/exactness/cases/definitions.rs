@@ -98,6 +98,37 @@ fn computed() -> Vec<Case> {
     vec![
         on_t("ADD COLUMN with a volatile default", "ALTER TABLE t ADD COLUMN r float8 DEFAULT random()", TABLE),
         on_t("ADD COLUMN with now()", "ALTER TABLE t ADD COLUMN at timestamptz DEFAULT now()", TABLE),
+        on_t(
+            "ADD COLUMN with a text that means a moment (DEFAULT 'now')",
+            "ALTER TABLE t ADD COLUMN at timestamptz DEFAULT 'now'",
+            TABLE,
+        ),
+        on_t("ADD COLUMN with CURRENT_USER", "ALTER TABLE t ADD COLUMN who text DEFAULT current_user", TABLE),
+        on_t(
+            "ADD COLUMN of a domain with a computed default",
+            "CREATE DOMAIN {s}_d AS float8 DEFAULT random(); ALTER TABLE t ADD COLUMN r {s}_d",
+            TABLE,
+        )
+        .unwrapped()
+        .only(Protocol::Simple),
+        case("CREATE TABLE with a default that means a moment ('now')", "CREATE TABLE before (id int);")
+            .q("CREATE TABLE m (id int PRIMARY KEY, at timestamptz DEFAULT 'now', d date DEFAULT 'today'::date)")
+            .q("INSERT INTO m VALUES (1)")
+            .volatile()
+            .declared(&[("m", "")]),
+        case(
+            "ALTER TYPE whose conversion depends on TimeZone",
+            "CREATE TABLE m (id int PRIMARY KEY, at timestamp); INSERT INTO m VALUES (1, '2024-01-02 03:04');",
+        )
+        .q("SET TimeZone = 'Asia/Kathmandu'")
+        .q("ALTER TABLE m ALTER COLUMN at TYPE timestamptz")
+        .q("INSERT INTO m VALUES (2, '2024-01-02 03:04')"),
+        case(
+            "ALTER TYPE whose conversion depends on DateStyle",
+            "CREATE TABLE m (id int PRIMARY KEY, at date); INSERT INTO m VALUES (1, '2024-01-02');",
+        )
+        .q("SET DateStyle = 'German'")
+        .q("ALTER TABLE m ALTER COLUMN at TYPE text"),
         on_t("ADD COLUMN serial", "ALTER TABLE t ADD COLUMN n serial", TABLE),
         on_t(
             "ADD COLUMN ... GENERATED AS IDENTITY",
@@ -140,6 +171,16 @@ fn others() -> Vec<Case> {
             .each(&["CREATE SEQUENCE q START 100", "ALTER TABLE t ALTER COLUMN id SET DEFAULT nextval('q')", "INSERT INTO t (v) VALUES (1)", "ALTER SEQUENCE q OWNED BY t.id", "ALTER TABLE t ALTER COLUMN id DROP DEFAULT", "DROP SEQUENCE q"]),
         case("GRANT, REVOKE, policies, owner", t_and("GRANT CREATE, USAGE ON SCHEMA {s} TO owner_role;"))
             .each(&["GRANT SELECT, INSERT ON t TO clerk", "REVOKE INSERT ON t FROM clerk", "ALTER TABLE t ENABLE ROW LEVEL SECURITY", "CREATE POLICY p ON t USING (id > 0)", "UPDATE t SET v = 1 WHERE id = 1", "ALTER TABLE t OWNER TO owner_role", "UPDATE t SET v = 2 WHERE id = 2"]),
+        case("DROP SCHEMA CASCADE and its name again", "CREATE SCHEMA {s}_2; CREATE TABLE {s}_2.t (id int PRIMARY KEY, v int); INSERT INTO {s}_2.t VALUES (1, 1); CREATE VIEW {f}_w AS SELECT * FROM {s}_2.t;")
+            .each(&["UPDATE {s}_2.t SET v = 2", "DROP SCHEMA {s}_2 CASCADE", "CREATE SCHEMA {s}_2", "CREATE TABLE {s}_2.t (id int PRIMARY KEY)", "INSERT INTO {s}_2.t VALUES (7)"]),
+        case("DROP TABLE CASCADE of a table that others refer to", t_and("CREATE TABLE c (id int PRIMARY KEY, t int REFERENCES t); INSERT INTO c VALUES (1, 1);"))
+            .each(&["DROP TABLE t CASCADE", "INSERT INTO c VALUES (2, 4711)"]),
+        case("DROP OWNED BY, REASSIGN OWNED BY", t_and("GRANT CREATE, USAGE ON SCHEMA {s} TO owner_role; SET ROLE owner_role; CREATE TABLE theirs (id int PRIMARY KEY); RESET ROLE;"))
+            .each(&["INSERT INTO t VALUES (100)", "SET ROLE owner_role", "REASSIGN OWNED BY owner_role TO owner_role", "INSERT INTO theirs VALUES (1)", "RESET ROLE"])
+            .alone()
+            .declared(&[(EVERY_TABLE, "")]),
+        case("CREATE SCHEMA with its tables in one statement", T)
+            .each(&["CREATE SCHEMA {s}_x CREATE TABLE y (id int PRIMARY KEY) CREATE VIEW {f}_v AS SELECT * FROM y", "INSERT INTO {s}_x.y VALUES (1)"]),
         case("VACUUM, ANALYZE, CLUSTER, REINDEX", T).each(&["VACUUM t", "ANALYZE t", "CLUSTER t USING t_pkey", "REINDEX TABLE t", "UPDATE t SET v = 1 WHERE id = 1"]).unwrapped(),
         case("DO that makes a table", T).q("DO $$ BEGIN CREATE TABLE fresh (id int); INSERT INTO fresh VALUES (1); END $$").around(&[Around::Block])
             .alone().declared(&[("every table", ""), ("fresh", ""), ("t", "")]),

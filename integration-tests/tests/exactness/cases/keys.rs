@@ -89,6 +89,10 @@ fn keyless() -> Vec<Case> {
         .q("UPDATE k SET v = 10 WHERE a IS NULL"),
         case("A table without columns", "CREATE TABLE nothing ();")
             .each(&["INSERT INTO nothing DEFAULT VALUES", "INSERT INTO nothing DEFAULT VALUES"]),
+        case("DELETE of rows without a key that are NULL, long or empty", "CREATE TABLE k (a int, b text); INSERT INTO k VALUES (NULL, NULL), (NULL, NULL), (1, repeat('long', 5000)), (1, repeat('long', 5000)), (2, '');")
+            .q("DELETE FROM k WHERE a IS NULL AND ctid = (SELECT min(ctid) FROM k)")
+            .p("DELETE FROM k WHERE length(b) > $1 AND ctid = (SELECT max(ctid) FROM k WHERE a = 1)", &["100"])
+            .q("DELETE FROM k WHERE b = ''"),
         case("ON CONFLICT DO NOTHING on a table without a key", K)
             .q("INSERT INTO k VALUES (9, 'q') ON CONFLICT DO NOTHING"),
         case("DELETE and INSERT of equal rows in a block", K)

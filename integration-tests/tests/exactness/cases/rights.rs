@@ -104,6 +104,10 @@ fn others() -> Vec<Case> {
             .q("UPDATE t SET v = 1 WHERE id = 1")
             .alone()
             .declared(&[("t", "")]),
+        case("SET SESSION AUTHORIZATION", t_and("GRANT USAGE ON SCHEMA {s} TO clerk; GRANT SELECT, INSERT ON t TO clerk;"))
+            .role("postgres")
+            .each(&["UPDATE t SET v = 1 WHERE id = 1", "SET SESSION AUTHORIZATION clerk", "INSERT INTO t VALUES (100)", "RESET SESSION AUTHORIZATION", "UPDATE t SET v = 2 WHERE id = 2"])
+            .apart(),
         case("The superuser writes", T).role("postgres").p("UPDATE t SET v = $1 WHERE id = 1", &["5"]).q("INSERT INTO t VALUES (100)").around(&[Around::Nothing, Around::Block]),
     ]
 }

@@ -1,6 +1,6 @@
 //! What is committed, what isn't, and by whom.
 use super::{T, t_and};
-use crate::case::{Case, Protocol, case};
+use crate::case::{Around, Case, Protocol, case};
 
 pub fn cases() -> Vec<Case> {
     [blocks(), two_phase()].concat()
@@ -107,6 +107,51 @@ fn blocks() -> Vec<Case> {
             .unwrapped()
             .only(Protocol::Simple)
             .declared(&[("t", "both inside and outside")]),
+        case("BEGIN, writes and COMMIT in one pipeline, and writes behind it", T)
+            .each(&[
+                "BEGIN",
+                "UPDATE t SET v = 1 WHERE id = 1",
+                "INSERT INTO t VALUES (100)",
+                "COMMIT",
+                "UPDATE t SET v = 2 WHERE id = 2",
+            ])
+            .each(&[
+                "BEGIN",
+                "DELETE FROM t WHERE id = 9",
+                "ROLLBACK",
+                "BEGIN",
+                "SAVEPOINT a",
+                "DELETE FROM t WHERE id = 8",
+                "ROLLBACK TO a",
+                "UPDATE t SET v = 3 WHERE id = 3",
+                "COMMIT",
+            ])
+            .only(Protocol::Extended)
+            .around(&[Around::Nothing, Around::Together]),
+        case("A pipeline in which a statement fails", T)
+            .each(&[
+                "UPDATE t SET v = 1 WHERE id = 1",
+                "INSERT INTO t VALUES (100), (1)",
+                "UPDATE t SET v = 2 WHERE id = 2",
+            ])
+            .fails_together("23505"),
+        case("A pipeline in which a statement fails behind a COMMIT", T)
+            .each(&[
+                "BEGIN",
+                "UPDATE t SET v = 1 WHERE id = 1",
+                "COMMIT",
+                "UPDATE t SET v = 2 WHERE id = 2",
+                "INSERT INTO t VALUES (100), (1)",
+                "UPDATE t SET v = 3 WHERE id = 3",
+            ])
+            .only(Protocol::Extended)
+            .fails_together("23505"),
+        case(
+            "A pipeline whose deferred check fails at Sync",
+            t_and("CREATE TABLE c (id int PRIMARY KEY, t int REFERENCES t DEFERRABLE INITIALLY DEFERRED);"),
+        )
+        .each(&["INSERT INTO c VALUES (1, 99)", "UPDATE t SET v = 2 WHERE id = 2"])
+        .fails_together("23503"),
         case("SQL-level PREPARE and EXECUTE", T)
             .q("PREPARE {s}_up (int, int) AS UPDATE t SET v = $2 WHERE id = $1")
             .each(&["EXECUTE {s}_up(1, 100)", "EXECUTE {s}_up(2, 200)"])

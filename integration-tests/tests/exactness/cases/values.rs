@@ -23,6 +23,9 @@ fn types() -> Vec<Case> {
         case("Enums, domains, arrays of both", "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN percent AS numeric(5, 2) CHECK (VALUE >= 0); CREATE TABLE n (id int PRIMARY KEY, m mood, ms mood[], p percent, ps percent[]);")
             .p("INSERT INTO n VALUES ($1, 'ok', '{sad,ok}', 99.99, '{1,2.5}')", &["1"])
             .q("UPDATE n SET m = 'sad', ms = array_append(ms, 'ok'), p = p / 3"),
+        case("Ranges of the user's own, arrays of them, rarer types", "CREATE TYPE floats AS RANGE (subtype = float8); CREATE TABLE n (id int PRIMARY KEY, r floats, rs floats[], j jsonpath, q tsquery, m macaddr8, c cidr, p path, b box, l line, ci circle, s pg_snapshot, x xid8, ch \"char\", na name, v bit(3));")
+            .p("INSERT INTO n VALUES ($1, '[1.5,2)', '{\"[1,2]\",empty}', '$.a[*] ? (@ > 1)', 'a & !b', '08:00:2b:01:02:03:04:05', '10/8', '[(0,0),(1,1)]', '((0,0),(1,1))', '{1,2,3}', '<(1,2),3>', '10:20:10,14', '5', 'x', 'a name', B'101')", &["1"])
+            .q("UPDATE n SET r = floats(0.5, 'Infinity'), rs = array_append(rs, '[3,4]')"),
         case("Composite types", "CREATE TYPE pair AS (a int, b text); CREATE TABLE n (id int PRIMARY KEY, c pair, cs pair[]);")
             .p("INSERT INTO n VALUES ($1, '(1,x)', '{\"(2,y)\"}')", &["1"])
             .q("UPDATE n SET c.a = 5")
