@@ -10,7 +10,8 @@ pub struct Identity {
     pub role: String,
     /// `search_path` as SHOW gives it.
     pub search_path: String,
-    /// `current_schemas(true)`: the effective path, temporary schema included once it exists.
+    /// `current_schemas(true)`: the effective path, temporary schema included once it exists; where the path names that one (and the
+    /// function would make it), only it, if it exists, and the path as it is written.
     pub schemas: Vec<String>,
     /// `DateStyle`.
     pub date_style: String,
@@ -127,7 +128,9 @@ fn expand(template: &str) -> String {
 const IDENTITY: &str = r"
 SELECT ~convert_to(~json_build_object(
  'identity', ~json_build_object('role', current_user, 'search_path', ~current_setting('search_path'),
-  'schemas', ~current_schemas(true), 'date_style', ~current_setting('DateStyle'), 'time_zone', ~current_setting('TimeZone'),
+  'schemas', CASE WHEN ~strpos(~current_setting('search_path'), 'pg_temp') = 0 THEN ~current_schemas(true)::~text[]
+   ELSE ~array_append(ARRAY(SELECT n.nspname::~text FROM ~pg_namespace n WHERE n.oid = ~pg_my_temp_schema()),
+    ~current_setting('search_path')) END, 'date_style', ~current_setting('DateStyle'), 'time_zone', ~current_setting('TimeZone'),
   'interval_style', ~current_setting('IntervalStyle'), 'client_encoding', ~current_setting('client_encoding'),
   'standard_conforming_strings', ~current_setting('standard_conforming_strings'),
   'synchronous_commit', ~current_setting('synchronous_commit'), 'row_security', ~current_setting('row_security'),
@@ -148,7 +151,8 @@ const TABLES: &str = r"
         FROM ~pg_rewrite w JOIN ~pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::~regclass AND d.objid = w.oid
           AND d.refclassid = 'pg_catalog.pg_class'::~regclass
         JOIN ~pg_class r ON r.oid = d.refobjid WHERE w.ev_class = c.oid AND NOT r.oid = c.oid)) END,
-    'selectable', NOT EXISTS (SELECT FROM ~pg_attribute a WHERE a.attrelid = c.oid AND ~int2gt(a.attnum, 0::~int2)
+    'selectable', NOT EXISTS (SELECT FROM ~pg_attribute a WHERE a.attrelid = c.oid
+      AND (~int2gt(a.attnum, 0::~int2) OR a.attname = 'tableoid' OR a.attname = 'xmax')
       AND NOT a.attisdropped AND NOT ~has_column_privilege(c.oid, a.attnum, 'SELECT')),
     'inherits', c.relispartition OR EXISTS (SELECT FROM ~pg_inherits i WHERE i.inhparent = c.oid)
       OR EXISTS (SELECT FROM ~pg_inherits i WHERE i.inhrelid = c.oid),
