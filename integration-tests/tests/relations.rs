@@ -31,6 +31,37 @@ fn foreign_keys_cascade_and_set_null() {
 }
 
 #[test]
+fn a_parent_and_its_heir_with_the_same_key() {
+    exact(
+        "CREATE TABLE p (id int PRIMARY KEY, n int); CREATE TABLE heir (s text, PRIMARY KEY (id)) INHERITS (p);
+        CREATE TABLE keyless (n int); CREATE TABLE heir_of_keyless () INHERITS (keyless);
+        CREATE TABLE parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+        CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (10);",
+        "INSERT INTO p VALUES (7, 1), (8, 1); INSERT INTO heir VALUES (7, 2, 'heir'), (8, 2, 'heir');
+        DELETE FROM ONLY p WHERE id = 7; UPDATE ONLY p SET n = 5 WHERE id = 8; UPDATE heir SET n = 6 WHERE id = 8;
+        INSERT INTO p VALUES (9, 1) ON CONFLICT (id) DO UPDATE SET n = 9;
+        INSERT INTO keyless VALUES (1), (1); INSERT INTO heir_of_keyless VALUES (1), (2);
+        DELETE FROM ONLY keyless WHERE n = 1;
+        INSERT INTO parts VALUES (1, 1), (2, 2); UPDATE parts SET v = 3 WHERE id = 1; DELETE FROM parts WHERE id = 2;
+        UPDATE low SET v = 4 WHERE id = 1;",
+    );
+}
+
+#[test]
+fn a_row_of_a_parent_is_healed_beside_its_heir_s() {
+    let scene = Scene::with(
+        "CREATE TABLE p (id int PRIMARY KEY, n int); CREATE TABLE heir (s text, PRIMARY KEY (id)) INHERITS (p);
+        INSERT INTO p VALUES (7, 1); INSERT INTO heir VALUES (7, 2, 'heir');",
+        "UPDATE ONLY p SET n = 99 WHERE id = 7",
+        |builder| builder,
+    );
+    scene.app().psql("DELETE FROM ONLY p WHERE id = 7; INSERT INTO p VALUES (7, 3);");
+    scene.drain();
+    let different = integration_tests::equal::differences(&scene.source, &scene.target);
+    assert!(different.is_empty(), "{different:?}");
+}
+
+#[test]
 fn a_table_that_refers_to_itself() {
     for action in ["CASCADE", "SET NULL", "NO ACTION"] {
         exact(

@@ -265,7 +265,7 @@ impl Lane {
                 .map(|p| image.values.get(usize::from(*p))?.clone().map(|v| crate::raw::Raw(Some(v))))
                 .collect();
             let Some(values) = values.filter(|_| !relation.key.is_empty()) else { continue };
-            let sql = plan::read_by(relation, Some(&table), &relation.key, unique);
+            let sql = plan::read_by(relation, Some(&table), table.partitioned, &relation.key, unique);
             let statement = session.client().prepare(&sql).await?;
             let rows: Vec<_> = session.client().query_raw(&statement, values).await?.try_collect().await?;
             for row in rows {

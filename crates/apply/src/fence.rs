@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::target::Target;
 use crate::{Error, plan};
 use futures::TryStreamExt;
-use pgshadow_model::Values;
+use pgshadow_model::{RelationKind, Values};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -65,7 +65,8 @@ impl Lane {
             let table = session.table(&target.relation.name).await?;
             let relation = &target.relation;
             let all: Vec<u16> = (0..u16::try_from(relation.columns.len()).unwrap_or(u16::MAX)).collect();
-            questions.push((plan::read_by(relation, table.as_deref(), &all, &relation.key), target));
+            let partitioned = relation.kind == RelationKind::Partitioned;
+            questions.push((plan::read_by(relation, table.as_deref(), partitioned, &all, &relation.key), target));
         }
         let read = tokio::time::timeout(READ_MAX, self.read_snapshot(&connected, questions)).await;
         let answer = read.map_err(|_| Error::Timeout("primary"))??;

@@ -58,9 +58,9 @@ pub(crate) fn text(relation: &Relation, table: &ShadowTable, form: Form) -> Opti
         Form::Insert => b.insert(),
         Form::Update { old } => b.update(old)?,
         Form::Upsert { old } => b.upsert(old)?,
-        Form::Delete => format!("DELETE FROM {} AS x WHERE {} RETURNING {}", b.name(), b.place(false)?, b.evidence()),
+        Form::Delete => format!("DELETE FROM {} AS x WHERE {} RETURNING {}", b.rows(), b.place(false)?, b.evidence()),
         Form::Texts => format!("SELECT {}", b.image_texts()),
-        Form::Read => format!("SELECT {} FROM {} AS x WHERE {}", b.row_texts(), b.name(), b.place(false)?),
+        Form::Read => format!("SELECT {} FROM {} AS x WHERE {}", b.row_texts(), b.rows(), b.place(false)?),
     };
     Some(PlanText { sql, params: b.params })
 }
@@ -78,8 +78,8 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn name(&self) -> String {
-        self.relation.name.sql()
+    fn rows(&self) -> String {
+        own_rows(self.relation, self.table.partitioned)
     }
 
     /// A parameter with its type; the same value is the same parameter.
@@ -128,7 +128,7 @@ impl Builder<'_> {
     }
 
     fn insert_head(&self, written: &[usize]) -> String {
-        let mut head = format!("INSERT INTO {} AS x", self.name());
+        let mut head = format!("INSERT INTO {} AS x", self.relation.name.sql());
         if !written.is_empty() {
             let _ = write!(head, " ({})", written.iter().map(|i| self.column(*i)).collect::<Vec<_>>().join(", "));
         }
@@ -153,7 +153,7 @@ impl Builder<'_> {
             return self.replace();
         }
         let set = self.positions(|i, s| !s.shape.generated && !s.identity_always && (old || !self.is_key(i)));
-        let (name, place) = (self.name(), self.place(old)?);
+        let (name, place) = (self.rows(), self.place(old)?);
         if set.is_empty() {
             // Nothing to change that isn't the key itself: the row must be there all the same.
             let main = format!("SELECT {} FROM {name} AS x WHERE {place}", self.evidence());
@@ -167,7 +167,7 @@ impl Builder<'_> {
 
     /// An identity key GENERATED ALWAYS can't be assigned: the row is deleted and inserted.
     fn replace(&mut self) -> Option<Steps> {
-        let before = format!("DELETE FROM {} AS x WHERE {} RETURNING 1", self.name(), self.place(true)?);
+        let before = format!("DELETE FROM {} AS x WHERE {} RETURNING 1", self.rows(), self.place(true)?);
         let (head, values) = self.insert_select();
         Some(Steps {
             before: Some(before),
@@ -216,7 +216,7 @@ impl Builder<'_> {
     /// One of the rows that are the same in every column; `old`: as the old row was.
     fn place_keyless(&mut self, old: bool) -> String {
         let same = self.equal("y", old);
-        format!("(x.tableoid, x.ctid) = (SELECT y.tableoid, y.ctid FROM {} AS y WHERE {same} LIMIT 1)", self.name())
+        format!("(x.tableoid, x.ctid) = (SELECT y.tableoid, y.ctid FROM {} AS y WHERE {same} LIMIT 1)", self.rows())
     }
 
     /// Whether the row under this alias is the image: by image where the types are the same, else by text.
@@ -280,8 +280,21 @@ pub(crate) fn quote(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
-/// Reads columns of rows that have these values, in the image's types. The parameters are the values of `by`.
-pub(crate) fn read_by(relation: &Relation, table: Option<&ShadowTable>, select: &[u16], by: &[u16]) -> String {
+/// A table's own rows: those of tables that inherit from it have names of their own.
+fn own_rows(relation: &Relation, partitioned: bool) -> String {
+    let only = if partitioned { "" } else { "ONLY " };
+    format!("{only}{}", relation.name.sql())
+}
+
+/// Reads columns of rows that have these values, in the image's types. The parameters are the values of `by`. `partitioned`: the
+/// table is, where it is read.
+pub(crate) fn read_by(
+    relation: &Relation,
+    table: Option<&ShadowTable>,
+    partitioned: bool,
+    select: &[u16],
+    by: &[u16],
+) -> String {
     let column = |position: &u16| relation.columns.get(usize::from(*position));
     let selected =
         select.iter().filter_map(column).map(|c| format!("(x.{})::{}", quote(&c.name), cast(&c.column_type)));
@@ -293,5 +306,5 @@ pub(crate) fn read_by(relation: &Relation, table: Option<&ShadowTable>, select: 
         format!("x.{name} OPERATOR({}.=) ${}::{of}", quote(schema), n + 1)
     });
     let place = parts.collect::<Vec<_>>().join(" AND ");
-    format!("SELECT {selected} FROM {} AS x WHERE {place}", relation.name.sql())
+    format!("SELECT {selected} FROM {} AS x WHERE {place}", own_rows(relation, partitioned))
 }

@@ -19,6 +19,8 @@ pub(crate) struct TableColumn {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ShadowTable {
     pub(crate) columns: HashMap<String, TableColumn>,
+    /// Its rows live in partitions.
+    pub(crate) partitioned: bool,
     /// Has user triggers that fire in an ordinary session.
     pub(crate) origin_triggers: bool,
     /// Has user triggers that fire even in replica role.
@@ -31,7 +33,7 @@ impl ShadowTable {
     pub(crate) async fn read(client: &Client, name: &QualifiedName) -> Result<Option<Self>, Error> {
         let rows = client.query(COLUMNS, &[&name.schema, &name.name]).await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let oid: i64 = first.try_get(0)?;
+        let (oid, partitioned): (i64, bool) = (first.try_get(0)?, first.try_get(8)?);
         let mut columns = HashMap::new();
         for row in &rows {
             let Some(column) = row.try_get::<_, Option<String>>(1)? else { continue };
@@ -47,7 +49,7 @@ impl ShadowTable {
             cascades.push((child, row.try_get(2)?));
         }
         let (origin_triggers, replica_triggers) = (triggers.try_get(0)?, triggers.try_get(1)?);
-        Ok(Some(Self { columns, origin_triggers, replica_triggers, cascades }))
+        Ok(Some(Self { columns, partitioned, origin_triggers, replica_triggers, cascades }))
     }
 
     /// Columns of the image that the shadow lacks.
@@ -66,7 +68,8 @@ impl ShadowTable {
 const COLUMNS: &str = "
 SELECT known.* FROM (SELECT ''::\"char\" AS attgenerated) AS before_12 CROSS JOIN LATERAL (
 SELECT c.oid::int8, a.attname::text, tn.nspname::text, t.typname::text, a.atttypmod, attgenerated <> '' AS generated,
-       a.attidentity = 'a' AS always, coalesce(eq.nspname::text, 'pg_catalog') AS equality
+       a.attidentity = 'a' AS always, coalesce(eq.nspname::text, 'pg_catalog') AS equality,
+       c.relkind = 'p' AS partitioned
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
