@@ -62,6 +62,27 @@ fn a_row_of_a_parent_is_healed_beside_its_heir_s() {
 }
 
 #[test]
+fn statements_over_one_tree_in_one_transaction() {
+    for action in ["CASCADE", "SET NULL", "NO ACTION"] {
+        let again = if action == "NO ACTION" { "" } else { "DELETE FROM tree WHERE id IN (31, 4, 8);" };
+        exact(
+            &format!(
+                "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE {action}, v int);
+                INSERT INTO tree SELECT g, nullif(g / 2, 0), g FROM generate_series(1, 31) g;"
+            ),
+            &format!(
+                "BEGIN; INSERT INTO tree VALUES (102, 101, 0), (101, 100, 0), (100, 31, 0), (103, 103, 0);
+                UPDATE tree SET up = 102 WHERE id IN (16, 17, 18); {again} COMMIT;
+                BEGIN; INSERT INTO tree VALUES (202, 201, 0), (201, 1, 0); UPDATE tree SET v = 7 WHERE id = 202;
+                UPDATE tree SET up = 1 WHERE id = 202; DELETE FROM tree WHERE id = 201; INSERT INTO tree VALUES (201, 202, 5); COMMIT;
+                BEGIN; INSERT INTO tree SELECT g, g + 1, 0 FROM generate_series(301, 330) g UNION ALL SELECT 331, 1, 0;
+                DELETE FROM tree WHERE id BETWEEN 301 AND 310; UPDATE tree SET up = NULL WHERE up > 300; COMMIT;"
+            ),
+        );
+    }
+}
+
+#[test]
 fn a_table_that_refers_to_itself() {
     for action in ["CASCADE", "SET NULL", "NO ACTION"] {
         exact(

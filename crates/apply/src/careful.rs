@@ -13,6 +13,7 @@ use crate::{Error, plan};
 use futures::TryStreamExt;
 use pgshadow_compare::ShadowError;
 use pgshadow_model::{Change, Operation, QualifiedName, RowImage};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// Attempts at an entry whose statement can't get its locks, before it is a finding: the lane must go on.
@@ -30,6 +31,31 @@ impl Refused {
             (None, _) => true,
             (Some(table), Change::Row(image)) => image.relation.name == *table,
             (Some(_), _) => false,
+        }
+    }
+}
+
+/// Rows of tables that refer to themselves: they can be written once others of the same statement are.
+#[derive(Default)]
+struct Waiting<'a> {
+    rows: Vec<(u32, &'a RowImage)>,
+    keys: HashSet<Target>,
+}
+
+impl<'a> Waiting<'a> {
+    fn add(&mut self, n: u32, image: &'a RowImage) {
+        self.rows.push((n, image));
+        self.keys.extend(Target::of(image));
+    }
+
+    /// Whether they must be tried again before this change: it isn't of the same statement, whose end found them in place.
+    fn come_before(&self, change: &Change) -> bool {
+        let Some((_, last)) = self.rows.last() else { return false };
+        match change {
+            Change::Row(image) => {
+                image.operation != last.operation || Target::of(image).iter().any(|t| self.keys.contains(t))
+            }
+            _ => true,
         }
     }
 }
@@ -75,9 +101,12 @@ impl Lane {
         }
         self.run_outside(session, entry, &mut reports).await?;
         session.client().batch_execute(BEGIN).await?;
-        let mut later = Vec::new();
+        let mut waiting = Waiting::default();
         for (n, change) in (0..).zip(entry.changes.iter()) {
             let leave_out = refused.iter().find(|r| r.leaves_out(change));
+            if waiting.come_before(change) {
+                self.write_waiting(session, entry, &mut waiting, false, &mut reports).await?;
+            }
             match change {
                 Change::Ddl(ddl) if !ddl.in_transaction => {}
                 Change::Row(image) if image.operation == Operation::Reread => {
@@ -88,7 +117,7 @@ impl Lane {
                     None => {
                         let may_wait = refers_to_itself(&image.relation);
                         if !self.careful_row(session, (entry, n), image, may_wait, &mut reports).await? {
-                            later.push((n, image));
+                            waiting.add(n, image);
                         }
                     }
                 },
@@ -98,7 +127,7 @@ impl Lane {
                 },
             }
         }
-        self.write_later(session, entry, later, &mut reports).await?;
+        self.write_waiting(session, entry, &mut waiting, true, &mut reports).await?;
         if let Some(refusal) = check_deferred(session).await? {
             // A table that was left out already, or that the entry has no rows of: then all of the entry is left out.
             let known = |t: &QualifiedName| refused.iter().any(|r| r.table.as_ref() == Some(t));
@@ -109,25 +138,32 @@ impl Lane {
         Ok(None)
     }
 
-    /// Rows that others of the same table stood in the way of, or were missing for: again, as long as one of them goes.
-    async fn write_later(
+    /// Rows that others of the same table stood in the way of, or were missing for: again, as long as one of them goes. What
+    /// doesn't go then is a finding, if it is the `end` of the entry.
+    async fn write_waiting<'a>(
         &mut self,
         session: &mut Session,
-        entry: &Loaded,
-        mut later: Vec<(u32, &RowImage)>,
+        entry: &'a Loaded,
+        waiting: &mut Waiting<'a>,
+        end: bool,
         reports: &mut Reports,
     ) -> Result<(), Error> {
         let mut may_wait = true;
-        while !later.is_empty() {
-            let before = later.len();
-            let mut left = Vec::new();
-            for (n, image) in later {
+        while !waiting.rows.is_empty() {
+            let before = waiting.rows.len();
+            let mut left = Waiting::default();
+            // the other way round: what came in first often needs what came in last
+            for (n, image) in std::mem::take(waiting).rows.into_iter().rev() {
                 if !self.careful_row(session, (entry, n), image, may_wait, reports).await? {
-                    left.push((n, image));
+                    left.add(n, image);
                 }
             }
-            may_wait = left.len() < before;
-            later = left;
+            *waiting = left;
+            let stuck = waiting.rows.len() == before;
+            if stuck && !end {
+                break;
+            }
+            may_wait = !stuck;
         }
         Ok(())
     }
