@@ -214,6 +214,19 @@ fn a_latin1_session_writes_what_it_means() {
 }
 
 #[test]
+fn blank_padded_columns_in_a_latin1_session() {
+    exact(
+        "CREATE TABLE c (id char(4) PRIMARY KEY, c char(6), one \"char\" NULL, n name); ALTER TABLE c DROP COLUMN one;
+        INSERT INTO c VALUES ('k', 'old', 'n'); CREATE VIEW v AS SELECT * FROM c; CREATE TABLE keyless (c char(6));
+        INSERT INTO keyless VALUES ('x'), (NULL);",
+        "SET client_encoding = 'LATIN1';
+        INSERT INTO c VALUES ('a', 'a'), ('b', NULL), ('c', ''), ('d', chr(228) || ' b'); UPDATE c SET c = 'x' WHERE id = 'a';
+        INSERT INTO v VALUES ('e', 'e'); UPDATE c SET id = 'f' WHERE id = 'e'; UPDATE c SET id = 'g' || left(id, 1) WHERE c = 'old';
+        DELETE FROM c WHERE id = 'b'; UPDATE keyless SET c = 'y' WHERE c = 'x'; DELETE FROM keyless WHERE c IS NULL;",
+    );
+}
+
+#[test]
 fn another_role_writes_with_its_own_rights() {
     let scene = Scene::of(KEYED);
     for server in integration_tests::scene::servers() {

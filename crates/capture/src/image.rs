@@ -119,7 +119,8 @@ const JSONB: u32 = 3802;
 /// Types whose binary form is their text (text, varchar, bpchar, json, jsonb, enums, ...) are converted to UTF8; the others'
 /// binary form must not depend on the encoding.
 pub(crate) fn columns_in_utf8(relation: &Relation, shown_as: impl Fn(usize) -> String) -> Option<Vec<String>> {
-    const TEXT: &[u32] = &[19, 25, 1042, 1043, 114, JSONB];
+    const TEXT: &[u32] = &[19, 25, 1043, 114, JSONB];
+    const BPCHAR: u32 = 1042;
     // bool bytea int8 int2 int4 oid point float4 float8 money macaddr inet cidr macaddr8 bpchar-free date time timestamp
     // timestamptz interval timetz bit varbit numeric uuid pg_lsn xid8 and arrays of the common ones
     const FREE: &[u32] = &[
@@ -137,6 +138,10 @@ pub(crate) fn columns_in_utf8(relation: &Relation, shown_as: impl Fn(usize) -> S
                 Some(name)
             } else if TEXT.contains(&c.column_type.oid) {
                 Some(format!("pg_catalog.convert_to({name}::pg_catalog.text, 'UTF8')"))
+            } else if c.column_type.oid == BPCHAR {
+                // the cast to text takes its blanks off
+                let whole = format!("pg_catalog.convert_to(pg_catalog.concat({name}), 'UTF8')");
+                Some(format!("CASE WHEN {name} IS NULL THEN NULL ELSE {whole} END"))
             } else {
                 None
             }
