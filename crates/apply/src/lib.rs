@@ -44,6 +44,8 @@ mod heal;
 mod history_tests;
 mod lane;
 mod lock;
+#[cfg(test)]
+mod model_tests;
 mod order;
 #[cfg(test)]
 mod order_tests;
@@ -64,6 +66,8 @@ mod target;
 mod tie;
 mod trace;
 mod units;
+#[cfg(test)]
+mod units_tests;
 mod waiting;
 
 pub use applier::{Applier, Handle, Status};
