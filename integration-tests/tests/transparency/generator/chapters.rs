@@ -7,7 +7,8 @@ impl Writer<'_> {
     /// Some messages that belong together.
     pub fn chapter(&mut self) {
         match self.voice.dice.between(1, 100) {
-            1..=22 => self.simple(),
+            1..=19 => self.simple(),
+            20..=22 => self.another_role(),
             23..=34 => self.string(),
             35..=50 => self.extended(),
             51..=57 => self.pipeline(),
@@ -48,7 +49,10 @@ impl Writer<'_> {
                 // control in the middle, and settings, make everything suspect
                 let rules = ["statement", "statement", "write", "write", "wrong", "control", "utility"];
                 let rule = self.voice.pick(&rules[..if self.wild { 7 } else { 5 }]);
-                self.voice.say(rule)
+                let sql = self.voice.say(rule);
+                // not yet: who the session is changes in front of a write in the same string
+                let becomes = ["ROLE", "AUTHORIZATION", "row_security", "DISCARD ALL", "RESET ALL"];
+                if becomes.iter().any(|word| sql.contains(word)) { "SELECT 1".into() } else { sql }
             })
             .collect();
         if self.voice.dice.percent(40) {
@@ -57,6 +61,29 @@ impl Writer<'_> {
         }
         let between = self.voice.pick(&["; ", ";", ";\n", " ;; ", "\n;--x\n"]);
         self.query(&parts.join(between));
+    }
+
+    /// Who the session is changes in front of what it may do.
+    fn another_role(&mut self) {
+        let mut parts = vec![self.voice.say("become")];
+        for _ in 0..self.voice.dice.between(1, 3) {
+            let rule = self.voice.pick(&["rights", "rights", "write", "become"]);
+            parts.push(self.voice.say(rule));
+        }
+        parts.push("RESET ROLE".into());
+        // not yet: in one string, whose writes are then planned for who the session was before
+        match self.voice.dice.between(1, 3) {
+            1 => {
+                parts.iter().for_each(|sql| self.run_unsynced(sql));
+                self.send(sync());
+            }
+            2 => {
+                self.query("BEGIN");
+                parts.iter().for_each(|sql| self.either(sql));
+                self.say_either("end");
+            }
+            _ => parts.iter().for_each(|sql| self.either(sql)),
+        }
     }
 
     /// A statement as a Query, or extended.
@@ -196,9 +223,8 @@ impl Writer<'_> {
         self.parts(&data);
         match self.voice.dice.between(1, 12) {
             1 => self.send(copy_fail("no more")),
-            // not yet: an extended COPY that isn't ended, at which answers to statements of our own are seen
+            // not yet: a Sync behind a COPY that failed, and an extended COPY that isn't ended, at which answers to statements of our own are seen
             2 if !self.tame && !extended => {}
-            3 if !self.tame && !extended => self.send(sync()),
             _ => self.send(copy_done()),
         }
         if extended {

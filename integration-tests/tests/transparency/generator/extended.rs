@@ -5,7 +5,15 @@ use crate::messages::{
     parse_typed, q, sync,
 };
 
-const STATEMENTS: [&str; 5] = ["", "", "s1", "s2", "a \"name\""];
+/// The last one is longer than a name may be in SQL.
+const STATEMENTS: [&str; 6] = [
+    "",
+    "",
+    "s1",
+    "s2",
+    "a \"name\"",
+    "name-of-a-prepared-statement-that-is-longer-than-sixty-three-characters-in-all",
+];
 const PORTALS: [&str; 5] = ["", "", "", "p1", "p2"];
 
 /// The type's OID that a parameter of this kind has.

@@ -62,6 +62,10 @@ CREATE TABLE "Odd ""Name" ("select" int PRIMARY KEY, "two words" text, "UPPER" i
 CREATE TABLE "größe" ("schlüssel" int PRIMARY KEY, "maß" text);
 CREATE TABLE "漢字" ("字" int PRIMARY KEY, v text);
 
+CREATE TABLE same (same int PRIMARY KEY, "old" int, gone int, "new" text);
+ALTER TABLE same DROP COLUMN gone;
+CREATE TABLE none ();
+
 CREATE VIEW v_plain AS SELECT id, v, s AS label FROM t WHERE id < 100;
 CREATE VIEW v_check AS SELECT id, v FROM t WHERE v < 500 WITH CHECK OPTION;
 CREATE VIEW v_instead AS SELECT id, v FROM fleeting;
