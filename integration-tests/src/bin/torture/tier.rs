@@ -15,13 +15,14 @@ pub enum Tier {
 pub fn of_form(form: &str, source: u32) -> Tier {
     match form {
         // An old key or an old row without one can't be told before 18.
-        "update key" | "update keyless" | "move row" | "upsert key" => Tier::Wanted,
+        "update key" | "update keyless" | "move row" => Tier::Wanted,
         "merge" if source >= 17 => Tier::Wanted,
-        "write view" | "prepare transaction" | "copy computed" => Tier::Wanted,
+        "prepare transaction" | "copy computed" => Tier::Wanted,
         // A write that waits behind it was planned for the table as it was.
         "alter" | "alter type" => Tier::Wanted,
-        "merge" | "write in with" | "block" | "call" | "function" | "rule" | "explain analyze" => Tier::Declared,
-        "update parent" | "create as" | "copy where" | "truncate cascade" | "concurrent index" => Tier::Declared,
+        "merge" | "write in with" | "block" | "explain analyze" => Tier::Declared,
+        // Without ONLY, where others inherit from it.
+        "update parent" => Tier::Declared,
         _ => Tier::Exact,
     }
 }
