@@ -4,7 +4,7 @@ use crate::journal::Journal;
 use crate::own::NAME;
 use crate::plan::{Control, Effect, Step, Strip};
 use crate::planning::Known;
-use crate::send::is_commit;
+use crate::send::{is_commit, takes_back};
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
@@ -91,6 +91,7 @@ impl<J: Journal> Session<J> {
     /// A prepared statement as it stands with the present catalog and settings; names that must be asked for first. Where its
     /// text must be another one now, the server is given that.
     pub(crate) fn current(&mut self, name: &Bytes, out: &mut Output) -> Result<Option<Prepared>, Vec<String>> {
+        self.refresh();
         let Some(prepared) = self.statements.get(name).cloned() else { return Ok(None) };
         if self.is_current(&prepared) {
             return Ok(Some(prepared));
@@ -162,6 +163,7 @@ impl<J: Journal> Session<J> {
         self.batch = true;
         let unit = self.open_unit();
         unit.sent(&step);
+        let takes_back = unit.session_changed && takes_back(&step);
         let mut ends_unit = false;
         if let Effect::Control(control) = &step.effect {
             match control {
@@ -221,7 +223,7 @@ impl<J: Journal> Session<J> {
             portal.paged = true;
         }
         let settings = self.settings_for(std::slice::from_ref(&step));
-        if step.changes_session {
+        if step.changes_session || takes_back {
             self.batch_control = true;
             // what comes in the same batch is looked up behind it
             self.forget_identity();

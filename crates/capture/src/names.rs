@@ -54,9 +54,15 @@ impl<J: Journal> Session<J> {
     pub(crate) fn refresh(&mut self) {
         let epoch = self.shared.catalog.epoch();
         if self.tables_epoch != epoch {
-            self.tables.clear();
-            self.drop_plans();
+            // a schema that is made may come to be one of the search path's
+            self.forget_identity();
             self.tables_epoch = epoch;
+        }
+        let version = self.shared.catalog.functions_version();
+        if self.functions_version != version {
+            self.functions_version = version;
+            self.identity_changes += 1;
+            self.drop_plans();
         }
         if self.plans.len() + self.shapes.len() > PLANS_MAX {
             self.drop_plans();

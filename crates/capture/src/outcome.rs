@@ -130,8 +130,9 @@ impl<J: Journal> Session<J> {
         if unit.session_changed {
             self.forget_identity();
         }
-        if unit.ddl {
-            self.shared.catalog.changed();
+        let code = unit.code && committed;
+        if unit.ddl || code {
+            self.shared.catalog.changed(code);
         }
         if unit.failed && unit.may_commit {
             unit.give_up("it failed after it may have committed a part of what it wrote");

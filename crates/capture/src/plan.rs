@@ -43,6 +43,8 @@ pub(crate) struct Step {
     pub may_commit: bool,
     /// It may change definitions unseen.
     pub may_define: bool,
+    /// It may change what functions, views, operators and the like do.
+    pub code: bool,
     /// The server refuses it in a transaction block (or it ends one): nothing can be appended to it.
     pub alone: bool,
 }
@@ -59,6 +61,7 @@ impl Step {
             copy_in: false,
             may_commit: false,
             may_define: false,
+            code: false,
             alone: false,
         }
     }

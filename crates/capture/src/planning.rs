@@ -104,6 +104,7 @@ impl<J: Journal> Session<J> {
             identity: self.identity.as_deref().unwrap_or(&nobody),
             functions: &self.shared.catalog.functions(),
             epoch: self.tables_epoch,
+            definitions: (!self.units.iter().any(|u| u.code)).then(|| self.shared.catalog.definitions()),
             tables: &self.tables,
             masked,
             excluded: &excluded,
@@ -114,6 +115,15 @@ impl<J: Journal> Session<J> {
     /// SQL-level EXECUTE stands for what was prepared, by SQL or by the protocol.
     pub(crate) fn resolved(&self, step: &Arc<Step>) -> Arc<Step> {
         let Effect::Execute { name } = &step.effect else { return Arc::clone(step) };
+        let found = self.executed(name);
+        if !step.hidden_writes {
+            return found;
+        }
+        // something in front of it in the same string may have changed what it means
+        Arc::new(Step { hidden_writes: true, hidden_anywhere: true, ..Step::clone(&found) })
+    }
+
+    fn executed(&self, name: &str) -> Arc<Step> {
         if let Some(prepared) = self.sql_prepared.get(name) {
             return Arc::clone(&prepared.step);
         }
@@ -135,11 +145,12 @@ impl<J: Journal> Session<J> {
         }
     }
 
+    /// What writes nothing may write when a temporary table gives its name back, or a function is defined anew.
     pub(crate) fn is_current(&self, prepared: &Prepared) -> bool {
-        let touches_tables = !matches!(prepared.step.effect, Effect::None | Effect::Control(_));
         let same_catalog = prepared.plan.epoch == self.shared.catalog.epoch();
-        !touches_tables && !prepared.step.hidden_writes
-            || same_catalog && prepared.generation == self.identity_changes && self.identity.is_some()
+        let looked_up = self.identity.is_some() || matches!(prepared.step.effect, Effect::None);
+        matches!(prepared.step.effect, Effect::Control(_))
+            || same_catalog && prepared.generation == self.identity_changes && looked_up
     }
 
     /// What SQL's PREPARE prepared is planned again where tables or settings may have changed; names to ask for first.

@@ -3,7 +3,7 @@ use crate::expected::{Expected, QueryRun, Stage};
 use crate::journal::Journal;
 use crate::plan::{Control, Effect, Plan, Step};
 use crate::planning::{Known, unreadable};
-use crate::send::is_commit;
+use crate::send::{is_commit, takes_back};
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
@@ -33,7 +33,9 @@ impl<J: Journal> Session<J> {
                     return self.hold = Hold::Answers(frame);
                 }
                 plan.steps.iter().for_each(|s| Counter::Statements(s.class).add(1));
-                if plan.steps.len() > 1 && plan.steps.iter().any(|s| ends_or_begins(s)) {
+                let changed = self.units.back().is_some_and(|u| !u.closed && u.session_changed);
+                let cuts = |s: &Arc<Step>| ends_or_begins(s) || changed && takes_back(s);
+                if plan.steps.len() > 1 && plan.steps.iter().any(cuts) {
                     self.split(&plan, &text, frame, out);
                 } else {
                     self.send_query(&text, plan, 0, true, out);
@@ -65,7 +67,8 @@ impl<J: Journal> Session<J> {
                 Some(last) if !control && !after_control => last.end = range.end,
                 _ => cuts.push(range.clone()),
             }
-            after_control = control;
+            // names may mean something else behind it
+            after_control = control || takes_back(step);
         }
         for cut in cuts {
             let before = text.get(..cut.start).map_or(0, |t| String::from_utf8_lossy(t).chars().count());
@@ -155,6 +158,9 @@ impl<J: Journal> Session<J> {
         let in_block = self.block;
         let unit = self.open_unit();
         steps.iter().for_each(|s| unit.sent(s));
+        if unit.session_changed && steps.iter().any(|s| takes_back(s)) {
+            self.hold = Hold::Ready;
+        }
         let mut sent = plan.text.clone().unwrap_or_else(|| text.clone());
         match control {
             Some(Control::Begin) => self.block = true,

@@ -75,13 +75,14 @@ impl<J: Journal> Session<J> {
         let barrier = self.shared.journal.barrier();
         let settings = settings.cloned();
         self.copying = false;
+        let generation = self.identity_changes;
         if step.changes_session {
             self.forget_identity();
         }
         match &step.effect {
             Effect::Prepare { name, step, text, sent } => {
                 let (text, sent, step) = (text.clone(), sent.clone(), Arc::clone(step));
-                let (epoch, generation) = (self.tables_epoch, self.identity_changes);
+                let epoch = self.tables_epoch;
                 self.sql_prepared.insert(name.clone(), SqlPrepared { text, sent, step, epoch, generation });
             }
             Effect::Deallocate(Some(name)) => {
@@ -165,7 +166,7 @@ impl<J: Journal> Session<J> {
                 if let Control::FinishPrepared { gid, commit } = control {
                     self.shared.journal.finished_prepared(gid, *commit);
                     // what it defined is there now
-                    self.shared.catalog.changed();
+                    self.shared.catalog.changed(true);
                 }
             }
             _ => {}

@@ -74,6 +74,8 @@ pub struct Session<J: Journal> {
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) tables: HashMap<String, Option<Arc<Table>>>,
     pub(crate) tables_epoch: u64,
+    /// [`Catalog::functions_version`] of what is planned.
+    pub(crate) functions_version: u64,
     pub(crate) plans: HashMap<Bytes, Arc<Plan>>,
     pub(crate) shapes: HashMap<Vec<u8>, Arc<Shaped>>,
     pub(crate) statements: HashMap<Bytes, Prepared>,
@@ -123,6 +125,7 @@ impl<J: Journal> Session<J> {
             identity: None,
             tables: HashMap::new(),
             tables_epoch: 0,
+            functions_version: 0,
             plans: HashMap::new(),
             shapes: HashMap::new(),
             statements: HashMap::new(),

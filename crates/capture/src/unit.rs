@@ -39,6 +39,8 @@ pub(crate) struct Unit {
     pub deferrable: bool,
     /// DDL was sent that others will see.
     pub ddl: bool,
+    /// What functions and the like do may be something else for others, if it commits; for this session already.
+    pub code: bool,
     /// Any DDL was sent: the catalog's own tables are locked by right.
     pub catalog: bool,
     /// Its end was sent: what is sent now belongs to the next unit.
@@ -83,6 +85,7 @@ impl Unit {
         self.hidden_anywhere |= step.hidden_anywhere;
         self.may_commit |= step.may_commit;
         self.ddl |= step.may_define;
+        self.code |= step.code || step.may_define;
         self.writes |= step.hidden_writes;
         self.catalog |= step.class == StatementClass::Ddl;
         match &step.effect {
@@ -189,7 +192,7 @@ impl Unit {
         if catalog_changed && !self.catalog {
             let reason = "a function or block changed the catalog: what it made or changed isn't known".to_owned();
             self.suspects.push(Suspect { table: None, reason });
-            self.ddl = true;
+            (self.ddl, self.code) = (true, true);
         }
         for table in locks {
             let system = table.schema == "pg_catalog" && table.name != "pg_largeobject" || table.schema == "pg_toast";

@@ -2,6 +2,7 @@ use crate::{Functions, Table};
 use dashmap::DashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use tokio::sync::Notify;
 
 /// Entries kept before the cache is emptied: bounds its memory where names are generated.
 const TABLES_MAX: usize = 20_000;
@@ -15,6 +16,11 @@ type Answer = (u64, Option<Arc<Table>>);
 #[derive(Debug, Default)]
 pub struct Catalog {
     epoch: AtomicU64,
+    /// Raised by what may have changed functions and the like.
+    definitions: AtomicU64,
+    /// Raised by that, and when they have been loaded.
+    functions_version: AtomicU64,
+    defined: Notify,
     tables: DashMap<Question, Answer>,
     functions: RwLock<Arc<Functions>>,
 }
@@ -26,10 +32,33 @@ impl Catalog {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The catalog changed, or may have: nothing found before is used any more.
-    pub fn changed(&self) {
+    /// The catalog changed, or may have: nothing found before is used any more. `functions`: what functions and the like do may
+    /// have changed as well.
+    pub fn changed(&self, functions: bool) {
+        if functions {
+            self.definitions.fetch_add(1, Ordering::AcqRel);
+            self.functions_version.fetch_add(1, Ordering::AcqRel);
+            self.defined.notify_one();
+        }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.tables.clear();
+    }
+
+    /// Number of the functions' present state, as [`Functions`] are loaded for.
+    #[must_use]
+    pub fn definitions(&self) -> u64 {
+        self.definitions.load(Ordering::Acquire)
+    }
+
+    /// Another number for each time that functions changed or were loaded: what was concluded from them is old then.
+    #[must_use]
+    pub fn functions_version(&self) -> u64 {
+        self.functions_version.load(Ordering::Acquire)
+    }
+
+    /// Until functions may have changed.
+    pub async fn defined(&self) {
+        self.defined.notified().await;
     }
 
     /// What a session with this identity key found under `name`; `None` if nobody has looked yet.
@@ -59,5 +88,6 @@ impl Catalog {
         if let Ok(mut held) = self.functions.write() {
             *held = Arc::new(functions);
         }
+        self.functions_version.fetch_add(1, Ordering::AcqRel);
     }
 }

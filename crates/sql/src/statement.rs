@@ -21,10 +21,12 @@ pub struct Statement {
     /// Every function that it calls by name, at any depth, each once, in order of appearance.
     ///
     /// Operators, casts, input functions, `t.f` in place of `f(t)` and what the catalog adds (defaults, views, triggers)
-    /// aren't visible in the text and aren't here.
+    /// aren't here.
     pub functions: Vec<FunctionName>,
     /// Every relation that it names, without the schema: it may be a view that calls functions.
     pub relations: Vec<String>,
+    /// Every operator, type and column that it names, without the schema, built-in ones too: functions may stand behind them.
+    pub other_names: Vec<String>,
     /// It uses `CURRENT_TIMESTAMP`, `CURRENT_USER` or another of the value functions that are grammar and not calls.
     pub value_functions: bool,
 }
@@ -256,7 +258,14 @@ pub enum Discard {
 impl Statement {
     /// A statement of which nothing is known but its place.
     pub(crate) fn bare(range: Range<usize>) -> Self {
-        Self { range, kind: StatementKind::Other, functions: Vec::new(), relations: Vec::new(), value_functions: false }
+        Self {
+            range,
+            kind: StatementKind::Other,
+            functions: Vec::new(),
+            relations: Vec::new(),
+            other_names: Vec::new(),
+            value_functions: false,
+        }
     }
 
     /// MERGE, or PREPARE of one.

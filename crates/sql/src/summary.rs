@@ -11,6 +11,8 @@ use crate::write::RelationName;
 pub(crate) struct Summary {
     /// Functions called, each once.
     pub functions: Vec<FunctionName>,
+    /// Operators, types and columns named, each once, without a schema.
+    pub other_names: Vec<String>,
     /// CURRENT_TIMESTAMP and its like.
     pub value_functions: bool,
     /// FOR UPDATE and its like.
@@ -100,6 +102,12 @@ impl Visitor for Summary {
     fn string(&mut self, value: &str, frames: &[Frame]) {
         match frames {
             [.., ("FuncCall", "funcname"), ("Node", "node"), ("String", "sval")] => self.parts.push(value.to_owned()),
+            [.., ("AExpr" | "SubLink", "name" | "oper_name"), ("Node", "node"), ("String", "sval")]
+            | [.., ("SortBy", "use_op"), ("Node", "node"), ("String", "sval")]
+            | [.., ("TypeName", "names"), ("Node", "node"), ("String", "sval")]
+            | [.., ("ColumnRef" | "AIndirection", "fields" | "indirection"), ("Node", "node"), ("String", "sval")] => {
+                push_new(&mut self.other_names, value.to_owned());
+            }
             [.., ("RangeVar", "schemaname")] => self.relation.schema = value.to_owned(),
             [.., ("RangeVar", "relname")] => self.relation.name = value.to_owned(),
             [.., ("RangeVar", "relpersistence")] => self.temporary |= value == "t",

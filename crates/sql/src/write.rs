@@ -16,6 +16,11 @@ impl RelationName {
     pub fn exposed(&self) -> &str {
         self.alias.as_deref().unwrap_or(&self.name)
     }
+
+    /// Whether its schema says that it is temporary.
+    pub fn is_temporary(&self) -> bool {
+        self.schema.as_deref().is_some_and(|schema| schema == "pg_temp" || schema.starts_with("pg_temp_"))
+    }
 }
 
 /// INSERT, UPDATE, DELETE or MERGE.

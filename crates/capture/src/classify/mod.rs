@@ -1,6 +1,8 @@
 //! From a parsed text and what the catalog says of its tables to a [`Plan`]: proven exact, or declared.
+mod changed;
 mod natures;
 mod old;
+use changed::Changed;
 pub(crate) use old::binary;
 use target::Target;
 mod statements;
@@ -17,11 +19,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What a session knows when it classifies a text.
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub text: &'a str,
     pub identity: &'a Identity,
     pub functions: &'a Functions,
     pub epoch: u64,
+    /// State of definitions in which its functions are called; `None` where definitions of its own may be others.
+    pub definitions: Option<u64>,
     /// By [`sql_name`]; a name that no relation has is `None`.
     pub tables: &'a HashMap<String, Option<Arc<Table>>>,
     /// Constants of the text stand as other letters.
@@ -81,17 +86,15 @@ impl Context<'_> {
     /// The plan for the whole text.
     pub fn plan(&self, parsed: &Parsed) -> Plan {
         let mut rewrites = Rewritten::default();
-        let mut session_changed = false;
+        let mut before = Changed::default();
         let mut steps = Vec::with_capacity(parsed.statements.len());
         for statement in &parsed.statements {
-            let mut step = self.step(statement, &mut rewrites);
-            if session_changed && step.writes() {
-                step = step.declared(
-                    step.suspects_of_all("a SET in front of it in the same string may have changed what it names"),
-                );
-            }
-            // DDL changes the catalog, but not who the session is
-            session_changed |= step.changes_session && step.class != Class::Ddl;
+            let context = Context { definitions: self.definitions.filter(|_| !before.code), ..*self };
+            // behind a SET it is declared, whatever it is: its text goes out as it came
+            let mut untouched = Rewritten::default();
+            let step = context.step(statement, if before.session { &mut untouched } else { &mut rewrites });
+            let step = before.step(statement, step);
+            before.note(&step);
             steps.push(Arc::new(step));
         }
         let mut plan = self.rewritten(parsed, steps, &rewrites.columns);
@@ -237,9 +240,9 @@ impl Context<'_> {
                     StatementKind::Do => (block_may_commit(text), block_may_define(text)),
                     _ => {
                         let mut called = statement.functions.iter().map(|f| f.name.as_str());
-                        let (functions, epoch) = (self.functions, self.epoch);
-                        let may_define = called.clone().any(|name| functions.may_define(epoch, name));
-                        (called.any(|name| functions.may_commit(epoch, name)), may_define)
+                        let (functions, definitions) = (self.functions, self.definitions);
+                        let may_define = called.clone().any(|name| functions.may_define(definitions, name));
+                        (called.any(|name| functions.may_commit(definitions, name)), may_define)
                     }
                 };
                 Step { alone: true, may_commit, may_define, ..Step::unknown(Class::Other) }

@@ -9,7 +9,7 @@ impl Context<'_> {
     /// What the functions may do that a statement calls by itself or through views.
     pub(crate) fn nature_of_calls(&self, statement: &Statement) -> FunctionNature {
         let called =
-            statement.functions.iter().map(|f| self.functions.nature(self.epoch, f.schema.as_deref(), &f.name));
+            statement.functions.iter().map(|f| self.functions.nature(self.definitions, f.schema.as_deref(), &f.name));
         // others (ANALYZE, CLUSTER, LOCK) name relations without running a view's query
         let reads = matches!(
             statement.kind,
@@ -24,19 +24,34 @@ impl Context<'_> {
                 | StatementKind::Prepare { .. }
         );
         let named = if reads { statement.relations.as_slice() } else { &[] };
-        let read = named.iter().map(|r| self.functions.nature_of_read(self.epoch, r));
-        called.chain(read).max().unwrap_or(FunctionNature::Harmless)
+        let read = named.iter().map(|r| self.functions.nature_of_read(self.definitions, r));
+        let others = statement.other_names.iter();
+        let others = others.map(|name| self.functions.nature_of_other(self.definitions, name));
+        let unseen = reads.then(|| self.functions.nature_anywhere());
+        called.chain(read).chain(others).chain(unseen).max().unwrap_or(FunctionNature::Harmless)
+    }
+
+    /// Whether functions that the statement runs may define functions anew.
+    fn may_define(&self, statement: &Statement, step: &Step) -> bool {
+        let defines = |name: &String| self.functions.defines(name);
+        let of_table = match &step.effect {
+            Effect::Write(write) => write.table.functions.iter().chain(&write.table.trigger_functions).any(defines),
+            _ => false,
+        };
+        of_table || statement.functions.iter().any(|f| defines(&f.name)) || statement.relations.iter().any(defines)
     }
 
     /// What the functions may do that a table's defaults and constraints call.
     pub(crate) fn nature_of_table(&self, table: &Table) -> FunctionNature {
-        let of = |name: &String| self.functions.nature(self.epoch, Some(""), name);
-        table.functions.iter().map(of).max().unwrap_or(FunctionNature::Harmless)
+        let of = |name: &String| self.functions.nature(self.definitions, Some(""), name);
+        let types = table.relation.columns.iter().map(|c| &c.column_type.name.name);
+        let types = types.map(|name| self.functions.nature_of_other(self.definitions, name));
+        table.functions.iter().map(of).chain(types).max().unwrap_or(FunctionNature::Harmless)
     }
 
     /// What the functions of a table's triggers may do besides changing its row.
     pub(crate) fn nature_of_triggers(&self, table: &Table) -> FunctionNature {
-        let of = |name: &String| self.functions.nature_of_trigger(self.epoch, name);
+        let of = |name: &String| self.functions.nature_of_trigger(self.definitions, name);
         table.trigger_functions.iter().map(of).max().unwrap_or(FunctionNature::Harmless)
     }
 
@@ -47,6 +62,7 @@ impl Context<'_> {
             Effect::Copy { table, .. } => self.nature_of_table(table),
             _ => FunctionNature::Harmless,
         };
+        step.may_define |= self.may_define(statement, &step);
         let nature = self.nature_of_calls(statement).max(of_table);
         if nature > FunctionNature::Harmless {
             step.changes_session |= nature != FunctionNature::MayWriteOthers;

@@ -7,6 +7,34 @@ use pgshadow_sql::{CopyCommand, Ddl, RelationName, Statement};
 use pgshadow_telemetry::StatementClass as Class;
 use std::sync::Arc;
 
+/// DDL after which functions, views and the like do what they did before; what a table calls is looked up with the table.
+const WITHOUT_CODE: &[&str] = &[
+    "CREATE TABLE",
+    "CREATE TABLE AS",
+    "ALTER TABLE",
+    "DROP TABLE",
+    "CREATE INDEX",
+    "ALTER INDEX",
+    "DROP INDEX",
+    "CREATE SEQUENCE",
+    "ALTER SEQUENCE",
+    "DROP SEQUENCE",
+    "CREATE MATERIALIZED VIEW",
+    "REFRESH MATERIALIZED VIEW",
+    "DROP MATERIALIZED VIEW",
+    "CREATE TRIGGER",
+    "DROP TRIGGER",
+    "CREATE POLICY",
+    "ALTER POLICY",
+    "DROP POLICY",
+    "CREATE STATISTICS",
+    "DROP STATISTICS",
+    "COMMENT",
+    "GRANT",
+    "REVOKE",
+    "ALTER DEFAULT PRIVILEGES",
+];
+
 impl Context<'_> {
     pub(crate) fn copy(&self, statement: &Statement, copy: &CopyCommand) -> Step {
         if !copy.from {
@@ -95,7 +123,12 @@ impl Context<'_> {
 
     pub(crate) fn ddl(&self, statement: &Statement, ddl: &Ddl) -> Step {
         let sql = self.text.get(statement.range.clone()).unwrap_or_default().to_owned();
-        let step = Step { changes_session: true, alone: !ddl.in_transaction_block_allowed, ..Step::none(Class::Ddl) };
+        let step = Step {
+            changes_session: true,
+            alone: !ddl.in_transaction_block_allowed,
+            code: ddl.moves || !WITHOUT_CODE.contains(&ddl.tag.as_str()),
+            ..Step::none(Class::Ddl)
+        };
         if ddl.cluster_wide {
             let reason = "it changes the whole cluster (roles, databases, tablespaces)";
             return Step { effect: Effect::NotRepeated { sql: String::new(), reason }, ..step };
@@ -107,8 +140,10 @@ impl Context<'_> {
             return Step { effect: Effect::NotRepeated { sql, reason: "it can't run inside a transaction" }, ..step };
         }
         let known: Vec<Option<&Arc<Table>>> = ddl.tables.iter().map(|n| self.table(n)).collect();
+        // the new name is nobody's yet
+        let named = if ddl.moves { known.get(..1).unwrap_or_default() } else { known.as_slice() };
         let temporary = ddl.opaque.is_none()
-            && (ddl.temporary || !known.is_empty() && known.iter().all(|t| t.is_some_and(|t| t.temporary)));
+            && (ddl.temporary || !named.is_empty() && named.iter().all(|t| t.is_some_and(|t| t.temporary)));
         if temporary {
             return Step { effect: Effect::None, ..step };
         }

@@ -28,6 +28,9 @@ impl Context<'_> {
         // no relation of that name is visible: the server will refuse it, unless the name was misread
         let names: Vec<&RelationName> = std::iter::once(&write.target).chain(&write.writes_in_with).collect();
         let Some(named) = self.table(&write.target) else {
+            if names.iter().all(|name| name.is_temporary()) {
+                return Step::none(class);
+            }
             return Step { hidden_writes: true, hidden_anywhere: true, ..Step::none(class) };
         };
         let opaque = |reason: &str| self.opaque_tables(&names, class, reason);
@@ -111,7 +114,7 @@ impl Context<'_> {
         };
         let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
         let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
-        let changes_session = table.trigger_functions.iter().any(|f| self.functions.trigger_sets(self.epoch, f));
+        let changes_session = table.trigger_functions.iter().any(|f| self.functions.trigger_sets(self.definitions, f));
         Step {
             effect: Effect::Write(Arc::new(effect)),
             hidden_writes,

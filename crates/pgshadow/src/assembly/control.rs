@@ -132,9 +132,9 @@ pub(super) fn settle_epoch(mirror: &Mirror, fingerprint: &str, standing: Standin
 }
 
 async fn load_functions(client: &Client, mirror: &Mirror) -> Result<u64, Unanswered> {
-    let epoch = mirror.catalog.epoch();
-    mirror.catalog.set_functions(answered(Functions::load(client, epoch)).await?);
-    Ok(epoch)
+    let definitions = mirror.catalog.definitions();
+    mirror.catalog.set_functions(answered(Functions::load(client, definitions)).await?);
+    Ok(definitions)
 }
 
 /// Starts the watch, on the connection of the first contact.
@@ -147,7 +147,7 @@ pub(super) fn start(
     tokio::spawn(async move {
         let mut client = Some(client);
         let (mut told, mut attempts) = (None, 0);
-        let mut functions_at = mirror.catalog.epoch();
+        let mut functions_at = mirror.catalog.definitions();
         while !shutdown.is_cancelled() {
             client = match client.filter(|c| !c.is_closed()) {
                 None => match contact(&config, &mirror).await {
@@ -172,13 +172,19 @@ pub(super) fn start(
             };
             attempts += u32::from(client.is_none());
             let pause = if client.is_some() || attempts <= HASTY { BEAT } else { RETRY };
-            tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(pause) => {} }
+            let defined = async {
+                match client {
+                    Some(_) => mirror.catalog.defined().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(pause) => {}, () = defined => {} }
         }
     })
 }
 
 async fn beat(client: &Connection, mirror: &Mirror, functions_at: &mut u64) -> Result<(), Unanswered> {
-    if *functions_at != mirror.catalog.epoch() {
+    if *functions_at != mirror.catalog.definitions() {
         *functions_at = load_functions(client, mirror).await?;
     }
     // counted before the position is read: it says nothing about those that come later

@@ -20,7 +20,7 @@ pub(super) fn definition(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         .or_else(|| of_the_cluster(statement))
         .or_else(|| of_what_may_not_run_twice(statement))
         .or_else(|| plain_tag(statement).map(|tag| ddl(tag, Vec::new())))?;
-    found.temporary |= !found.tables.is_empty() && found.tables.iter().all(in_temporary_schema);
+    found.temporary |= !found.tables.is_empty() && found.tables.iter().all(RelationName::is_temporary);
     Some(found)
 }
 
@@ -76,10 +76,6 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         _ => false,
     };
     Some(found)
-}
-
-fn in_temporary_schema(table: &RelationName) -> bool {
-    table.schema.as_deref().is_some_and(|schema| schema == "pg_temp" || schema.starts_with("pg_temp_"))
 }
 
 fn alter_table(alter: &AlterTableStmt, summary: &Summary) -> Ddl {

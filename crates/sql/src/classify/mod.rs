@@ -21,7 +21,14 @@ pub(crate) fn statement_of(node: &Node, range: Range<usize>) -> Statement {
     let summary = Summary::of(node);
     let what = kind(node).map_or(StatementKind::Other, |statement| kind_of(statement, &summary, &range));
     let relations = summary.relations.into_iter().map(|relation| relation.name).collect();
-    Statement { range, kind: what, functions: summary.functions, relations, value_functions: summary.value_functions }
+    Statement {
+        range,
+        kind: what,
+        functions: summary.functions,
+        relations,
+        other_names: summary.other_names,
+        value_functions: summary.value_functions,
+    }
 }
 
 fn kind_of(statement: &Kind, summary: &Summary, range: &Range<usize>) -> StatementKind {

@@ -1,0 +1,115 @@
+//! Names that come to mean another relation, and functions that come to do something else, under what is prepared.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::scene::Scene;
+use tokio_postgres::Client;
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, s text);
+    INSERT INTO t SELECT g, g * 10, 'row' FROM generate_series(1, 9) g; CREATE TABLE log (id int PRIMARY KEY);";
+
+const UPDATE: &str = "UPDATE t SET v = $1 WHERE id = $2";
+const TEMPORARY: &str = "CREATE TEMP TABLE t (id int, v int); INSERT INTO pg_temp.t VALUES (1, 0), (2, 0), (3, 0)";
+
+/// Writes the real table, the temporary one and, behind `ending`, the real one again, by one prepared statement.
+async fn hidden_for_a_while(client: &Client, beginning: &[&str], ending: &[&str]) {
+    let update = client.prepare(UPDATE).await.unwrap();
+    client.execute(&update, &[&1, &1]).await.unwrap();
+    for sql in beginning {
+        client.batch_execute(sql).await.unwrap();
+    }
+    client.execute(&update, &[&2, &2]).await.unwrap();
+    for sql in ending {
+        client.batch_execute(sql).await.unwrap();
+    }
+    client.execute(&update, &[&3, &3]).await.unwrap();
+    client.execute(UPDATE, &[&4, &4]).await.unwrap();
+}
+
+async fn exact(schema: &str, beginning: &[&str], ending: &[&str]) {
+    let scene = Scene::of(&format!("{TABLE} {schema}"));
+    hidden_for_a_while(&scene.app().connect().await, beginning, ending).await;
+    assert_eq!(scene.source.psql("SELECT v FROM t WHERE id = 3"), "3", "the statement meant the table again");
+    scene.expect_exact();
+}
+
+#[tokio::test]
+async fn a_temporary_table_is_discarded_or_dropped() {
+    for ending in ["DISCARD TEMP", "DROP TABLE t", "ALTER TABLE t RENAME TO u"] {
+        exact("", &[TEMPORARY], &[ending]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_temporary_table_goes_with_its_transaction() {
+    let on_commit = "CREATE TEMP TABLE t (id int, v int) ON COMMIT DROP";
+    exact("", &["BEGIN", on_commit], &["COMMIT"]).await;
+    exact("", &["BEGIN", TEMPORARY], &["ROLLBACK"]).await;
+    exact("", &["BEGIN", "SAVEPOINT a", TEMPORARY], &["ROLLBACK TO a", "COMMIT"]).await;
+}
+
+#[tokio::test]
+async fn a_temporary_table_is_made_and_dropped_by_functions() {
+    let functions =
+        "CREATE FUNCTION make() RETURNS void LANGUAGE plpgsql AS 'BEGIN CREATE TEMP TABLE t (id int, v int); END';
+        CREATE FUNCTION drop_it() RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE ''DROP TABLE pg_temp.t''; END';";
+    exact(functions, &["SELECT make()"], &["SELECT drop_it()"]).await;
+}
+
+#[tokio::test]
+async fn a_temporary_table_that_goes_in_the_same_string_as_a_write() {
+    for script in [
+        "DISCARD TEMP; UPDATE t SET v = 7 WHERE id = 5",
+        "DROP TABLE t; UPDATE t SET v = 7 WHERE id = 5",
+        "SET search_path = public, pg_temp; UPDATE t SET v = 7 WHERE id = 5",
+        "DROP TABLE t; EXECUTE p",
+        "SET search_path = public, pg_temp; EXECUTE p",
+    ] {
+        let scene = Scene::of(TABLE);
+        let client = scene.app().connect().await;
+        client.batch_execute(TEMPORARY).await.unwrap();
+        client.batch_execute("PREPARE p AS UPDATE t SET v = 7 WHERE id = 5").await.unwrap();
+        client.batch_execute(script).await.unwrap();
+        assert_eq!(scene.source.psql("SELECT v FROM t WHERE id = 5"), "7", "{script}");
+        scene.expect_suspects(&[("public.t", "")]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_savepoint_took_back_in_the_same_string() {
+    let scene = Scene::of(TABLE);
+    let client = scene.app().connect().await;
+    client.batch_execute("BEGIN; SAVEPOINT a").await.unwrap();
+    client.batch_execute(TEMPORARY).await.unwrap();
+    client.batch_execute("UPDATE t SET v = 1 WHERE id = 1").await.unwrap();
+    client
+        .batch_execute("ROLLBACK TO a; UPDATE t SET v = 7 WHERE id = 5; UPDATE t SET v = 8 WHERE id = 6")
+        .await
+        .unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    scene.expect_exact();
+}
+
+#[tokio::test]
+async fn a_read_calls_a_function_that_comes_to_write() {
+    let function = "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';";
+    let scene = Scene::of(&format!("{TABLE} {function}"));
+    let client = scene.app().connect().await;
+    let call = client.prepare("SELECT f()").await.unwrap();
+    client.query(&call, &[]).await.unwrap();
+    let redefined = "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO log VALUES (1); RETURN 1; END'";
+    scene.app().psql(redefined);
+    client.query(&call, &[]).await.unwrap();
+    scene.expect_suspects(&[("public.log", "")]);
+}
+
+#[tokio::test]
+async fn a_trigger_drops_a_temporary_table() {
+    let trigger =
+        "CREATE FUNCTION helper() RETURNS void LANGUAGE plpgsql AS 'BEGIN DROP TABLE IF EXISTS pg_temp.t; END';
+        CREATE FUNCTION drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM helper(); RETURN NEW; END';
+        CREATE TRIGGER drop_it BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION drop_it();";
+    let scene = Scene::of(&format!("{TABLE} {trigger}"));
+    hidden_for_a_while(&scene.app().connect().await, &[TEMPORARY], &["INSERT INTO log VALUES (1)"]).await;
+    assert_eq!(scene.source.psql("SELECT v FROM t WHERE id = 3"), "3", "the statement meant the table again");
+    scene.expect_suspects(&[("public.log", "")]);
+}
