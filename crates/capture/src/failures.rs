@@ -64,6 +64,7 @@ impl<J: Journal> Session<J> {
         let ran = matches!(&first, Expected::Execute(run) if run.step.may_commit);
         if let Some(unit) = self.units.front_mut() {
             unit.may_commit &= ran || unit.ran_committing;
+            unit.end_failed |= matches!(&first, Expected::Execute(run) if run.ends_unit);
         }
         let skipped = self.skip(first);
         self.fail_front(&skipped);

@@ -78,13 +78,16 @@ impl<J: Journal> Session<J> {
         if !self.block
             && let Some(mut unit) = self.units.pop_front()
         {
-            // its end went unseen
-            unit.give_up("the end of its transaction was not seen");
-            if unit.hidden_writes {
-                let reason = "the end of a transaction was not seen".to_owned();
-                unit.given_up.push(Suspect { table: None, reason });
+            // a COMMIT that fails rolls back
+            if !(unit.end_failed && unit.failed) {
+                // its end went unseen
+                unit.give_up("the end of its transaction was not seen");
+                if unit.hidden_writes {
+                    let reason = "the end of a transaction was not seen".to_owned();
+                    unit.given_up.push(Suspect { table: None, reason });
+                }
+                unit.failed = false;
             }
-            unit.failed = false;
             self.finish(unit);
             self.units.clear();
         }

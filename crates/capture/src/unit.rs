@@ -71,6 +71,8 @@ pub(crate) struct Unit {
     pub barrier: Sequence,
     /// The end token was drawn.
     pub ended: bool,
+    /// Its COMMIT failed by itself.
+    pub end_failed: bool,
     /// A statement of the unit failed (outside a block: the unit rolls back).
     pub failed: bool,
     pub savepoints: Vec<(String, usize, usize)>,
