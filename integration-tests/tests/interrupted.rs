@@ -1,7 +1,11 @@
-//! What cuts a transaction short: a COMMIT that fails by itself.
+//! What cuts a transaction short: a COMMIT that fails by itself, a cancel or a timeout that hits pgshadow's own lookup.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+use integration_tests::client::within;
 use integration_tests::scene::Scene;
+use std::time::Duration;
 use tokio_postgres::error::SqlState;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 const TABLES: &str = "CREATE TABLE d (id int PRIMARY KEY, on_call bool); INSERT INTO d VALUES (1, true), (2, true);
     CREATE TABLE checked (id int PRIMARY KEY, up int REFERENCES d DEFERRABLE INITIALLY DEFERRED);
@@ -23,5 +27,48 @@ async fn a_commit_that_the_server_refuses() {
         assert_eq!(refused.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE));
         second.execute("UPDATE d SET on_call = NOT on_call WHERE id = 2", &[]).await.unwrap();
         scene.expect_exact();
+    }
+}
+
+/// Locks the view past pgshadow, has a statement wait in its lookup, and gives the view free when `interrupt` has been done.
+async fn while_looked_up(scene: &Scene, set: &str, in_block: bool, cancel: bool) {
+    let (client, holder) = (scene.app().connect().await, scene.source.connect().await);
+    client.batch_execute(set).await.unwrap();
+    if in_block {
+        client.batch_execute("BEGIN").await.unwrap();
+    }
+    holder.batch_execute("BEGIN; LOCK TABLE v IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let token = client.cancel_token();
+    let statement = client.batch_execute("UPDATE v SET on_call = true WHERE id = 1");
+    let interrupt = async {
+        if cancel {
+            let waits =
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+            while holder.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        }
+    };
+    let (outcome, ()) = within(LIMIT, "the statement's end", async { tokio::join!(statement, interrupt) }).await;
+    assert_eq!(outcome.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    holder.batch_execute("COMMIT").await.unwrap();
+    client.batch_execute("ROLLBACK; SET statement_timeout = 0").await.unwrap();
+    client.batch_execute("UPDATE v SET on_call = false WHERE id = 2").await.unwrap();
+    client.execute("UPDATE d SET on_call = false WHERE id = 1", &[]).await.unwrap();
+    scene.expect_exact();
+}
+
+#[tokio::test]
+async fn a_cancel_that_hits_the_lookup() {
+    for in_block in [false, true] {
+        while_looked_up(&Scene::of(TABLES), "SELECT 1", in_block, true).await;
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_that_hits_the_lookup() {
+    for in_block in [false, true] {
+        while_looked_up(&Scene::of(TABLES), "SET statement_timeout = '50ms'", in_block, false).await;
     }
 }

@@ -170,14 +170,24 @@ impl<J: Journal> Session<J> {
     }
 
     pub(crate) fn probe_error(&mut self, frame: Frame, out: &mut Output) {
-        self.probe_failed = true;
+        let field = |which| backend::error_field(frame.body(), which).unwrap_or_default();
+        let canceled = field(b'C') == b"57014";
+        let timeout = canceled && field(b'M').windows(7).any(|w| w == b"timeout");
+        let alone = !self.batch && self.status == b'I';
+        if timeout && alone && self.probe_timeouts < PROBE_TIMEOUTS_MAX {
+            // it is made again once the server is ready
+            self.probe_timeouts += 1;
+            return;
+        }
+        self.probe_failed = !canceled || timeout && alone;
         if self.batch {
             // the server skips the client's batch now, as it would have after the same error of the client's statement
             self.hold = Hold::Free;
             self.skip_to_sync = true;
             out.client(frame.bytes);
-        } else if self.status == b'T' {
-            // our error has failed the client's transaction: it is told, as if its own statement had met it
+        } else if self.status == b'T' || !self.probe_failed {
+            // our error has failed the client's transaction, or the client has canceled what it believes to be its own statement:
+            // it is told, as if that had met it
             if let Some(Expected::Sync { purpose, .. }) = self.pending.front_mut()
                 && matches!(&self.hold, Hold::Probe(held) if held.tag == frontend::QUERY || held.tag == 0)
             {
@@ -192,6 +202,9 @@ impl<J: Journal> Session<J> {
         }
     }
 }
+
+/// How often a lookup that ran into the client's statement_timeout is made again.
+const PROBE_TIMEOUTS_MAX: u8 = 3;
 
 /// What the server didn't run after an error.
 pub(crate) struct Skipped {

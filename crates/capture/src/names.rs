@@ -91,6 +91,7 @@ impl<J: Journal> Session<J> {
 
     /// A probe has answered.
     pub(crate) fn learn(&mut self, probed: Probed, names: &[String], epoch: u64) {
+        self.probe_timeouts = 0;
         let identity = Arc::new(probed.identity);
         if self.identity.as_ref().is_some_and(|known| known != &identity) {
             self.forget_identity();

@@ -114,6 +114,8 @@ pub struct Session<J: Journal> {
     /// Transaction status of the last ReadyForQuery.
     pub(crate) status: u8,
     pub(crate) probe_failed: bool,
+    /// Lookups one after the other that ran into the client's statement_timeout.
+    pub(crate) probe_timeouts: u8,
 }
 
 impl<J: Journal> Session<J> {
@@ -151,6 +153,7 @@ impl<J: Journal> Session<J> {
             roll_back_at_ready: false,
             status: b'I',
             probe_failed: false,
+            probe_timeouts: 0,
         }
     }
 
