@@ -241,3 +241,24 @@ fn another_role_writes_with_its_own_rights() {
     scene.app().psql("SET ROLE writer; INSERT INTO t VALUES (100); RESET ROLE; DELETE FROM t WHERE id = 2;");
     scene.expect_exact();
 }
+
+#[test]
+fn what_a_role_makes_that_pgshadow_may_not_act_for() {
+    let scene = Scene::of("CREATE TABLE before (id int PRIMARY KEY);");
+    for server in integration_tests::scene::servers() {
+        server.superuser().psql("CREATE ROLE stranger LOGIN PASSWORD 'stranger'");
+    }
+    for place in [&scene.source, &scene.target] {
+        place.psql("GRANT CREATE, USAGE ON SCHEMA public TO stranger");
+    }
+    let stranger = scene.app().as_user("stranger", "stranger");
+    stranger.psql("CREATE TABLE theirs (id int PRIMARY KEY); INSERT INTO theirs VALUES (1);");
+    scene.app().psql("INSERT INTO before VALUES (1)");
+    scene.drain();
+    scene.expect_suspects(&[("public.theirs", "another owner")]);
+    stranger.psql("CREATE FUNCTION made() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    scene.drain();
+    let findings = scene.pgshadow.findings();
+    let told = |f: &serde_json::Value| f["message"].as_str().is_some_and(|m| m.contains("another owner"));
+    assert!(findings.iter().any(told), "{findings:#?}");
+}

@@ -9,7 +9,7 @@ use crate::session::Session;
 use crate::{Error, batch};
 use futures::SinkExt;
 use pgshadow_compare::{ShadowError, judge_error};
-use pgshadow_model::{Change, CopyData, DdlStatement, Finding, Kind, QualifiedName, SessionSettings};
+use pgshadow_model::{Change, CopyData, DdlStatement, Finding, Kind, QualifiedName, SessionSettings, Severity};
 use tokio_postgres::Client;
 
 /// Errors that say that a statement's work is there already.
@@ -29,7 +29,7 @@ impl Lane {
             return self.report_statement(session, place, change, &error, reports).await;
         }
         session.client().batch_execute("SAVEPOINT change").await?;
-        let outcome = self.run_statement(session, change).await;
+        let outcome = self.run_statement(session, place, change, reports).await;
         if let (Change::Copy(_), Err(e)) = (change, &outcome)
             && classify(e) == Class::Row
         {
@@ -58,18 +58,29 @@ impl Lane {
     }
 
     /// Runs it; an error of its own if the shadow did something else than the primary without refusing.
-    async fn run_statement(&mut self, session: &mut Session, change: &Change) -> Result<Option<ShadowError>, Error> {
+    async fn run_statement(
+        &mut self,
+        session: &mut Session,
+        place: (&Loaded, u32),
+        change: &Change,
+        reports: &mut Reports,
+    ) -> Result<Option<ShadowError>, Error> {
         let client = session.client();
         match change {
             Change::Ddl(ddl) => {
-                let saved = enter(client, &ddl.settings, false).await?;
+                let entered = enter(client, &ddl.settings, false).await?;
+                let owners = if entered.role { None } else { Some(owned_tables(client).await?) };
                 client.batch_execute(&ddl.sql).await?;
-                leave(client, saved).await?;
+                if let Some(before) = owners {
+                    let made = owned_tables(client).await?.into_iter().filter(|t| !before.contains(t)).collect();
+                    foreign_owner(place, change, ddl, made).into_iter().for_each(|report| reports.add(report));
+                }
+                leave(client, entered).await?;
             }
             Change::Truncate(truncate) => {
-                let saved = enter(client, &truncate.settings, false).await?;
+                let entered = enter(client, &truncate.settings, false).await?;
                 client.batch_execute(&truncate.sql).await?;
-                leave(client, saved).await?;
+                leave(client, entered).await?;
             }
             Change::Copy(copy) => return self.run_copy(session, copy).await,
             Change::Row(_) => {}
@@ -84,9 +95,9 @@ impl Lane {
         if replica {
             client.batch_execute(batch::role(true)).await?;
         }
-        let saved = enter(client, &copy.settings, true).await?;
+        let entered = enter(client, &copy.settings, true).await?;
         let rows = copy_in(client, copy).await?;
-        leave(client, saved).await?;
+        leave(client, entered).await?;
         if replica {
             client.batch_execute(batch::role(false)).await?;
         }
@@ -172,7 +183,7 @@ pub(crate) fn statement_finding(
     sql: &str,
 ) -> Finding {
     let mut verdict = judge_error(error);
-    let own = error.sqlstate == "PGS01";
+    let own = error.sqlstate.starts_with("PGS");
     if matches!(change, Change::Ddl(_)) {
         verdict.kind = Kind::Schema;
     } else if own {
@@ -202,12 +213,53 @@ async fn named_tables(client: &Client, sql: &str) -> Result<Vec<QualifiedName>, 
     rows.iter().map(|r| Ok(QualifiedName::new(r.try_get::<_, String>(0)?, r.try_get::<_, String>(1)?))).collect()
 }
 
-/// Settings as they were, by name.
-type Saved = Vec<(String, String)>;
+/// Tables of the role that runs statements now.
+async fn owned_tables(client: &Client) -> Result<Vec<QualifiedName>, Error> {
+    let query = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind IN ('r', 'p', 'm') AND pg_catalog.pg_get_userbyid(c.relowner) = current_user";
+    let rows = client.query(query, &[]).await?;
+    rows.iter().map(|r| Ok(QualifiedName::new(r.try_get::<_, String>(0)?, r.try_get::<_, String>(1)?))).collect()
+}
+
+/// A statement that ran as another role than on the primary: the tables that it made are another's; that something else is, is worth
+/// knowing.
+fn foreign_owner(
+    place: (&Loaded, u32),
+    change: &Change,
+    ddl: &DdlStatement,
+    made: Vec<QualifiedName>,
+) -> Option<Report> {
+    const OF_A_TABLE: &[&str] = &["index", "unique", "trigger", "constraint", "policy", "rule", "statistics"];
+    let mut words = ddl.sql.split_ascii_whitespace().map(str::to_ascii_lowercase);
+    let creates = words.next().is_some_and(|w| w == "create");
+    let owned = creates && words.next().is_some_and(|w| !OF_A_TABLE.contains(&w.as_str()));
+    if made.is_empty() && !owned {
+        return None;
+    }
+    let role = &ddl.settings.role;
+    let message =
+        format!("pgshadow may not act for the role {role} on the shadow: what its DDL makes has another owner there");
+    let error = ShadowError { sqlstate: "PGS02".to_owned(), message: message.clone(), own_key_taken: false };
+    let finding = made.is_empty().then(|| {
+        let finding = statement_finding(place.0, change, None, &error, &ddl.sql);
+        Finding { severity: Severity::Warning, ..finding }
+    });
+    let suspect = made.into_iter().map(|table| (Some(table), message.clone())).collect();
+    Some(Report { origin: (place.0.sequence, place.1), finding, heal: Vec::new(), suspect })
+}
+
+/// What was taken on.
+struct Entered {
+    /// Settings as they were, by name.
+    saved: Vec<(String, String)>,
+    /// The role is the session's.
+    role: bool,
+}
 
 /// Takes on a session's settings and role for a while, within the open transaction. What the shadow doesn't know or
 /// doesn't allow is left as it is, and said.
-async fn enter(client: &Client, settings: &SessionSettings, with_encoding: bool) -> Result<Saved, Error> {
+async fn enter(client: &Client, settings: &SessionSettings, with_encoding: bool) -> Result<Entered, Error> {
     let mut saved = Vec::new();
     for (name, value) in wanted(settings, with_encoding) {
         let before = client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await?;
@@ -217,11 +269,22 @@ async fn enter(client: &Client, settings: &SessionSettings, with_encoding: bool)
             saved.push((name.to_owned(), before));
         }
     }
+    let mut role = true;
     if !settings.role.is_empty() {
         let set = format!("SET LOCAL ROLE {}", quote(&settings.role));
-        attempt(client, client.execute(&set, &[])).await?;
+        role = attempt(client, client.execute(&set, &[])).await?;
     }
-    Ok(saved)
+    if !role && settings.search_path.contains("\"$user\"") {
+        // that is the session's role, not pgshadow's
+        let before: String =
+            client.query_one("SELECT pg_catalog.current_setting('search_path')", &[]).await?.try_get(0)?;
+        let path = settings.search_path.replace("\"$user\"", &quote(&settings.role));
+        let set = "SELECT pg_catalog.set_config('search_path', $1, true)";
+        if attempt(client, client.execute(set, &[&path])).await? && !saved.iter().any(|(n, _)| n == "search_path") {
+            saved.push(("search_path".to_owned(), before));
+        }
+    }
+    Ok(Entered { saved, role })
 }
 
 fn wanted(settings: &SessionSettings, with_encoding: bool) -> Vec<(&str, &str)> {
@@ -252,9 +315,9 @@ async fn attempt(
     }
 }
 
-async fn leave(client: &Client, saved: Saved) -> Result<(), Error> {
+async fn leave(client: &Client, entered: Entered) -> Result<(), Error> {
     client.batch_execute("SET LOCAL ROLE NONE").await?;
-    for (name, value) in saved {
+    for (name, value) in entered.saved {
         client.execute("SELECT pg_catalog.set_config($1, $2, true)", &[&name, &value]).await?;
     }
     Ok(())
