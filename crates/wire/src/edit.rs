@@ -47,6 +47,38 @@ pub fn with_position(frame: &Frame, map: impl Fn(usize) -> usize) -> Option<Byte
     Some(out.freeze())
 }
 
+/// The server's refusal of a Bind that has another number of result formats than its statement has columns: without the column
+/// and the format that pgshadow added, each number in the message is one less. `None` for any other error.
+#[must_use]
+pub fn without_a_format(frame: &Frame) -> Option<Bytes> {
+    let body = frame.body();
+    if backend::error_field(body, b'R') != Some(b"PortalSetResultFormat") {
+        return None;
+    }
+    let message = backend::error_field(body, b'M')?;
+    let at = message.as_ptr() as usize - body.as_ptr() as usize;
+    let mut fewer = Vec::with_capacity(message.len());
+    for part in message.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit()) {
+        match std::str::from_utf8(part).ok().and_then(|part| part.parse::<u64>().ok()) {
+            Some(number) => fewer.extend(number.saturating_sub(1).to_string().bytes()),
+            None => fewer.extend_from_slice(part),
+        }
+    }
+    let mut out = rebuilt(frame.tag, body.len() - message.len() + fewer.len());
+    out.put_slice(body.get(..at)?);
+    out.put_slice(&fewer);
+    out.put_slice(body.get(at + message.len()..)?);
+    Some(out.freeze())
+}
+
+/// ParameterDescription; `types` are the count and the OIDs as Parse has them.
+#[must_use]
+pub fn parameter_description(types: &[u8]) -> Bytes {
+    let mut out = rebuilt(backend::PARAMETER_DESCRIPTION, types.len());
+    out.put_slice(types);
+    out.freeze()
+}
+
 /// NoData, in place of the RowDescription of a statement that only pgshadow made to return rows.
 #[must_use]
 pub fn no_data() -> Bytes {
@@ -101,6 +133,16 @@ mod tests {
         let one = [&b"\0\x01"[..], &column].concat();
         assert_eq!(without_last_column(&frame(b'T', &two)).unwrap(), frame(b'T', &one).bytes);
         assert_eq!(without_last_column(&frame(b'T', b"\0\x01x\0")), None);
+    }
+
+    #[test]
+    fn takes_a_format_out_of_a_refusal() {
+        let refusal = |numbers: (u8, u8)| {
+            let body = format!("C08P01\0M{} formats but {} columns\0RPortalSetResultFormat\0\0", numbers.0, numbers.1);
+            frame(b'E', body.as_bytes())
+        };
+        assert_eq!(without_a_format(&refusal((10, 3))).unwrap(), refusal((9, 2)).bytes);
+        assert_eq!(without_a_format(&frame(b'E', b"C08P01\0M1 2\0\0")), None);
     }
 
     #[test]

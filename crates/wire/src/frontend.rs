@@ -170,6 +170,33 @@ pub fn close_statement(name: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// A Describe message for a prepared statement.
+#[must_use]
+pub fn describe_statement(name: &[u8]) -> Bytes {
+    frame(DESCRIBE, |out| {
+        out.put_u8(b'S');
+        put_cstr(out, name);
+    })
+}
+
+/// A Close message for a portal.
+#[must_use]
+pub fn close_portal(name: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(name.len() + 8);
+    put_close(&mut out, b'P', name);
+    out.freeze()
+}
+
+/// A Bind message without parameters and result formats.
+#[must_use]
+pub fn bind_nothing(portal: &[u8], statement: &[u8]) -> Bytes {
+    frame(BIND, |out| {
+        put_cstr(out, portal);
+        put_cstr(out, statement);
+        out.put_slice(&[0; 6]);
+    })
+}
+
 /// A Bind message from [`Bind::head`] and other result formats.
 #[must_use]
 pub fn bind_with_result_formats(head: &[u8], result_formats: &[i16]) -> Bytes {
