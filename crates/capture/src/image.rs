@@ -112,6 +112,20 @@ impl<'a> Fields<'a> {
 
 const JSONB: u32 = 3802;
 
+/// A column's name as SQL text that is the same in every encoding.
+pub(crate) fn ascii_name(name: &str) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    if name.is_ascii() {
+        return quoted(name);
+    }
+    let escaped = |c: char| match c {
+        '\\' => "\\\\".to_owned(),
+        _ if c.is_ascii() => c.to_string(),
+        _ => format!("\\+{:06X}", u32::from(c)),
+    };
+    format!("U&{}", quoted(&name.chars().map(escaped).collect::<String>()))
+}
+
 /// What to ask of a table's columns in a session whose client_encoding isn't UTF8, as SQL with `{t}` for the table; `shown_as` is
 /// a column as it is, by its position;
 /// `None` if a column's binary form depends on the encoding in a way that can't be asked for otherwise.

@@ -1,6 +1,6 @@
 //! The table that a write really writes: the one that it names, or the one under a simple view.
 use super::{Context, sql_name};
-use crate::image::columns_in_utf8;
+use crate::image::{ascii_name, columns_in_utf8};
 use pgshadow_catalog::Table;
 use pgshadow_model::RelationKind;
 use pgshadow_sql::{Write, column, view_source};
@@ -91,6 +91,7 @@ impl Context<'_> {
         if self.identity.client_encoding == "UTF8" {
             return Some(names);
         }
-        columns_in_utf8(relation, |position| names.get(position).cloned().unwrap_or_default())
+        let in_ascii = |position| format!("{{t}}.{}", ascii_name(target.shown_as(position).unwrap_or_default()));
+        columns_in_utf8(relation, in_ascii)
     }
 }
