@@ -3,8 +3,8 @@ use crate::plan::{Plan, Step, Strip};
 use bytes::Bytes;
 use pgshadow_model::{RowImage, SessionSettings, Suspect};
 use pgshadow_sql::LockAhead;
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 
 /// A reply that is awaited, in the order of sending.
 #[derive(Debug)]
@@ -13,8 +13,12 @@ pub(crate) enum Expected {
     Query(Box<QueryRun>),
     /// ParseComplete, BindComplete or CloseComplete; error positions go through the plan.
     Reply { plan: Option<Arc<Plan>>, before: Before },
-    /// The answer to Describe.
-    Describe(Strip),
+    /// The answer to Describe; where the parameters' description is kept.
+    Describe(Strip, Option<Arc<OnceLock<Bytes>>>),
+    /// The same, asked by us.
+    Parameters(Arc<OnceLock<Bytes>>),
+    /// What the client is told in its turn: no answer of the server's.
+    Told(Bytes),
     /// An Execute's results.
     Execute(Box<ExecuteRun>),
     /// The next rows of a portal whose rows are here already: no answer of the server's.
@@ -91,6 +95,10 @@ pub(crate) struct QueryRun {
     pub instead: Option<Bytes>,
     /// The session's settings when it was sent, where a statement is to be repeated under them.
     pub settings: Option<SessionSettings>,
+    /// The unnamed statement, which it put an end to.
+    pub unnamed: Option<Prepared>,
+    /// Portals that it put an end to.
+    pub ended: HashMap<Bytes, Portal>,
 }
 
 #[derive(Debug)]
@@ -103,19 +111,29 @@ pub(crate) struct ExecuteRun {
     pub ends_unit: bool,
     /// The client's row limit, where the server has none.
     pub page: Option<Page>,
+    /// The portal, where it is executed for the first time and returns nothing.
+    pub first: Option<Bytes>,
+    /// Portals that it put an end to.
+    pub ended: HashMap<Bytes, Portal>,
     /// As in [`QueryRun::settings`].
     pub settings: Option<SessionSettings>,
 }
 
 /// Why a statement of ours runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Purpose {
     Probe {
         names: Vec<String>,
         epoch: u64,
     },
-    /// Gives the server another text of a prepared statement.
-    Parse,
+    /// Gives the server another text of a prepared statement, which stays what it was if that one is refused.
+    Parse {
+        name: Bytes,
+        before: Box<Prepared>,
+        plan: Arc<Plan>,
+    },
+    /// Puts a portal that has returned nothing in the place of one that the server thinks has returned rows.
+    Ran,
     Constraints,
     /// Locks and reads the rows of the client's Execute behind it.
     Lock(Arc<LockAhead>),
@@ -142,6 +160,8 @@ pub(crate) struct Prepared {
     pub types: Bytes,
     /// [`Session::identity_changes`] when it was planned.
     pub generation: u64,
+    /// The parameters' description (a frame), once it is known.
+    pub parameters: Arc<OnceLock<Bytes>>,
 }
 
 /// What PREPARE prepared.
@@ -165,6 +185,18 @@ pub(crate) struct Portal {
     pub lock: Option<Bytes>,
     /// It was executed with a row limit, but without one on the server: later Executes are answered from [`Session::pages`].
     pub paged: bool,
+    /// It was executed, and returns nothing: the server won't run it again.
+    pub ran: bool,
+    /// Savepoints that there were when the server bound it.
+    pub savepoints: Option<usize>,
+    /// One of them was rolled back to: the server doesn't have it any more.
+    pub gone: bool,
+}
+
+impl Portal {
+    pub fn new(plan: Option<Arc<Plan>>, step: Arc<Step>) -> Self {
+        Self { plan, step, binary: false, lock: None, paged: false, ran: false, savepoints: None, gone: false }
+    }
 }
 
 /// Rows of a portal that the client takes in parts.

@@ -4,15 +4,17 @@ use crate::journal::Journal;
 use crate::own::NAME;
 use crate::plan::{Control, Effect, Step, Strip};
 use crate::planning::Known;
+use crate::renewal::Current;
 use crate::send::{is_commit, takes_back};
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_sql::LockAhead;
 use pgshadow_telemetry::{Counter, StatementClass};
-use pgshadow_wire::Frame;
 use pgshadow_wire::frontend::{self, Bind, Parameter, Parse};
-use std::sync::Arc;
+use pgshadow_wire::{Frame, edit};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 impl<J: Journal> Session<J> {
     pub(crate) fn parse(&mut self, frame: Frame, out: &mut Output) {
@@ -32,13 +34,20 @@ impl<J: Journal> Session<J> {
                 let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::new(Step::none(StatementClass::Other)));
                 let generation = self.identity_changes;
                 let types = Bytes::copy_from_slice(read.types);
-                let prepared = Prepared { text, plan: Arc::clone(&plan), step, types, generation };
+                let parameters = Arc::new(OnceLock::new());
+                let unknown = step.strip() == Strip::Rows && !are_declared(&text, &types, &parameters);
+                let asked = (unknown && !name.is_empty()).then(|| (name.clone(), Arc::clone(&parameters)));
+                let prepared = Prepared { text, plan: Arc::clone(&plan), step, types, generation, parameters };
                 let before = self.statements.insert(name.clone(), prepared);
                 let before = Before::Statement(name, before);
                 self.replacing(&before);
                 self.pending.push_back(Expected::Reply { plan: Some(plan), before });
                 self.batch = true;
                 out.server(bytes);
+                if let Some((name, parameters)) = asked {
+                    self.pending.push_back(Expected::Parameters(parameters));
+                    out.server(frontend::describe_statement(&name));
+                }
             }
         }
     }
@@ -58,19 +67,22 @@ impl<J: Journal> Session<J> {
             return self.hold = Hold::Answers(frame);
         }
         let prepared = match self.current(&name, out) {
-            Ok(prepared) => prepared,
-            Err(names) => return self.ask(names, frame, out),
+            Current::Is(prepared) => prepared,
+            Current::Ask(names) => return self.ask(names, frame, out),
+            Current::Wait => return self.hold = Hold::Answers(frame),
         };
-        let Some(prepared) = prepared else {
-            let sql = std::str::from_utf8(&name).ok().and_then(|n| self.sql_prepared.get(n));
-            let step =
-                sql.map(|p| Arc::clone(&p.step)).unwrap_or_else(|| Arc::new(Step::unknown(StatementClass::Other)));
-            let bound = Portal { plan: None, step, binary: false, lock: None, paged: false };
-            let before = self.portals.insert(portal.clone(), bound);
-            return self.reply_to(frame, Before::Portal(portal, before), out);
+        let (step, plan, lock) = match &prepared {
+            Some(prepared) => {
+                let lock = prepared.step.lock().map(|lock| lock_statement(lock, &bind, &prepared.types));
+                (Arc::clone(&prepared.step), Some(Arc::clone(&prepared.plan)), lock)
+            }
+            None => match self.prepared_by_sql(&name) {
+                Ok(step) => (step, None, None),
+                Err(names) => return self.ask(names, frame, out),
+            },
         };
         let formats = bind.result_formats.as_slice();
-        let (bytes, binary) = match (self.resolved(&prepared.step).strip(), formats) {
+        let (bytes, binary) = match (self.resolved(&step).strip(), formats) {
             (Strip::Nothing, _) => (frame.bytes.clone(), false),
             // for no result any formats are fine
             (Strip::Rows, _) => (frontend::bind_with_result_formats(bind.head, &[1]), true),
@@ -78,40 +90,23 @@ impl<J: Journal> Session<J> {
             (Strip::LastColumn, [all]) => (frame.bytes.clone(), *all == 1),
             (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
-        let lock = prepared.step.lock().map(|lock| lock_statement(lock, &bind, &prepared.types));
-        let bound = Portal { plan: Some(Arc::clone(&prepared.plan)), step: prepared.step, binary, lock, paged: false };
+        let bound = Portal { binary, lock, ..Portal::new(plan.clone(), step) };
         let before = self.portals.insert(portal.clone(), bound);
         let before = Before::Portal(portal, before);
         self.replacing(&before);
-        self.pending.push_back(Expected::Reply { plan: Some(prepared.plan), before });
+        self.pending.push_back(Expected::Reply { plan, before });
         self.batch = true;
         out.server(bytes);
     }
 
-    /// A prepared statement as it stands with the present catalog and settings; names that must be asked for first. Where its
-    /// text must be another one now, the server is given that.
-    pub(crate) fn current(&mut self, name: &Bytes, out: &mut Output) -> Result<Option<Prepared>, Vec<String>> {
-        self.refresh();
-        let Some(prepared) = self.statements.get(name).cloned() else { return Ok(None) };
-        if self.is_current(&prepared) {
-            return Ok(Some(prepared));
-        }
-        let plan = match self.known(&prepared.text) {
-            Known::Ask(names) => return Err(names),
-            Known::Plan(plan) => plan,
+    /// What SQL's PREPARE has prepared can be bound as well; names to ask for first.
+    fn prepared_by_sql(&mut self, name: &[u8]) -> Result<Arc<Step>, Vec<String>> {
+        let unknown = Arc::new(Step::unknown(StatementClass::Other));
+        let Some(name) = std::str::from_utf8(name).ok().filter(|n| self.sql_prepared.contains_key(*n)) else {
+            return Ok(unknown);
         };
-        self.probe_failed = false;
-        let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
-        if plan.text != prepared.plan.text {
-            let text = plan.text.as_ref().unwrap_or(&prepared.text);
-            out.server(frontend::close_statement(name));
-            out.server(frontend::parse(name, text, &prepared.types));
-            self.pending.push_back(Expected::Own(OwnRun { purpose: Purpose::Parse, left: 2, values: Vec::new() }));
-            self.batch = true;
-        }
-        let renewed = Prepared { plan, step, generation: self.identity_changes, ..prepared };
-        self.statements.insert(name.clone(), renewed.clone());
-        Ok(Some(renewed))
+        self.renew_sql_prepared()?;
+        Ok(self.sql_prepared.get(name).map_or(unknown, |p| Arc::clone(&p.step)))
     }
 
     pub(crate) fn describe(&mut self, frame: Frame, out: &mut Output) {
@@ -119,14 +114,46 @@ impl<J: Journal> Session<J> {
         if named.is_some_and(|(kind, name)| self.is_unsure(kind, name)) {
             return self.hold = Hold::Answers(frame);
         }
-        let strip = match named {
-            Some((b'S', name)) => self.statements.get(name).map(|s| self.resolved(&s.step).strip()),
-            Some((_, name)) => self.portals.get(name).map(|p| self.resolved(&p.step).strip()),
-            None => None,
+        let (strip, parameters) = match named {
+            Some((b'S', name)) => match self.statements.get(name) {
+                Some(s) => (self.resolved(&s.step).strip(), Some(Arc::clone(&s.parameters))),
+                None => (Strip::Nothing, None),
+            },
+            Some((_, name)) => {
+                (self.portals.get(name).map_or(Strip::Nothing, |p| self.resolved(&p.step).strip()), None)
+            }
+            None => (Strip::Nothing, None),
         };
-        self.pending.push_back(Expected::Describe(strip.unwrap_or(Strip::Nothing)));
+        if strip == Strip::Rows
+            && self.awaits_ready()
+            && !named.is_some_and(|(kind, name)| self.is_of_batch(kind, name))
+        {
+            // whether it is still there, or has ever been, isn't known yet
+            return self.hold = Hold::Answers(frame);
+        }
         self.batch = true;
+        let gone = named.and_then(|(_, name)| self.portals.get(name)).is_some_and(|p| p.gone && parameters.is_none());
+        // of what returns nothing the server tells that even where the transaction has failed, or the table is gone
+        if strip == Strip::Rows && !gone {
+            let known = parameters.as_ref().map(|p| p.get().cloned());
+            if let Some(parameters) = known.unwrap_or(Some(Bytes::new())) {
+                let told = [&parameters, &edit::no_data()].map(|b| b.to_vec()).concat();
+                self.pending.push_back(Expected::Told(told.into()));
+                return self.turn_pages(out);
+            }
+        }
+        self.pending.push_back(Expected::Describe(strip, parameters));
         out.server(frame.bytes);
+    }
+
+    /// Whether a statement or portal was made in the open batch.
+    fn is_of_batch(&self, kind: u8, name: &[u8]) -> bool {
+        let batch = self.pending.iter().rev().take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_)));
+        batch.into_iter().any(|e| match e {
+            Expected::Reply { before: Before::Statement(made, _), .. } => kind == b'S' && made == name,
+            Expected::Reply { before: Before::Portal(made, _), .. } => kind == b'P' && made == name,
+            _ => false,
+        })
     }
 
     pub(crate) fn close(&mut self, frame: Frame, out: &mut Output) {
@@ -146,11 +173,24 @@ impl<J: Journal> Session<J> {
         if self.is_unsure(b'P', &name) {
             return self.hold = Hold::Answers(frame);
         }
+        let failed = self.units.back().is_some_and(|u| u.failed && !u.closed);
         let (step, plan, binary, lock) = match self.portals.get(&name) {
-            Some(portal) if portal.paged => {
+            // whether its rows come at all isn't known yet
+            Some(portal) if portal.paged && !portal.gone && self.awaits_ready() && self.awaits_page(&name) => {
+                return self.hold = Hold::Answers(frame);
+            }
+            Some(portal) if portal.paged && !portal.gone => {
                 // its rows have come, or are coming, all at once: the client gets them page by page
                 self.pending.push_back(Expected::Page { portal: name, limit });
                 return self.turn_pages(out);
+            }
+            // whether the transaction has failed isn't known yet
+            Some(portal) if portal.ran && self.block && self.awaits_ready() => {
+                return self.hold = Hold::Answers(frame);
+            }
+            Some(portal) if portal.ran && !portal.gone && !failed => {
+                self.ran_already(&name, out);
+                (Arc::new(Step::none(StatementClass::Other)), None, false, None)
             }
             Some(p) => (self.resolved(&p.step), p.plan.clone(), p.binary, p.lock.clone()),
             None => (Arc::new(Step::none(StatementClass::Other)), None, false, None),
@@ -164,7 +204,7 @@ impl<J: Journal> Session<J> {
         let unit = self.open_unit();
         unit.sent(&step);
         let takes_back = unit.session_changed && takes_back(&step);
-        let mut ends_unit = false;
+        let (mut ends_unit, mut ended) = (false, HashMap::new());
         if let Effect::Control(control) = &step.effect {
             match control {
                 Control::Begin => {
@@ -172,6 +212,7 @@ impl<J: Journal> Session<J> {
                     self.batch_control = true;
                 }
                 Control::Commit { chain } | Control::Rollback { chain } if in_block => {
+                    ended = self.end_portals();
                     if matches!(control, Control::Commit { .. })
                         && self.units.back().is_some_and(|u| u.writes && !u.failed)
                     {
@@ -186,6 +227,7 @@ impl<J: Journal> Session<J> {
                 }
                 Control::FinishPrepared { gid, .. } => self.finishes_prepared(gid, out),
                 Control::Prepare(gid) if in_block => {
+                    ended = self.end_portals();
                     self.prepare_transaction(gid);
                     if self.units.back().is_some_and(|u| u.writes && !u.failed) {
                         if self.units.back().is_some_and(Unit::needs_end) {
@@ -222,6 +264,10 @@ impl<J: Journal> Session<J> {
         {
             portal.paged = true;
         }
+        let first = (step.strip() == Strip::Rows).then(|| name.clone());
+        if let Some(portal) = first.as_ref().and_then(|name| self.portals.get_mut(name)) {
+            portal.ran = true;
+        }
         let settings = self.settings_for(std::slice::from_ref(&step));
         if step.changes_session || takes_back {
             self.batch_control = true;
@@ -233,9 +279,31 @@ impl<J: Journal> Session<J> {
             self.pending.push_back(Expected::Own(OwnRun { purpose, left, values: Vec::new() }));
             out.server(statement);
         }
-        let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, settings };
+        let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, first, ended, settings };
         self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
+    }
+
+    /// A transaction's end is that of its portals.
+    fn end_portals(&mut self) -> HashMap<Bytes, Portal> {
+        self.replaced.extend(self.portals.keys().map(|name| ((b'P', name.clone()), self.syncs_sent)));
+        std::mem::take(&mut self.portals)
+    }
+
+    /// What returns no rows can't be executed again; with our column it returns some, and could. The server's own refusal
+    /// comes by a portal of that name that has run a statement without effect.
+    fn ran_already(&mut self, name: &Bytes, out: &mut Output) {
+        for bytes in [
+            frontend::close_statement(NAME),
+            frontend::parse(NAME, b"UNLISTEN _pgshadow", &0_i16.to_be_bytes()),
+            frontend::close_portal(name),
+            frontend::bind_nothing(name, NAME),
+            frontend::execute_frame(name, 0),
+            frontend::close_statement(NAME),
+        ] {
+            out.server(bytes);
+        }
+        self.pending.push_back(Expected::Own(OwnRun { purpose: Purpose::Ran, left: 6, values: Vec::new() }));
     }
 
     pub(crate) fn sync(&mut self, frame: Frame, out: &mut Output) {
@@ -269,6 +337,22 @@ impl<J: Journal> Session<J> {
         self.batch_control = false;
         out.server(frame.bytes);
     }
+}
+
+/// Whether the types of all parameters stand in the Parse; then their description is kept.
+fn are_declared(text: &[u8], types: &[u8], parameters: &OnceLock<Bytes>) -> bool {
+    let number = |rest: &[u8]| {
+        rest.iter()
+            .take_while(|b| b.is_ascii_digit())
+            .fold(0_usize, |n, b| n.saturating_mul(10) + usize::from(b - b'0'))
+    };
+    let numbers = text.split(|b| *b == b'$').skip(1).map(number);
+    let oids = types.get(2..).unwrap_or_default().chunks(4);
+    let declared = numbers.max().unwrap_or(0) <= oids.len() && oids.clone().all(|oid| oid != [0; 4]);
+    if declared {
+        drop(parameters.set(edit::parameter_description(types)));
+    }
+    declared
 }
 
 /// The statement that locks the rows of a bound UPDATE: with its own values, as far as the condition needs them.

@@ -1,13 +1,12 @@
 //! Errors: what the server didn't run, and what the client is told.
-use crate::expected::{Before, Expected, Purpose, Stage, SyncPurpose};
+use crate::expected::{Before, Expected, OwnRun, Portal, Prepared, Purpose, Stage, SyncPurpose};
 use crate::journal::Journal;
 use crate::outcome::aborted;
-use crate::plan::{Control, Effect, Plan, Step};
+use crate::plan::{Control, Effect, Plan, Step, Strip};
 use crate::session::{Hold, Output, Session};
 use bytes::Bytes;
 use pgshadow_sql::LockAhead;
 use pgshadow_wire::{Frame, backend, edit, frontend};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 impl<J: Journal> Session<J> {
@@ -56,6 +55,14 @@ impl<J: Journal> Session<J> {
             Expected::Reply { plan, .. } => plan.clone(),
             _ => None,
         };
+        // with more than one format the Bind had one more than the client's
+        let bind = matches!(&first, Expected::Reply { before: Before::Portal(..), .. });
+        let formats = plan.iter().filter(|_| bind).flat_map(|p| p.steps.first());
+        let fewer = formats.map(|s| self.resolved(s).strip()).any(|strip| strip == Strip::LastColumn);
+        let frame = match edit::without_a_format(&frame).filter(|_| fewer) {
+            Some(bytes) => Frame { bytes, ..frame },
+            None => frame,
+        };
         let own = match &first {
             Expected::Own(run) => Some(run.purpose.clone()),
             _ => None,
@@ -74,7 +81,8 @@ impl<J: Journal> Session<J> {
         match own {
             Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
             // what the client's own text would meet as well
-            Some(Purpose::Parse) => out.client(frame.bytes),
+            Some(Purpose::Parse { plan, .. }) => out.client(positioned(&plan, 0, &frame)),
+            Some(Purpose::Ran) => out.client(frame.bytes),
             Some(Purpose::Lock(lock)) => out.client(in_lock(&lock, &frame)),
             Some(_) if self.error_before_commit(&frame) => {}
             Some(_) => {
@@ -118,18 +126,67 @@ impl<J: Journal> Session<J> {
             open = !ends;
         }
         // the last one first: each leaves what stood before it
-        for expected in skipped.into_iter().rev() {
+        for (place, expected) in skipped.into_iter().enumerate().rev() {
             match expected {
                 Expected::Reply { before: Before::Statement(name, before), .. } => {
-                    restore(&mut self.statements, name, before);
+                    self.restore_statement(name, before);
                 }
-                Expected::Reply { before: Before::Portal(name, before), .. } => {
-                    restore(&mut self.portals, name, before);
+                Expected::Reply { before: Before::Portal(name, before), .. } => self.restore_portal(name, before),
+                Expected::Execute(run) if place > 0 => {
+                    run.ended.into_iter().for_each(|(name, portal)| self.restore_portal(name, Some(portal)));
+                    if let Some(portal) = run.first.and_then(|name| self.portals.get_mut(&name)) {
+                        portal.ran = false;
+                    }
+                }
+                Expected::Query(run) => {
+                    run.ended.into_iter().for_each(|(name, portal)| self.restore_portal(name, Some(portal)));
+                    if run.unnamed.is_some() {
+                        self.restore_statement(Bytes::new(), run.unnamed);
+                    }
+                }
+                Expected::Own(OwnRun { purpose: Purpose::Parse { name, before, .. }, .. }) => {
+                    self.restore_statement(name, Some(*before));
                 }
                 _ => {}
             }
         }
         count
+    }
+
+    /// A name means again what it did: for all, or up to the next message, already sent, that gives it another meaning.
+    fn restore_statement(&mut self, name: Bytes, before: Option<Prepared>) {
+        for later in &mut self.pending {
+            match later {
+                Expected::Reply { before: Before::Statement(other, place), .. } if *other == name => {
+                    return *place = before;
+                }
+                Expected::Own(OwnRun { purpose: Purpose::Parse { name: other, before: place, .. }, .. })
+                    if *other == name =>
+                {
+                    return before.into_iter().for_each(|before| **place = before);
+                }
+                Expected::Query(run) if name.is_empty() => return run.unnamed = before,
+                _ => {}
+            }
+        }
+        match before {
+            Some(before) => self.statements.insert(name, before),
+            None => self.statements.remove(&name),
+        };
+    }
+
+    fn restore_portal(&mut self, name: Bytes, before: Option<Portal>) {
+        for later in &mut self.pending {
+            if let Expected::Reply { before: Before::Portal(other, place), .. } = later
+                && *other == name
+            {
+                return *place = before;
+            }
+        }
+        match before {
+            Some(before) => self.portals.insert(name, before),
+            None => self.portals.remove(&name),
+        };
     }
 
     /// The front unit's statement failed; an end of it behind that, in the same batch, isn't run.
@@ -212,13 +269,6 @@ pub(crate) struct Skipped {
     end: bool,
     /// Units that it belongs to, the front one included.
     units: usize,
-}
-
-pub(crate) fn restore<T>(places: &mut HashMap<Bytes, T>, name: Bytes, before: Option<T>) {
-    match before {
-        Some(before) => places.insert(name, before),
-        None => places.remove(&name),
-    };
 }
 
 /// An error whose position is that in the client's own text.

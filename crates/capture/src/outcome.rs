@@ -57,6 +57,9 @@ impl<J: Journal> Session<J> {
                 self.pages.clear();
             }
         }
+        if piece || forward {
+            self.report(piece, out);
+        }
         if piece {
             return self.next_piece(out);
         }

@@ -23,7 +23,9 @@ impl<J: Journal> Session<J> {
     /// The plan for a text, from what is known of the session and the catalog.
     pub(crate) fn known(&mut self, text: &Bytes) -> Known {
         self.refresh();
-        match self.renew_sql_prepared() {
+        // only what executes one asks for what has become of them: our lookup has no place ahead of SET TRANSACTION, say
+        let executes = text.windows(7).any(|word| word.eq_ignore_ascii_case(b"execute"));
+        match if executes { self.renew_sql_prepared() } else { Ok(()) } {
             Err(names) => Known::Ask(names),
             Ok(()) => self.known_text(text),
         }
@@ -38,6 +40,7 @@ impl<J: Journal> Session<J> {
             // in which encoding?
             return Known::Ask(Vec::new());
         }
+        let encoding_differs = encoding != "UTF8";
         let Some(readable) = readable(text, encoding) else { return Known::Plan(Arc::new(unreadable(text))) };
         let masked = matches!(readable, Cow::Owned(_));
         let shape = if self.identity.is_some() && !masked { shape(&readable) } else { None };
@@ -63,6 +66,10 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
         let mut plan = self.plan(&readable, &parsed, masked);
+        if encoding_differs && plan.text.as_ref().is_some_and(|sent| !sent.is_ascii()) {
+            // a name that isn't ASCII: it would be sent in another encoding than the session's
+            plan = unreadable(text);
+        }
         if let (true, Some(sent)) = (masked, &plan.text) {
             match plan.rewrites.splice(text, sent) {
                 Some(bytes) => plan.text = Some(Bytes::from(bytes)),

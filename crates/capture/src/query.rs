@@ -1,16 +1,19 @@
 //! The simple protocol: a query string, whole or in pieces.
+use crate::classify::names_of;
 use crate::expected::{Expected, QueryRun, Stage};
 use crate::journal::Journal;
 use crate::plan::{Control, Effect, Plan, Step};
-use crate::planning::{Known, unreadable};
+use crate::planning::{Known, readable, unreadable};
 use crate::send::{is_commit, takes_back};
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_model::Suspect;
+use pgshadow_sql::{SetKind, Statement, StatementKind, parse};
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::Frame;
 use pgshadow_wire::frontend::{self};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 impl<J: Journal> Session<J> {
@@ -26,7 +29,10 @@ impl<J: Journal> Session<J> {
             return out.server(frame.bytes);
         };
         match self.known(&text) {
-            Known::Ask(names) => self.ask(names, frame, out),
+            Known::Ask(names) => match self.ahead_of_lookup(&text) {
+                Some(cut) => self.cut_and_send(&text, cut, 0, out),
+                None => self.ask(names, frame, out),
+            },
             Known::Plan(plan) => {
                 self.probe_failed = false;
                 if plan.steps.first().is_some_and(|s| is_commit(s)) && self.must_know_before_commit() {
@@ -36,7 +42,7 @@ impl<J: Journal> Session<J> {
                 let changed = self.units.back().is_some_and(|u| !u.closed && u.session_changed);
                 let cuts = |s: &Arc<Step>| ends_or_begins(s) || changed && takes_back(s);
                 if plan.steps.len() > 1 && plan.steps.iter().any(cuts) {
-                    self.split(&plan, &text, frame, out);
+                    self.split(&plan, &text, 0, out);
                 } else {
                     self.send_query(&text, plan, 0, true, out);
                 }
@@ -46,7 +52,11 @@ impl<J: Journal> Session<J> {
 
     /// A text with transaction control among other statements is sent piece by piece, so that each piece can be captured as
     /// if it had come alone; the client sees one answer.
-    pub(crate) fn split(&mut self, plan: &Plan, text: &Bytes, frame: Frame, out: &mut Output) {
+    pub(crate) fn split(&mut self, plan: &Plan, text: &Bytes, offset: usize, out: &mut Output) {
+        if text.windows(2).any(|pair| pair == b"\\'") {
+            // by backslash_quote the server may refuse it as a whole
+            return self.send_declared(plan, text, offset, out);
+        }
         let mut block = self.block;
         let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
         let mut after_control = true;
@@ -57,10 +67,10 @@ impl<J: Journal> Session<J> {
             match &step.effect {
                 // BEGIN would turn that one into a real one
                 Effect::Control(Control::Begin) if !open => block = true,
-                _ if control && !block => return self.send_declared(plan, text, frame, out),
+                _ if control && !block => return self.send_declared(plan, text, offset, out),
                 Effect::Control(Control::Commit { chain } | Control::Rollback { chain }) => block = *chain,
                 Effect::Control(Control::Prepare(_)) => block = false,
-                _ if !block && !same_by_itself(step) => return self.send_declared(plan, text, frame, out),
+                _ if !block && !same_by_itself(step) => return self.send_declared(plan, text, offset, out),
                 _ => open = !block,
             }
             match cuts.last_mut() {
@@ -70,10 +80,27 @@ impl<J: Journal> Session<J> {
             // names may mean something else behind it
             after_control = control || takes_back(step);
         }
-        for cut in cuts {
-            let before = text.get(..cut.start).map_or(0, |t| String::from_utf8_lossy(t).chars().count());
-            self.pieces.push_back((text.slice(cut), before));
+        for cut in cuts.into_iter().rev() {
+            self.pieces.push_front((text.slice(cut.clone()), offset + characters(text, cut.start)));
         }
+        self.next_piece(out);
+    }
+
+    /// How much of a text goes ahead of our lookup of its tables: in a block the modes of a transaction must come before any query.
+    fn ahead_of_lookup(&self, text: &Bytes) -> Option<usize> {
+        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
+        let parsed = parse(readable(text, encoding).filter(|_| self.block)?.as_ref()).ok()?;
+        let modes = |s: &Statement| {
+            matches!(s.kind, StatementKind::Begin | StatementKind::Set { kind: SetKind::Transaction, .. })
+        };
+        let first = parsed.statements.iter().take_while(|s| names_of(s).is_empty());
+        let behind = parsed.statements.iter().skip(first.enumerate().filter(|(_, s)| modes(s)).last()?.0 + 1);
+        behind.map(|s| s.range.start).next()
+    }
+
+    fn cut_and_send(&mut self, text: &Bytes, cut: usize, offset: usize, out: &mut Output) {
+        self.pieces.push_front((text.slice(cut.min(text.len())..), offset + characters(text, cut)));
+        self.pieces.push_front((text.slice(..cut.min(text.len())), offset));
         self.next_piece(out);
     }
 
@@ -82,12 +109,18 @@ impl<J: Journal> Session<J> {
         let Some((text, offset)) = self.pieces.pop_front() else { return };
         match self.known(&text) {
             Known::Ask(names) => {
+                if let Some(cut) = self.ahead_of_lookup(&text) {
+                    return self.cut_and_send(&text, cut, offset, out);
+                }
                 self.pieces.push_front((text, offset));
                 // an empty frame: when the answer is there, the pieces go on
                 self.ask(names, Frame { tag: 0, bytes: Bytes::new() }, out);
             }
             Known::Plan(plan) => {
                 self.probe_failed = false;
+                if plan.steps.len() > 1 && plan.steps.iter().any(|s| ends_or_begins(s)) {
+                    return self.split(&plan, &text, offset, out);
+                }
                 let last = self.pieces.is_empty();
                 self.send_query(&text, plan, offset, last, out);
                 self.hold = Hold::Ready;
@@ -96,7 +129,7 @@ impl<J: Journal> Session<J> {
     }
 
     /// A text that can't be taken apart: everything that it names becomes suspect.
-    pub(crate) fn send_declared(&mut self, plan: &Plan, text: &Bytes, frame: Frame, out: &mut Output) {
+    pub(crate) fn send_declared(&mut self, plan: &Plan, text: &Bytes, offset: usize, out: &mut Output) {
         let mut unit = Unit::default();
         plan.steps.iter().for_each(|s| unit.sent(s));
         let reason = "it was written in a query string with statements both inside and outside a transaction block";
@@ -112,7 +145,8 @@ impl<J: Journal> Session<J> {
             ..Step::none(StatementClass::Other)
         };
         let declared = Plan { steps: vec![Arc::new(step)], ..unreadable(text) };
-        let mut run = QueryRun::new(Arc::new(declared), 0, true);
+        let mut run = QueryRun::new(Arc::new(declared), offset, self.pieces.is_empty());
+        self.end_unnamed(&mut run);
         let unit = self.open_unit();
         unit.failed = false;
         unit.give_up(reason);
@@ -129,7 +163,7 @@ impl<J: Journal> Session<J> {
         self.pending.push_back(Expected::Query(Box::new(run)));
         self.copy_sent_with(plan.steps.iter().map(|s| &**s));
         self.hold = Hold::Ready;
-        out.server(frame.bytes);
+        out.server(frontend::query(text));
     }
 
     pub(crate) fn send_query(
@@ -142,6 +176,7 @@ impl<J: Journal> Session<J> {
     ) {
         let plan = plan.for_query.clone().unwrap_or(plan);
         let mut run = QueryRun::new(Arc::clone(&plan), offset, last_piece);
+        self.end_unnamed(&mut run);
         self.copy_sent_with(plan.steps.iter().map(|s| &**s));
         let control = plan.steps.iter().find_map(|s| match &s.effect {
             Effect::Control(control @ Control::FinishPrepared { .. }) => Some(control.clone()),
@@ -185,6 +220,27 @@ impl<J: Journal> Session<J> {
         self.pending.push_back(Expected::Query(Box::new(run)));
         out.server(frontend::query(&sent));
     }
+
+    /// A Query puts an end to the unnamed statement, and takes the unnamed portal's place where it has a statement; the end of
+    /// a transaction is that of all its portals.
+    fn end_unnamed(&mut self, run: &mut QueryRun) {
+        let unnamed: &[u8] = b"";
+        run.unnamed = self.statements.remove(unnamed);
+        let mut steps = run.plan.steps.iter();
+        let ends =
+            if self.block { steps.any(|s| ends_or_begins(s) && !is_begin(s)) } else { !steps.all(|s| is_begin(s)) };
+        if ends {
+            run.ended = std::mem::take(&mut self.portals);
+        } else if !run.plan.steps.is_empty() {
+            run.ended.extend(self.portals.remove(unnamed).map(|portal| (Bytes::new(), portal)));
+        }
+        if self.batch {
+            // it may be skipped
+            let statement = run.unnamed.iter().map(|_| (b'S', Bytes::new()));
+            let names = statement.chain(run.ended.keys().map(|name| (b'P', name.clone())));
+            self.replaced.extend(names.map(|name| (name, self.syncs_sent)));
+        }
+    }
 }
 
 impl QueryRun {
@@ -203,6 +259,8 @@ impl QueryRun {
             last_piece,
             instead: None,
             settings: None,
+            unnamed: None,
+            ended: HashMap::new(),
         }
     }
 }
@@ -213,6 +271,15 @@ pub(crate) fn ends_or_begins(step: &Step) -> bool {
         &step.effect,
         Effect::Control(Control::Begin | Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare(_))
     )
+}
+
+/// Characters in front of a place of a text.
+fn characters(text: &[u8], end: usize) -> usize {
+    text.get(..end).map_or(0, |front| String::from_utf8_lossy(front).chars().count())
+}
+
+fn is_begin(step: &Step) -> bool {
+    matches!(step.effect, Effect::Control(Control::Begin))
 }
 
 /// Whether it does and says the same as a Query of its own as it does in a string's own block: SET LOCAL, LOCK, VACUUM, and

@@ -1,7 +1,7 @@
 //! Frames of the server, on their way to the client.
-use crate::expected::{ExecuteRun, Expected, OwnRun, Purpose, QueryRun};
+use crate::expected::{Before, ExecuteRun, Expected, OwnRun, Purpose, QueryRun};
 use crate::journal::Journal;
-use crate::plan::Strip;
+use crate::plan::{Control, Effect, Step, Strip};
 use crate::session::{Output, Session};
 use bytes::Bytes;
 use pgshadow_catalog::probe;
@@ -10,17 +10,6 @@ use std::sync::Arc;
 
 /// What the server holds back of its answers before it sends them (`PQ_SEND_BUFFER_SIZE`).
 pub(crate) const SERVER_BUFFER: usize = 8192;
-
-/// Reported settings on which the meaning of names and values depends.
-pub(crate) const IDENTITY_PARAMETERS: &[&[u8]] = &[
-    b"client_encoding",
-    b"standard_conforming_strings",
-    b"datestyle",
-    b"timezone",
-    b"intervalstyle",
-    b"session_authorization",
-    b"search_path",
-];
 
 impl<J: Journal> Session<J> {
     /// Takes one frame of the server.
@@ -49,17 +38,9 @@ impl<J: Journal> Session<J> {
 
     pub(crate) fn server_frame(&mut self, frame: Frame, out: &mut Output) {
         match frame.tag {
-            // SET CONSTRAINTS outside a block: before 18 the server remarks on it. Every other notice is the application's own,
-            // that of a deferred trigger included
-            backend::NOTICE if self.ours_runs() && backend::error_field(frame.body(), b'C') == Some(b"25P01") => {}
-            backend::NOTIFICATION | backend::NOTICE => out.client(frame.bytes),
-            backend::PARAMETER_STATUS => {
-                let name = backend::parameter_status(frame.body()).map(|(name, _)| name.to_ascii_lowercase());
-                if name.is_none_or(|name| IDENTITY_PARAMETERS.contains(&name.as_slice())) {
-                    self.forget_identity();
-                }
-                out.client(frame.bytes);
-            }
+            backend::NOTIFICATION => out.client(frame.bytes),
+            backend::NOTICE => self.notice(frame, out),
+            backend::PARAMETER_STATUS => self.parameter_status(frame, out),
             backend::READY_FOR_QUERY => self.ready(frame, out),
             backend::ERROR => self.error(frame, out),
             backend::COPY_BOTH => {
@@ -70,15 +51,6 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    /// Whether the next answers belong to a statement of ours.
-    pub(crate) fn ours_runs(&self) -> bool {
-        match self.pending.front() {
-            Some(Expected::Own(_)) => true,
-            Some(Expected::Query(run)) => !run.suffix.is_empty() && run.at >= run.plan.steps.len(),
-            _ => false,
-        }
-    }
-
     pub(crate) fn reply(&mut self, frame: Frame, out: &mut Output) {
         if frame.tag == backend::COPY_IN {
             self.copy_begins();
@@ -86,19 +58,36 @@ impl<J: Journal> Session<J> {
         match self.pending.pop_front() {
             Some(Expected::Query(run)) => self.query_reply(run, frame, out),
             Some(Expected::Execute(run)) => self.execute_reply(run, frame, out),
-            Some(Expected::Own(run)) => self.own_reply(run, frame, out),
-            Some(Expected::Describe(strip)) => {
+            Some(Expected::Own(run)) => {
+                self.own_reply(run, frame, out);
+                self.turn_pages(out);
+            }
+            Some(Expected::Describe(strip, parameters)) => {
                 if frame.tag == backend::PARAMETER_DESCRIPTION {
-                    self.pending.push_front(Expected::Describe(strip));
+                    parameters.as_ref().map(|p| p.set(Bytes::copy_from_slice(&frame.bytes)));
+                    self.pending.push_front(Expected::Describe(strip, parameters));
                     out.client(frame.bytes);
                 } else {
                     out.client(description(strip, &frame));
                     self.turn_pages(out);
                 }
             }
-            Some(Expected::Reply { .. }) => {
+            Some(Expected::Reply { before, .. }) => {
+                if let Before::Portal(name, _) = &before
+                    && let Some(portal) = self.portals.get_mut(name)
+                {
+                    portal.savepoints = self.units.front().map(|unit| unit.savepoints.len());
+                }
                 out.client(frame.bytes);
                 self.turn_pages(out);
+            }
+            Some(Expected::Parameters(parameters)) => {
+                if frame.tag == backend::PARAMETER_DESCRIPTION {
+                    drop(parameters.set(Bytes::copy_from_slice(&frame.bytes)));
+                    self.pending.push_front(Expected::Parameters(parameters));
+                } else {
+                    self.turn_pages(out);
+                }
             }
             Some(Expected::Syncs { passed, .. }) if frame.tag == backend::CLOSE_COMPLETE => {
                 self.syncs_amid_copy_end(passed);
@@ -137,6 +126,7 @@ impl<J: Journal> Session<J> {
                 let stage = std::mem::take(&mut run.stage);
                 if let (Some(step), Some(tag)) = (&step, backend::command_tag(frame.body())) {
                     self.complete(step, stage, tag, run.settings.as_ref());
+                    self.rolled_back_to(step);
                 }
                 run.at += 1;
                 run.locked = false;
@@ -201,6 +191,7 @@ impl<J: Journal> Session<J> {
                     self.suspended(&run.step);
                 } else if let Some(tag) = backend::command_tag(frame.body()) {
                     self.complete(&run.step, stage, tag, run.settings.as_ref());
+                    self.rolled_back_to(&run.step);
                 }
                 match run.page.take() {
                     Some(mut page) => {
@@ -223,9 +214,23 @@ impl<J: Journal> Session<J> {
         }
     }
 
+    /// ROLLBACK TO takes the portals with it that were bound behind the savepoint.
+    fn rolled_back_to(&mut self, step: &Step) {
+        if let (Effect::Control(Control::RollbackTo(_)), Some(unit)) = (&step.effect, self.units.front()) {
+            let left = unit.savepoints.len();
+            self.portals.values_mut().for_each(|p| p.gone |= p.savepoints.is_some_and(|bound| bound >= left));
+        }
+    }
+
     /// Answers Executes of portals whose rows are here already, as soon as it is their turn.
     pub(crate) fn turn_pages(&mut self, out: &mut Output) {
-        while let Some(Expected::Page { portal, limit }) = self.pending.front() {
+        loop {
+            if let Some(Expected::Told(told)) = self.pending.front() {
+                out.client(told.clone());
+                self.pending.pop_front();
+                continue;
+            }
+            let Some(Expected::Page { portal, limit }) = self.pending.front() else { return };
             let most = usize::try_from(*limit).ok().filter(|l| *l > 0).unwrap_or(usize::MAX);
             let portal = portal.clone();
             self.pending.pop_front();
@@ -258,7 +263,7 @@ impl<J: Journal> Session<J> {
                 self.pending.push_front(Expected::Own(run));
             }
             _ => match run.purpose {
-                Purpose::Constraints | Purpose::Parse => {}
+                Purpose::Constraints | Purpose::Parse { .. } | Purpose::Ran => {}
                 Purpose::Lock(_) => {
                     if let Some(Expected::Execute(next)) = self.pending.front_mut() {
                         next.stage.locked = run.values;

@@ -49,7 +49,7 @@ pub(crate) const COPY_BYTES_MAX: usize = 64 << 20;
 /// Whether it may take back what statements before it made of names and settings, or end what held for the transaction.
 pub(crate) fn takes_back(step: &Step) -> bool {
     use Control::{Commit, Prepare, Rollback, RollbackTo};
-    matches!(step.effect, Effect::Control(Commit { .. } | Prepare | Rollback { .. } | RollbackTo(_)))
+    matches!(step.effect, Effect::Control(Commit { .. } | Prepare(_) | Rollback { .. } | RollbackTo(_)))
 }
 
 pub(crate) fn is_commit(step: &Step) -> bool {

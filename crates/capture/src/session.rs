@@ -2,6 +2,7 @@
 use crate::copying::Copying;
 use crate::expected::{Expected, Page, Portal, Prepared, SqlPrepared};
 use crate::journal::{Journal, Unsettled};
+use crate::notices::Reported;
 use crate::plan::{Effect, Plan, Strip};
 use crate::shape::Shaped;
 use crate::unit::Unit;
@@ -107,6 +108,7 @@ pub struct Session<J: Journal> {
     /// COPY FROM STDIN runs.
     pub(crate) copying: bool,
     pub(crate) copy: Copying,
+    pub(crate) reported: Reported,
     /// Frames can't be cut or made sense of any more: everything is forwarded as it is.
     pub(crate) lost_track: bool,
     /// A COMMIT that our own statement failed left a block open: end it before the client sees ReadyForQuery.
@@ -149,6 +151,7 @@ impl<J: Journal> Session<J> {
             skip_to_sync: false,
             copying: false,
             copy: Copying::default(),
+            reported: Reported::default(),
             lost_track: false,
             roll_back_at_ready: false,
             status: b'I',
@@ -217,7 +220,9 @@ impl<J: Journal> Session<J> {
 
     /// What is kept back of the server's answers, where no more will come.
     pub fn take_withheld(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.withheld)
+        let mut withheld = std::mem::take(&mut self.withheld);
+        withheld.append(&mut self.reported.take());
+        withheld
     }
 
     /// The session is over: whatever may have committed unseen is handed over to be looked up.
@@ -283,6 +288,13 @@ impl<J: Journal> Session<J> {
     /// would get an error of their own.
     pub(crate) fn must_know_before_commit(&self) -> bool {
         self.units.back().is_some_and(|u| u.explicit && !u.closed && !u.failed && u.needs_end()) && self.awaits_ready()
+    }
+
+    /// The rows of a portal that is executed page by page are to come.
+    pub(crate) fn awaits_page(&self, portal: &Bytes) -> bool {
+        let runs =
+            |e: &Expected| matches!(e, Expected::Execute(run) if run.page.as_ref().is_some_and(|p| p.portal == portal));
+        self.pending.iter().any(runs)
     }
 
     /// A ReadyForQuery is to come.

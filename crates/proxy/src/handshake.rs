@@ -101,6 +101,8 @@ pub(crate) async fn connect(upstream: &Upstream) -> std::io::Result<Box<dyn Stre
 #[derive(Debug, Default)]
 pub(crate) struct Login {
     pub backend: Option<Backend>,
+    /// ParameterStatus messages.
+    pub reported: Vec<Frame>,
     pub ready: bool,
 }
 
@@ -112,6 +114,7 @@ impl Login {
                 self.backend = backend::key_data(frame.body())
                     .map(|(pid, key)| Backend { pid, cancel_key: Bytes::copy_from_slice(key) });
             }
+            backend::PARAMETER_STATUS => self.reported.push(frame.clone()),
             backend::READY_FOR_QUERY => self.ready = true,
             _ => {}
         }

@@ -352,15 +352,10 @@ impl<J: Gate> Relay<J> {
                         // every request but AuthenticationOk (0) and SASLFinal (12) wants an answer
                         *asked = !matches!(frame.body().first_chunk::<4>(), Some([0, 0, 0, 0 | 12]));
                     }
-                    let ready = login.ready;
-                    let backend = login.backend.take();
                     self.output.to_client.push(frame.bytes);
-                    if ready {
-                        self.phase = self.after_login(backend);
-                    } else if backend.is_some()
-                        && let Phase::Login(login, _) = &mut self.phase
-                    {
-                        login.backend = backend;
+                    if login.ready {
+                        let login = std::mem::take(login);
+                        self.phase = self.after_login(login);
                     }
                 }
             }
@@ -388,11 +383,13 @@ impl<J: Gate> Relay<J> {
         true
     }
 
-    fn after_login(&self, backend: Option<pgshadow_model::Backend>) -> Phase<J> {
+    fn after_login(&self, login: Login) -> Phase<J> {
         match &self.shared {
             Some(shared) => {
                 let unknown = || pgshadow_model::Backend { pid: 0, cancel_key: Bytes::new() };
-                Phase::Capture(Box::new(Session::new(Arc::clone(shared), backend.unwrap_or_else(unknown))))
+                let mut session = Session::new(Arc::clone(shared), login.backend.unwrap_or_else(unknown));
+                login.reported.iter().for_each(|status| session.reported(status));
+                Phase::Capture(Box::new(session))
             }
             None => Phase::Plain { idle: true },
         }

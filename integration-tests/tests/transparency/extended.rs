@@ -241,3 +241,77 @@ fn statements_live_on() {
         ),
     ]);
 }
+
+#[test]
+fn what_does_not_fit_is_refused_in_the_same_words() {
+    let mut sessions = Vec::new();
+    for sql in ["UPDATE t SET v = -1 WHERE id = 7 RETURNING id, v", "UPDATE t SET v = -1 WHERE id = 7"] {
+        for formats in [[0, 0].as_slice(), &[0, 0, 0], &[1; 12]] {
+            let bound = vec![parse("s", sql), bind_full("", "s", &[], &[], formats), execute("", 0), sync()];
+            sessions.push(("formats", bound));
+        }
+        for limit in [0, 1] {
+            let twice = [execute("p", limit), execute("p", limit)];
+            let bound = vec![parse("s", sql), bind("p", "s", &[])];
+            sessions.push(("twice", [&bound, twice.as_slice(), &[sync()]].concat()));
+            let apart = [execute("p", limit), sync(), execute("p", limit), sync(), q("COMMIT")];
+            sessions.push(("twice in a block", [&[q("BEGIN")], bound.as_slice(), &apart].concat()));
+            let caught = [vec![q("BEGIN")], bound, vec![execute("p", limit), q("SAVEPOINT a")]].concat();
+            let again = [&twice, [sync(), q("ROLLBACK TO a")].as_slice(), &[execute("p", limit), sync()]].concat();
+            sessions.push(("twice, rolled back to", [caught, again, vec![q("COMMIT")]].concat()));
+            let skipped = vec![q("BEGIN"), parse("s", sql), bind("p", "s", &[]), q("SAVEPOINT a")];
+            let failing = vec![parse("", "SELEC"), execute("p", limit), sync(), q("ROLLBACK TO a")];
+            sessions.push(("skipped", [skipped, failing, vec![execute("p", limit), sync(), q("COMMIT")]].concat()));
+        }
+    }
+    let pages = vec![q("BEGIN"), q("SELECT nothing"), parse("", WRITES[3]), bind("p", "", &[]), execute("p", 2)];
+    sessions.push(("pages that never come", [pages, vec![sync(), execute("p", 0), sync(), q("ROLLBACK")]].concat()));
+    let pages = vec![q("BEGIN"), parse("s", WRITES[3]), bind("", "s", &[]), execute("", 1), sync(), q("SELECT 1")];
+    sessions.push(("a query takes the portal", [pages, vec![execute("", 1), sync(), q("ROLLBACK")]].concat()));
+    sessions
+        .push(("a query takes the statement", vec![parse("", WRITES[3]), q("SELECT 1"), bind("", "", &[]), sync()]));
+    let kept = vec![parse("", WRITES[3]), sync(), parse("s", "SELEC"), q("SELECT 1"), sync(), bind("", "", &[])];
+    sessions.push(("a query that is skipped takes nothing", [kept, vec![execute("", 0), sync()]].concat()));
+    let closed = vec![parse("s", WRITES[3]), bind("", "s", &["x"]), close_portal(""), sync(), bind("", "s", &[])];
+    for sql in ["DELETE FROM t WHERE id = $1", "DELETE FROM t WHERE id = $1 RETURNING id", "DELETE FROM t"] {
+        let bound = bind("p", "s", if sql.contains('$') { &["4"] } else { &[] });
+        let described = [describe_statement("s"), describe_portal("p"), sync()];
+        let begun = vec![q("BEGIN"), parse("s", sql), bound.clone()];
+        let failed = [&begun, [execute("nothing", 0), sync()].as_slice(), &described].concat();
+        sessions.push(("described in a failed block", failed));
+        let ended = [&begun, open("ROLLBACK", &[]).as_slice(), &described].concat();
+        sessions.push(("described behind its end", ended));
+        let begun = vec![q("BEGIN; SAVEPOINT a"), parse("s", sql), bound, sync(), q("ROLLBACK TO a")];
+        sessions.push(("described behind a savepoint", [&begun, described.as_slice()].concat()));
+        sessions.push(("executed behind a savepoint", [begun, vec![execute("p", 0), sync()]].concat()));
+        let typed =
+            vec![parse_typed("s", sql, &[23]), describe_statement("s"), sync(), describe_statement("s"), sync()];
+        sessions.push(("described twice", typed));
+    }
+    sessions.push(("bound again", [closed, vec![describe_portal(""), execute("", 0), sync()]].concat()));
+    Stage::old().expect_same(&sessions);
+}
+
+#[test]
+fn statements_survive_what_happens_to_their_tables() {
+    let lost = "ALTER TABLE lab.a SET SCHEMA public";
+    let found = "ALTER TABLE public.a SET SCHEMA lab";
+    let ruled = "CREATE RULE r AS ON UPDATE TO lab.a DO INSTEAD NOTHING";
+    let unruled = "DROP RULE r ON lab.a";
+    let run = |parameters: &[&str]| vec![bind("", "s", parameters), execute("", 0), sync()];
+    let mut sessions = Vec::new();
+    for sql in ["UPDATE lab.a SET v = 2 WHERE id = 5", "UPDATE lab.a SET v = v + 1 WHERE id = 1 RETURNING *"] {
+        for (gone, back) in [(lost, found), (ruled, unruled)] {
+            let begin = vec![parse("s", sql), sync()];
+            let tried = [run(&[]), run(&["x"]), vec![describe_statement("s"), sync()]].concat();
+            let parts = [begin, run(&[]), vec![q(gone)], tried, vec![q(back)], run(&[]), run(&[])];
+            sessions.push(("gone and back", parts.concat()));
+        }
+        let failed = vec![q("BEGIN"), parse("s", sql), bind("", "nothing", &[]), sync()];
+        sessions.push(("in a failed block", [failed, run(&[]), vec![q("ROLLBACK")], run(&[])].concat()));
+        let keyed = vec![parse("s", sql), sync(), q("BEGIN"), q("ALTER TABLE lab.a DROP CONSTRAINT a_pkey")];
+        let failed = vec![bind("", "nothing", &[]), sync()];
+        sessions.push(("planned anew", [keyed, run(&[]), failed, run(&[]), vec![q("ROLLBACK")], run(&[])].concat()));
+    }
+    Stage::old().expect_same(&sessions);
+}

@@ -1,6 +1,7 @@
 //! The simple protocol.
-use crate::messages::{function_call, q};
+use crate::messages::{bind, execute, function_call, message, parse, q, sync};
 use crate::stage::{Session, Stage};
+use crate::transcript::{End, Pace};
 
 fn queries(name: &'static str, strings: &[&str]) -> Session {
     (name, strings.iter().map(q).collect())
@@ -246,4 +247,97 @@ fn function_calls_and_a_long_statement() {
             ],
         ),
     ]);
+}
+
+#[test]
+fn strings_in_pieces_report_once() {
+    let reports = [
+        queries(
+            "reports",
+            &[
+                "BEGIN; SET DateStyle = 'SQL, DMY'; UPDATE t SET v = 1 WHERE id = 2; COMMIT",
+                "BEGIN; SET NAMES 'WIN1252'; DISCARD TEMP; ROLLBACK",
+                "BEGIN; SET TimeZone = 'Asia/Tokyo'; SAVEPOINT a; SET application_name = 'x'; SET TimeZone = 'UTC'; COMMIT",
+                "BEGIN; SET IntervalStyle = 'iso_8601'; SET application_name = 'y'; COMMIT; SET application_name = 'z'",
+                "BEGIN; SET application_name = 'a'; COMMIT; BEGIN; SET TimeZone = 'Asia/Tokyo'; SET application_name = 'b'; COMMIT",
+                "BEGIN; SET application_name = 'c'; SELECT 1/0; COMMIT",
+                "ROLLBACK; SET application_name = 'd'",
+                "SHOW application_name",
+            ],
+        ),
+        queries(
+            "modes",
+            &[
+                "BEGIN",
+                "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; UPDATE t SET v = 1 WHERE id = 1",
+                "COMMIT",
+                "BEGIN",
+                "BEGIN ISOLATION LEVEL REPEATABLE READ; DELETE FROM t WHERE id = 5; CALL nothing(); COMMIT",
+                "ROLLBACK",
+                "PREPARE up AS UPDATE t SET v = 2 WHERE id = 1",
+                "CREATE INDEX ON t (v)",
+                "BEGIN",
+                "SET TRANSACTION READ WRITE, ISOLATION LEVEL SERIALIZABLE",
+                "EXECUTE up",
+                "COMMIT",
+                "BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; UPDATE t SET nothing = 1; COMMIT",
+                "ROLLBACK",
+                "BEGIN",
+                "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; UPDATE t SET v = v + 1 WHERE id = 1; COMMIT; UPDATE t SET nothing = 3",
+                "SELECT v FROM t ORDER BY id",
+            ],
+        ),
+    ];
+    Stage::old().expect_same(&reports);
+    Stage::newest().expect_same(&reports);
+}
+
+#[test]
+fn settings_that_change_what_we_add() {
+    let stage = Stage::old();
+    let debug = [
+        queries(
+            "debug",
+            &[
+                "CREATE TEMP TABLE made_as AS SELECT id, v FROM t WHERE id < 2",
+                "UPDATE noisy SET v = v + 1 WHERE id = 1",
+                "BEGIN; INSERT INTO noisy VALUES (10, 10); COMMIT",
+                "INSERT INTO child (parent_id, u) VALUES (1, 70) RETURNING id",
+            ],
+        ),
+        ("debug, bound", vec![parse("", "INSERT INTO noisy VALUES (9, 9)"), bind("", "", &[]), execute("", 0), sync()]),
+    ];
+    stage.expect_same_with(&[("client_min_messages", "debug1")], End::Query, &debug);
+    let prepared = "PREPARE TRANSACTION 'in another schema'";
+    let temporary = [queries(
+        "temporary",
+        &["BEGIN", "DELETE FROM t WHERE id = 1", prepared, "ROLLBACK PREPARED 'in another schema'"],
+    )];
+    stage.expect_same_with(&[("search_path", "pg_temp, public")], End::Query, &temporary);
+    let quotes = [queries("quotes", &["BEGIN; UPDATE t SET s = E'a\\'b' WHERE id = 1; COMMIT"])];
+    stage.expect_same_with(&[("backslash_quote", "off")], End::Query, &quotes);
+    let latin = |sql: &str| message(b'Q', &sql.chars().map(|c| c as u8).chain([0]).collect::<Vec<_>>());
+    let named = vec![
+        latin("ALTER TABLE lab.a ADD COLUMN \"größer\" int DEFAULT 9"),
+        q("UPDATE lab.a SET v = 1 WHERE id = 1 RETURNING id"),
+        latin("UPDATE lab.a SET \"größer\" = 1, s = 'ß' WHERE id = 2 RETURNING s"),
+        latin("ALTER TABLE lab.a DROP COLUMN \"größer\""),
+        q("DELETE FROM lab.a WHERE id = 5 RETURNING id"),
+    ];
+    // what isn't ASCII is not repeated: every table is suspect
+    let apart = Stage::old();
+    for pace in [Pace::Stepwise, Pace::Pipelined] {
+        let difference = apart.difference(&[("client_encoding", "LATIN1")], &named, (pace, End::Query));
+        assert_eq!(difference, None, "{}", difference.clone().unwrap_or_default());
+    }
+    stage.expect_same(&[queries(
+        "rights to columns",
+        &[
+            "SET ROLE columns",
+            "INSERT INTO lab.a VALUES (70, 13) RETURNING v, id",
+            "UPDATE lab.a SET v = 3 WHERE id < 3",
+            "DELETE FROM lab.a",
+            "RESET ROLE",
+        ],
+    )]);
 }

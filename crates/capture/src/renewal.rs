@@ -1,0 +1,92 @@
+//! Prepared statements follow the session: planned again where tables or settings have changed, and given to the server anew
+//! where their text must be another one then.
+use crate::classify::names_needed;
+use crate::expected::{Expected, OwnRun, Prepared, Purpose};
+use crate::journal::Journal;
+use crate::own::NAME;
+use crate::planning::{Known, readable};
+use crate::session::{Output, Session};
+use bytes::Bytes;
+use pgshadow_sql::parse;
+use pgshadow_wire::frontend;
+use std::sync::Arc;
+
+/// How a prepared statement stands.
+pub(crate) enum Current {
+    /// So; the server has it.
+    Is(Option<Prepared>),
+    /// These names must be asked for first.
+    Ask(Vec<String>),
+    /// The transaction may have failed unseen: then nothing can be planned in it.
+    Wait,
+}
+
+impl<J: Journal> Session<J> {
+    /// A prepared statement as it stands with the present catalog and settings.
+    pub(crate) fn current(&mut self, name: &Bytes, out: &mut Output) -> Current {
+        self.refresh();
+        let Some(prepared) = self.statements.get(name).cloned() else { return Current::Is(None) };
+        if self.is_current(&prepared) {
+            return Current::Is(Some(prepared));
+        }
+        if self.block && self.awaits_ready() {
+            return Current::Wait;
+        }
+        if self.units.back().is_some_and(|u| u.failed && !u.closed) {
+            // the server refuses whatever it is given
+            return Current::Is(Some(prepared));
+        }
+        let plan = match self.known(&prepared.text) {
+            Known::Ask(names) => return Current::Ask(names),
+            Known::Plan(plan) => plan,
+        };
+        self.probe_failed = false;
+        let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
+        if plan.text != prepared.plan.text {
+            if !self.can_be_planned(&prepared.text) {
+                // the server will refuse the one that it has, in its own words
+                let reason = "a prepared statement wrote it whose tables could not be looked up any more";
+                let suspects = prepared.step.suspects_of_all(reason);
+                let step = Arc::new(prepared.step.declared(suspects));
+                return Current::Is(Some(Prepared { step, ..prepared }));
+            }
+            let text = plan.text.as_ref().unwrap_or(&prepared.text);
+            self.parse_again(name, &prepared, text, Arc::clone(&plan), out);
+        }
+        let renewed = Prepared { plan, step, generation: self.identity_changes, ..prepared };
+        self.statements.insert(name.clone(), renewed.clone());
+        Current::Is(Some(renewed))
+    }
+
+    /// Gives the server another text of a prepared statement. First under a name of our own: if that is refused, the
+    /// client's statement is still there.
+    fn parse_again(
+        &mut self,
+        name: &Bytes,
+        before: &Prepared,
+        text: &[u8],
+        plan: Arc<crate::plan::Plan>,
+        out: &mut Output,
+    ) {
+        for bytes in [
+            frontend::close_statement(NAME),
+            frontend::parse(NAME, text, &before.types),
+            frontend::close_statement(name),
+            frontend::parse(name, text, &before.types),
+            frontend::close_statement(NAME),
+        ] {
+            out.server(bytes);
+        }
+        self.replaced.insert((b'S', name.clone()), self.syncs_sent);
+        let purpose = Purpose::Parse { name: name.clone(), before: Box::new(before.clone()), plan };
+        self.pending.push_back(Expected::Own(OwnRun { purpose, left: 5, values: Vec::new() }));
+        self.batch = true;
+    }
+
+    /// Whether every table that the text writes is there.
+    fn can_be_planned(&self, text: &Bytes) -> bool {
+        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
+        let Some(parsed) = readable(text, encoding).and_then(|read| parse(&read).ok()) else { return true };
+        names_needed(&parsed).iter().all(|name| !matches!(self.tables.get(name), Some(None)))
+    }
+}
