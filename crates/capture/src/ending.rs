@@ -28,6 +28,7 @@ impl<J: Journal> Session<J> {
         out: &mut Output,
     ) -> Bytes {
         let alone = steps.iter().any(|s| s.alone);
+        let utf8 = self.identity.as_ref().is_none_or(|i| i.client_encoding == "UTF8");
         let Some(unit) = self.units.back_mut() else { return sent };
         unit.closed = true;
         if !unit.writes {
@@ -38,6 +39,15 @@ impl<J: Journal> Session<J> {
             && matches!(step.effect, Effect::Beside { .. })
         {
             self.note_beside(step);
+        } else if unit.needs_end() && !utf8 && !text.get(plan.end..).is_none_or(<[u8]>::is_ascii) {
+            // the server refuses bytes that aren't of its encoding wherever they stand, and in its own words only as they stand
+            let reason =
+                "something that isn't ASCII stands behind the statement, where the end of its transaction is drawn";
+            unit.give_up(reason);
+            if unit.may_write_any() {
+                unit.given_up.push(Suspect { table: None, reason: reason.to_owned() });
+            }
+            unit.ended = true;
         } else if unit.needs_end() && alone {
             let reason =
                 "a procedure or block outside a transaction may have written it, where pgshadow can't see the rows"

@@ -1,5 +1,7 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close, Sync.
-use crate::expected::{Before, ExecuteRun, Expected, OwnRun, Page, Portal, Prepared, Purpose, Stage, SyncPurpose};
+use crate::expected::{
+    Before, ExecuteRun, Expected, OwnRun, Page, Portal, Prepared, Purpose, SqlPrepared, Stage, SyncPurpose,
+};
 use crate::journal::Journal;
 use crate::own::NAME;
 use crate::plan::{Control, Effect, Step, Strip};
@@ -267,6 +269,13 @@ impl<J: Journal> Session<J> {
         let first = (step.strip() == Strip::Rows).then(|| name.clone());
         if let Some(portal) = first.as_ref().and_then(|name| self.portals.get_mut(name)) {
             portal.ran = true;
+        }
+        if let Effect::Prepare { name, step, text, sent } = &step.effect {
+            // what comes in the same batch may execute it; where there is one already, it is refused
+            let (text, sent, step) = (text.clone(), sent.clone(), Arc::clone(step));
+            let (epoch, generation) = (self.tables_epoch, self.identity_changes);
+            let prepared = SqlPrepared { text, sent, step, epoch, generation };
+            self.sql_prepared.entry(name.clone()).or_insert(prepared);
         }
         let settings = self.settings_for(std::slice::from_ref(&step));
         if step.changes_session || takes_back {

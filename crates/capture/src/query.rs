@@ -53,8 +53,9 @@ impl<J: Journal> Session<J> {
     /// A text with transaction control among other statements is sent piece by piece, so that each piece can be captured as
     /// if it had come alone; the client sees one answer.
     pub(crate) fn split(&mut self, plan: &Plan, text: &Bytes, offset: usize, out: &mut Output) {
-        if text.windows(2).any(|pair| pair == b"\\'") {
-            // by backslash_quote the server may refuse it as a whole
+        let utf8 = self.identity.as_ref().is_some_and(|i| i.client_encoding == "UTF8");
+        if text.windows(2).any(|pair| pair == b"\\'") || !utf8 && !text.is_ascii() {
+            // by backslash_quote, or by bytes that aren't of its encoding, the server may refuse it as a whole
             return self.send_declared(plan, text, offset, out);
         }
         let mut block = self.block;
@@ -183,9 +184,8 @@ impl<J: Journal> Session<J> {
             Effect::Control(control) if ends_or_begins(s) => Some(control.clone()),
             _ => None,
         });
-        if plan.steps.iter().any(|s| s.changes_session || matches!(s.effect, Effect::Execute { .. }))
-            || control.is_some()
-        {
+        let by_name = |e: &Effect| matches!(e, Effect::Execute { .. } | Effect::Prepare { .. } | Effect::Deallocate(_));
+        if plan.steps.iter().any(|s| s.changes_session || by_name(&s.effect)) || control.is_some() {
             self.hold = Hold::Ready;
         }
         let steps: Vec<Arc<Step>> = plan.steps.iter().map(|s| self.resolved(s)).collect();

@@ -288,6 +288,14 @@ fn what_does_not_fit_is_refused_in_the_same_words() {
             vec![parse_typed("s", sql, &[23]), describe_statement("s"), sync(), describe_statement("s"), sync()];
         sessions.push(("described twice", typed));
     }
+    let prepare = "PREPARE q (int) AS INSERT INTO t VALUES ($1, 0)";
+    for returning in ["", " RETURNING id"] {
+        let prepare = format!("{prepare}{returning}");
+        let executed = [parse("", "EXECUTE q (50)"), bind("", "", &[]), describe_portal(""), execute("", 0), sync()];
+        let deallocated = [q("DEALLOCATE q"), q("SELECT 1")];
+        sessions.push(("prepared by a query", [&[q(&prepare)], executed.as_slice(), &deallocated].concat()));
+        sessions.push(("prepared ahead", [open(&prepare, &[]).as_slice(), &executed, &deallocated].concat()));
+    }
     sessions.push(("bound again", [closed, vec![describe_portal(""), execute("", 0), sync()]].concat()));
     Stage::old().expect_same(&sessions);
 }

@@ -338,6 +338,16 @@ fn settings_that_change_what_we_add() {
             "UPDATE lab.a SET v = 3 WHERE id < 3",
             "DELETE FROM lab.a",
             "RESET ROLE",
+            "SET ROLE columns; UPDATE lab.owned SET who = 'all'; RESET ROLE",
+            "SELECT * FROM lab.owned ORDER BY id",
         ],
     )]);
+    // bytes that aren't of the encoding, behind all statements
+    let bytes = |sql: &[u8]| message(b'Q', &[sql, b"\0"].concat());
+    let refused = vec![
+        bytes(b"DELETE FROM t WHERE id = 1;\nDISCARD TEMP;\nDELETE FROM t WHERE id = 3 -- \xe6\xbc"),
+        bytes(b"INSERT INTO noisy VALUES (60, 1) -- \xe6\xbc"),
+        bytes(b"BEGIN; DELETE FROM t WHERE id = 4; COMMIT -- \xe6\xbc"),
+    ];
+    stage.expect_same_with(&[("client_encoding", "SQL_ASCII")], End::Query, &[("refused", refused)]);
 }

@@ -32,15 +32,23 @@ CREATE SCHEMA lab;
 CREATE TABLE lab.a (id int PRIMARY KEY, v int, s text);
 GRANT USAGE ON SCHEMA lab TO columns;
 GRANT SELECT (id, v, s), INSERT (id, v), UPDATE (v) ON lab.a TO columns;
+CREATE TABLE lab.owned (id int PRIMARY KEY, who text);
+ALTER TABLE lab.owned ENABLE ROW LEVEL SECURITY;
+CREATE POLICY sees ON lab.owned FOR SELECT TO columns USING (who = 'columns');
+CREATE POLICY changes ON lab.owned FOR UPDATE TO columns USING (true);
+GRANT UPDATE (who) ON lab.owned TO columns;
+GRANT SELECT ON lab.owned TO columns;
 CREATE TRIGGER say BEFORE INSERT OR UPDATE ON noisy FOR EACH ROW EXECUTE FUNCTION say();
 CREATE CONSTRAINT TRIGGER say_late AFTER INSERT OR UPDATE ON noisy DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION say_late();
 ";
 
 /// What each session starts from, made by the session itself.
-const RESET: &str = "DELETE FROM lab.a; DELETE FROM child; DELETE FROM parent; DELETE FROM noisy; DELETE FROM t;
+const RESET: &str =
+    "DELETE FROM lab.owned; DELETE FROM lab.a; DELETE FROM child; DELETE FROM parent; DELETE FROM noisy; DELETE FROM t;
 INSERT INTO t SELECT g, g * 10, 'row ' || g FROM generate_series(1, 9) g;
 INSERT INTO lab.a SELECT id, v, s FROM t;
+INSERT INTO lab.owned VALUES (1, 'app'), (2, 'columns'), (3, 'nobody');
 INSERT INTO parent SELECT g, 'p' || g FROM generate_series(1, 3) g;
 INSERT INTO child (id, parent_id, u) VALUES (101, 1, 1), (102, 2, 2), (103, 2, 3);
 INSERT INTO noisy VALUES (1, 1), (2, 2);
