@@ -50,8 +50,8 @@ pub enum Step {
     Start { session: usize, statement: Statement },
     /// The answer to what a session started.
     Finish { session: usize },
-    /// Another session, past pgshadow.
-    Behind { sql: &'static str },
+    /// Another session, past pgshadow: on the source, and on the target as well.
+    Behind { sql: &'static str, both: bool },
 }
 
 /// A statement as the client writes it.
@@ -218,7 +218,12 @@ impl Case {
 
     /// A statement that is sent to the source itself.
     pub fn behind(self, sql: &'static str) -> Self {
-        self.step(Step::Behind { sql })
+        self.step(Step::Behind { sql, both: false })
+    }
+
+    /// A statement that is sent to the source and to the target itself.
+    pub fn behind_on_both(self, sql: &'static str) -> Self {
+        self.step(Step::Behind { sql, both: true })
     }
 
     /// What a session started is answered.
@@ -310,15 +315,15 @@ impl Case {
 
     /// Whether it changes definitions.
     pub fn defines(&self) -> bool {
-        let defines = |statement: &Statement| {
+        let defines = |sql: &str| {
             let first = |text: &str| text.split_whitespace().next().unwrap_or_default().to_uppercase();
             let words = ["CREATE", "ALTER", "DROP", "GRANT", "REVOKE", "COMMENT", "REFRESH", "DO"];
-            statement.sql.split(';').any(|text| words.contains(&first(text).as_str()))
-                || statement.sql.contains(" INTO fresh")
+            sql.split(';').any(|text| words.contains(&first(text).as_str())) || sql.contains(" INTO fresh")
         };
         self.steps.iter().any(|step| match step {
-            Step::Run { statement, .. } | Step::Start { statement, .. } => defines(statement),
-            Step::Finish { .. } | Step::Behind { .. } => false,
+            Step::Run { statement, .. } | Step::Start { statement, .. } => defines(statement.sql),
+            Step::Behind { sql, .. } => defines(sql),
+            Step::Finish { .. } => false,
         })
     }
 

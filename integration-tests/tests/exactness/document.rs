@@ -1,5 +1,5 @@
 //! `docs/exactness.md`, made of what a run gave.
-use crate::case::{Around, Case, Protocol, Way};
+use crate::case::{Around, Case, Promise, Protocol, Way};
 use crate::open;
 use crate::verdict::Outcome;
 use integration_tests::installation::{repository, setting};
@@ -82,10 +82,10 @@ impl Reasons {
 fn cell(case: &Case, found: &[(&(u32, Way), &Outcome)], reasons: &mut Reasons) -> String {
     if case.unsettled && !found.is_empty() {
         let wrong = open::WRONG.iter().any(|(kind, _)| *kind == case.kind);
-        let word = if wrong {
-            "**wrong** by chance, to be mended"
-        } else {
-            "exact, or suspect for a moment after the definition"
+        let word = match case.promise(0) {
+            _ if wrong => "**wrong** by chance, to be mended",
+            Promise::Declared(_) => "suspect, and more tables for a moment after a definition",
+            _ => "exact, or suspect for a moment after a definition",
         };
         return word.to_owned();
     }

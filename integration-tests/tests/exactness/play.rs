@@ -21,15 +21,21 @@ pub struct Told {
 /// Plays trials at a place.
 pub struct Player {
     place: Endpoint,
-    /// The server behind it.
-    behind: Endpoint,
+    /// The server behind it, and the target.
+    behind: [Option<Endpoint>; 2],
     watch: RawClient,
 }
 
 impl Player {
-    /// At a place, with this source behind it.
-    pub fn at(place: &Endpoint, source: &Endpoint) -> Player {
-        Player { place: place.clone(), behind: source.clone(), watch: superuser(source) }
+    /// Without pgshadow.
+    pub fn direct(place: &Endpoint) -> Player {
+        Player { place: place.clone(), behind: [Some(place.clone()), None], watch: superuser(place) }
+    }
+
+    /// Through pgshadow, between these two.
+    pub fn through(pgshadow: &Endpoint, source: &Endpoint, target: &Endpoint) -> Player {
+        let behind = [Some(source.clone()), Some(target.clone())];
+        Player { place: pgshadow.clone(), behind, watch: superuser(source) }
     }
 
     /// Runs a trial.
@@ -82,14 +88,19 @@ impl Scene<'_> {
                     let result = self.session(*session).read(None);
                     self.note("what had to wait", result, None);
                 }
-                Step::Behind { sql } => {
-                    let place = self.player.behind.as_user(self.trial.case.role, "");
-                    let mut session = Session::open(&place, &self.trial.schema, "behind", Protocol::Simple);
-                    session.send(&self.text(sql), &[], 0);
-                    let result = session.read(None);
-                    self.note(sql, result, None);
-                }
+                Step::Behind { sql, both } => self.behind(sql, *both),
             }
+        }
+    }
+
+    fn behind(&mut self, sql: &str, both: bool) {
+        let places = self.player.behind.clone();
+        for place in places.iter().take(if both { 2 } else { 1 }).flatten() {
+            let place = place.as_user(self.trial.case.role, "");
+            let mut session = Session::open(&place, &self.trial.schema, "behind", Protocol::Simple);
+            session.send(&self.text(sql), &[], 0);
+            let result = session.read(None);
+            self.note(sql, result, None);
         }
     }
 

@@ -177,8 +177,8 @@ impl Databases {
             let these = trials.iter().enumerate().filter(|(index, _)| index % workers == worker);
             these.map(|(index, trial)| (index, player.play(trial))).collect::<BTreeMap<_, _>>()
         };
-        let (direct, app) = (Player::at(&self.direct, &self.direct), pgshadow.app());
-        let through = || Player::at(&app, &self.source);
+        let (direct, app) = (Player::direct(&self.direct), pgshadow.app());
+        let through = || Player::through(&app, &self.source, &self.target);
         // What one trial alone does may be the cluster's: one after the other.
         if trials.len() == 1 {
             return [some(direct, 0, 1), some(through(), 0, 1)];

@@ -81,6 +81,49 @@ fn tables() -> Vec<Case> {
             .q("ALTER TABLE t ADD COLUMN extra int DEFAULT 5")
             .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
             .p("INSERT INTO t (id, v) VALUES ($1, 1) RETURNING id", &["101"]),
+        case("Prepared statements across a swap of two tables' names", t_and("CREATE TABLE fresh (id int PRIMARY KEY, v int, s text); INSERT INTO fresh VALUES (1, 0), (2, 0);"))
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
+            .each(&["BEGIN", "ALTER TABLE t RENAME TO old", "ALTER TABLE fresh RENAME TO t", "COMMIT"])
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
+            .q("UPDATE old SET v = -1 WHERE id = 9")
+            .unwrapped(),
+        case("Prepared statements across a rename that is rolled back", T)
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
+            .each(&["BEGIN", "ALTER TABLE t RENAME TO other", "UPDATE other SET v = 2 WHERE id = 2", "ROLLBACK"])
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["3", "3"])
+            .unwrapped(),
+        case("A column that is dropped and made again with its name", T)
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
+            .q("ALTER TABLE t DROP COLUMN v, ADD COLUMN v bigint DEFAULT 7")
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
+            .q("INSERT INTO t (id, v) VALUES (100, 5)"),
+        case("Prepared statements across DDL past pgshadow, on both sides", T)
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
+            .p("INSERT INTO t VALUES ($1, 5) RETURNING *", &["100"])
+            .behind_on_both("ALTER TABLE t ADD COLUMN extra int DEFAULT 5")
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
+            .q("UPDATE t SET extra = 6 WHERE id = 3")
+            .behind_on_both("ALTER TABLE t DROP COLUMN s")
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["4", "4"])
+            .q("INSERT INTO t VALUES (101, 1, 2)")
+            .declared(&[("t", "")]),
+        case("A table made past pgshadow, on both sides", T)
+            .behind_on_both("CREATE TABLE fresh (id int PRIMARY KEY, v int)")
+            .q("INSERT INTO fresh VALUES (1, 1)")
+            .p("UPDATE fresh SET v = $1", &["2"]),
+        case("A trigger made past pgshadow, on both sides", t_and("CREATE TABLE audit (id int); CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (NEW.id); RETURN NULL; END';"))
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
+            .behind_on_both("CREATE TRIGGER writes AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION {f}()")
+            .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
+            .q("UPDATE t SET v = 3 WHERE id = 3")
+            .declared(&[("t", ""), ("audit", "")]),
+        case("DDL of another session beside an open transaction", t_and("CREATE TABLE o (id int PRIMARY KEY); INSERT INTO o VALUES (1);"))
+            .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1"])
+            .by(1, "ALTER TABLE o ADD COLUMN w int DEFAULT 4")
+            .by(1, "INSERT INTO o VALUES (2, 2)")
+            .q("UPDATE o SET w = 5 WHERE id = 1")
+            .q("UPDATE t SET v = 2 WHERE id = 2")
+            .q("COMMIT"),
         case("Prepared statements across ALTER TYPE and DROP COLUMN", T)
             .p("UPDATE t SET s = $1 WHERE id = $2", &["one", "1"])
             .q("ALTER TABLE t ALTER COLUMN s TYPE varchar(50)")
@@ -187,6 +230,8 @@ fn others() -> Vec<Case> {
     ]
 }
 
+const TWO: &str = "CREATE SCHEMA {s}_b; CREATE TABLE {s}_b.t (id int PRIMARY KEY, v int); INSERT INTO {s}_b.t VALUES (1, 0), (2, 0); CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 0), (2, 0);";
+
 /// Owner and place are those of the session.
 fn settings() -> Vec<Case> {
     vec![
@@ -218,6 +263,40 @@ fn settings() -> Vec<Case> {
             .q("SELECT set_config('search_path', '{s}_a', false)")
             .p("UPDATE t SET v = v + $1 WHERE id = 1 RETURNING v", &["1"])
             .apart(),
+        case("A search_path that is rolled back", TWO)
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["1"])
+            .each(&["BEGIN", "SET search_path = {s}_b"])
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["10"])
+            .q("ROLLBACK")
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["100"])
+            .unwrapped(),
+        case("A search_path that is rolled back to a savepoint", TWO)
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["1"])
+            .each(&["BEGIN", "SAVEPOINT a", "SET search_path = {s}_b"])
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["10"])
+            .q("ROLLBACK TO a")
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["100"])
+            .q("COMMIT")
+            .p("UPDATE t SET v = v + $1 WHERE id = 2", &["1000"])
+            .unwrapped(),
+        case("set_config for the transaction only", TWO)
+            .each(&["BEGIN", "SELECT set_config('search_path', '{s}_b', true)"])
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["10"])
+            .q("COMMIT")
+            .p("UPDATE t SET v = v + $1 WHERE id = 1", &["100"])
+            .unwrapped(),
+        case("RESET ALL and DISCARD ALL go back to what the login asked for", TWO)
+            .q("SET search_path = {s}_b")
+            .q("UPDATE t SET v = 1 WHERE id = 1")
+            .q("RESET ALL")
+            .q("UPDATE t SET v = 2 WHERE id = 1")
+            .q("SET search_path = {s}_b")
+            .q("DISCARD ALL")
+            .q("UPDATE t SET v = 3 WHERE id = 2")
+            .unwrapped(),
+        case("A function with SET search_path of its own", format!("{TWO} CREATE FUNCTION {{f}}() RETURNS bigint STABLE LANGUAGE sql SET search_path = pg_catalog AS 'SELECT 1::bigint';"))
+            .q("SELECT {f}()")
+            .q("UPDATE t SET v = {f}() WHERE id = 1"),
         case("A write behind a SET in the same string", "CREATE SCHEMA {s}_a; CREATE TABLE {s}_a.t (id int PRIMARY KEY, v int); CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO {s}_a.t VALUES (1, 0); INSERT INTO t VALUES (1, 0);")
             .q("SET search_path = {s}_a; UPDATE t SET v = 7 WHERE id = 1")
             .q("UPDATE t SET v = v + 1 WHERE id = 1")

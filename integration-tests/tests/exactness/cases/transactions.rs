@@ -1,6 +1,6 @@
 //! What is committed, what isn't, and by whom.
 use super::{T, t_and};
-use crate::case::{Around, Case, Protocol, case};
+use crate::case::{Around, Case, EVERY_TABLE, Protocol, case};
 
 pub fn cases() -> Vec<Case> {
     [blocks(), two_phase()].concat()
@@ -247,6 +247,8 @@ fn two_phase() -> Vec<Case> {
                 "COMMIT PREPARED '{g}'",
             ])
             .unwrapped()
-            .declared(&[("t", "")]),
+            .alone()
+            .unsettled()
+            .declared(&[("t", ""), (EVERY_TABLE, "")]),
     ]
 }
