@@ -6,7 +6,7 @@ const QUEUE: &str =
     "CREATE TABLE q (id int PRIMARY KEY, state int, v int); INSERT INTO q SELECT g, 0, 0 FROM generate_series(1, 6) g;";
 
 pub fn cases() -> Vec<Case> {
-    [waiting(), keys_that_change(), queues()].concat()
+    [waiting(), waiting_for_relatives(), keys_that_change(), queues()].concat()
 }
 
 fn waiting() -> Vec<Case> {
@@ -43,7 +43,11 @@ fn waiting() -> Vec<Case> {
             .finish(1),
         case("ON CONFLICT that waits for an INSERT", T)
             .each(&["BEGIN", "INSERT INTO t VALUES (100, 1, 'first')"])
-            .start_with(1, "INSERT INTO t VALUES ($1, 5, 'x') ON CONFLICT (id) DO UPDATE SET v = t.v + excluded.v", &["100"])
+            .start_with(
+                1,
+                "INSERT INTO t VALUES ($1, 5, 'x') ON CONFLICT (id) DO UPDATE SET v = t.v + excluded.v",
+                &["100"],
+            )
             .q("COMMIT")
             .finish(1),
         case("INSERT that waits for a DELETE of its key", T)
@@ -51,6 +55,11 @@ fn waiting() -> Vec<Case> {
             .start(1, "INSERT INTO t VALUES (1, 111, 'again')")
             .q("COMMIT")
             .finish(1),
+    ]
+}
+
+fn waiting_for_relatives() -> Vec<Case> {
+    vec![
         case("A deferrable key that waits for a DELETE of it", "CREATE TABLE u (id int PRIMARY KEY, n int UNIQUE DEFERRABLE INITIALLY IMMEDIATE, v int); INSERT INTO u VALUES (1, 10, 0);")
             .each(&["BEGIN", "DELETE FROM u WHERE n = 10"])
             .start(1, "INSERT INTO u VALUES (2, 10, 0)")

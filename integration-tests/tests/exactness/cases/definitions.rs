@@ -3,7 +3,17 @@ use super::{T, t_and};
 use crate::case::{Around, Case, EVERY_TABLE, Protocol, case};
 
 pub fn cases() -> Vec<Case> {
-    let all = [tables(), computed(), others(), settings(), apart()].concat();
+    let all = [
+        tables(),
+        tables_with_relatives(),
+        under_prepared_statements(),
+        computed(),
+        others(),
+        settings(),
+        settings_taken_back(),
+        apart(),
+    ]
+    .concat();
     all.into_iter().map(Case::apart).chain(one_string()).collect()
 }
 
@@ -36,6 +46,11 @@ fn tables() -> Vec<Case> {
             .each(&["ALTER TABLE t RENAME TO renamed", "INSERT INTO renamed VALUES (100, 'w')"]),
         case("ALTER TABLE ... TYPE without USING", T)
             .each(&["ALTER TABLE t ALTER COLUMN v TYPE bigint", "UPDATE t SET v = 10000000000 WHERE id = 1"]),
+    ]
+}
+
+fn tables_with_relatives() -> Vec<Case> {
+    vec![
         case(
             "ALTER TABLE with constraints",
             t_and("CREATE TABLE o (id int PRIMARY KEY); INSERT INTO o SELECT generate_series(1, 100);"),
@@ -75,6 +90,11 @@ fn tables() -> Vec<Case> {
                 "UPDATE t SET v = 1 WHERE id = 2",
             ])
             .unwrapped(),
+    ]
+}
+
+fn under_prepared_statements() -> Vec<Case> {
+    vec![
         case("Prepared statements across ADD COLUMN", T)
             .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
             .p("INSERT INTO t (id, v) VALUES ($1, 1) RETURNING id", &["100"])
@@ -263,6 +283,11 @@ fn settings() -> Vec<Case> {
             .q("SELECT set_config('search_path', '{s}_a', false)")
             .p("UPDATE t SET v = v + $1 WHERE id = 1 RETURNING v", &["1"])
             .apart(),
+    ]
+}
+
+fn settings_taken_back() -> Vec<Case> {
+    vec![
         case("A search_path that is rolled back", TWO)
             .p("UPDATE t SET v = v + $1 WHERE id = 1", &["1"])
             .each(&["BEGIN", "SET search_path = {s}_b"])

@@ -20,7 +20,7 @@ const CHILDREN: &str = "CREATE TABLE parent (id int PRIMARY KEY, v int); CREATE 
     INSERT INTO parent VALUES (1, 1), (2, 2); INSERT INTO child VALUES (3, 3, 'x'), (4, 4, 'y');";
 
 pub fn cases() -> Vec<Case> {
-    [references(), partitions(), inheritance(), views(), kinds()].concat()
+    [references(), partitions(), inheritance(), views(), kinds(), foreign()].concat()
 }
 
 fn references() -> Vec<Case> {
@@ -198,21 +198,29 @@ fn kinds() -> Vec<Case> {
             .q("COMMIT")
             .p("UPDATE t SET v = $1 WHERE id = $2", &["4", "4"])
             .unwrapped(),
-        case("A table made and dropped in front of another in the search_path, under prepared statements", t_and("CREATE SCHEMA {s}_front;"))
-            .q("SET search_path = {s}_front, {s}")
-            .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
-            .q("CREATE TABLE {s}_front.t (id int PRIMARY KEY, v int)")
-            .q("INSERT INTO {s}_front.t VALUES (2, 0)")
-            .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
-            .q("DROP TABLE {s}_front.t")
-            .p("UPDATE t SET v = $1 WHERE id = $2", &["3", "3"])
-            .unwrapped()
-            .unsettled(),
+        case(
+            "A table made and dropped in front of another in the search_path, under prepared statements",
+            t_and("CREATE SCHEMA {s}_front;"),
+        )
+        .q("SET search_path = {s}_front, {s}")
+        .p("UPDATE t SET v = $1 WHERE id = $2", &["1", "1"])
+        .q("CREATE TABLE {s}_front.t (id int PRIMARY KEY, v int)")
+        .q("INSERT INTO {s}_front.t VALUES (2, 0)")
+        .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
+        .q("DROP TABLE {s}_front.t")
+        .p("UPDATE t SET v = $1 WHERE id = $2", &["3", "3"])
+        .unwrapped()
+        .unsettled(),
         case("Temporary tables filled from real ones", T)
             .q("CREATE TEMP TABLE work ON COMMIT PRESERVE ROWS AS SELECT * FROM t")
             .q("INSERT INTO work SELECT id + 100, v, s FROM t")
             .q("INSERT INTO t SELECT * FROM work WHERE id > 105")
             .apart(),
+    ]
+}
+
+fn foreign() -> Vec<Case> {
+    vec![
         case("A foreign table (postgres_fdw): the remote rows are written once", "CREATE TABLE local (id int PRIMARY KEY, v int); INSERT INTO local VALUES (1, 1);")
             .admin("CREATE SERVER {s} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname '{remote}');
                 CREATE USER MAPPING FOR app SERVER {s} OPTIONS (user 'app', password_required 'false');

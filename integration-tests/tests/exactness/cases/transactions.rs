@@ -3,7 +3,8 @@ use super::{T, t_and};
 use crate::case::{Around, Case, EVERY_TABLE, Protocol, case};
 
 pub fn cases() -> Vec<Case> {
-    [blocks(), two_phase()].concat()
+    [blocks(), failures_and_levels(), strings(), pipelines(), prepared_by_sql(), two_phase(), two_phase_beside_others()]
+        .concat()
 }
 
 fn blocks() -> Vec<Case> {
@@ -41,6 +42,11 @@ fn blocks() -> Vec<Case> {
             .q("COMMIT")
             .q("INSERT INTO t VALUES (101)")
             .unwrapped(),
+    ]
+}
+
+fn failures_and_levels() -> Vec<Case> {
+    vec![
         case("A write that fails by itself", T)
             .fails("INSERT INTO t VALUES (100), (1)", "23505")
             .fails("UPDATE t SET v = 1 / (id - 5)", "22012")
@@ -84,6 +90,11 @@ fn blocks() -> Vec<Case> {
                 "COMMIT",
             ])
             .unwrapped(),
+    ]
+}
+
+fn strings() -> Vec<Case> {
+    vec![
         case("Several statements in one string, a block among them", T)
             .q("INSERT INTO t VALUES (100); UPDATE t SET v = 1 WHERE id = 100; SELECT count(*) FROM t")
             .q("BEGIN; INSERT INTO t VALUES (101); DELETE FROM t WHERE id = 1; COMMIT")
@@ -107,6 +118,11 @@ fn blocks() -> Vec<Case> {
             .unwrapped()
             .only(Protocol::Simple)
             .declared(&[("t", "both inside and outside")]),
+    ]
+}
+
+fn pipelines() -> Vec<Case> {
+    vec![
         case("BEGIN, writes and COMMIT in one pipeline, and writes behind it", T)
             .each(&[
                 "BEGIN",
@@ -152,6 +168,11 @@ fn blocks() -> Vec<Case> {
         )
         .each(&["INSERT INTO c VALUES (1, 99)", "UPDATE t SET v = 2 WHERE id = 2"])
         .fails_together("23503"),
+    ]
+}
+
+fn prepared_by_sql() -> Vec<Case> {
+    vec![
         case("SQL-level PREPARE and EXECUTE", T)
             .q("PREPARE {s}_up (int, int) AS UPDATE t SET v = $2 WHERE id = $1")
             .each(&["EXECUTE {s}_up(1, 100)", "EXECUTE {s}_up(2, 200)"])
@@ -209,6 +230,11 @@ fn two_phase() -> Vec<Case> {
             .start(1, "UPDATE t SET v = v * 7 WHERE id = 1")
             .by(2, "ROLLBACK PREPARED '{g}'")
             .finish(1),
+    ]
+}
+
+fn two_phase_beside_others() -> Vec<Case> {
+    vec![
         case(
             "PREPARE TRANSACTION behind a write that is declared",
             "CREATE TABLE k (a int, b text); INSERT INTO k VALUES (1, 'x');",
