@@ -27,7 +27,7 @@ const SEQUENCES: &str = "SELECT setval('child_id_seq', 1, false), setval('audit_
     setval('ident_id_seq', 1, false), setval('loose_id_seq', 10, false)";
 const LAB: &str = include_str!("generator/lab.sql");
 /// Nothing of a generated session takes so long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 const CONNECTIONS_MAX: u32 = 40;
 
 /// A function that gives each table with its columns and rows, and (`-`) the sequences; long values as their hash.
@@ -56,7 +56,7 @@ fn server(installation: &Installation) -> Cluster {
     stage::builder(installation)
         .set("max_prepared_transactions", "20")
         .set("max_connections", &CONNECTIONS_MAX.to_string())
-        .set("lock_timeout", "3s")
+        .set("lock_timeout", "8s")
         .start()
 }
 
@@ -224,7 +224,7 @@ impl Twins {
         let side = |direct: &Endpoint, place: Endpoint| Side {
             owner: client(if wild { direct } else { &place }, ""),
             place,
-            behind: client(direct, "SET lock_timeout = '3s'"),
+            behind: client(direct, "SET lock_timeout = '8s'"),
             observer: client(&direct.as_user("postgres", ""), STATE),
         };
         let sides = [side(&direct, direct.clone()), side(&source, pgshadow.app())];

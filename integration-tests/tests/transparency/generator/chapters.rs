@@ -223,7 +223,8 @@ impl Writer<'_> {
         self.parts(&data);
         match self.voice.dice.between(1, 12) {
             1 => self.send(copy_fail("no more")),
-            // not yet: a Sync behind a COPY that failed, and an extended COPY that isn't ended, at which answers to statements of our own are seen
+            // not yet: a Sync behind a COPY that failed, and an extended COPY that isn't ended: answers to statements of
+            // our own are seen then
             2 if !self.tame && !extended => {}
             _ => self.send(copy_done()),
         }
