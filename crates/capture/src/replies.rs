@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// What the server holds back of its answers before it sends them (`PQ_SEND_BUFFER_SIZE`).
 pub(crate) const SERVER_BUFFER: usize = 8192;
 
+/// From this version on a portal that is fetched in parts ends with the number of the last part's rows, before with that of all.
+const COUNTS_PARTS: u32 = 130_000;
+
 impl<J: Journal> Session<J> {
     /// Takes one frame of the server.
     pub fn server(&mut self, frame: Frame, out: &mut Output) {
@@ -224,6 +227,7 @@ impl<J: Journal> Session<J> {
 
     /// Answers Executes of portals whose rows are here already, as soon as it is their turn.
     pub(crate) fn turn_pages(&mut self, out: &mut Output) {
+        let in_parts = self.identity.as_ref().is_none_or(|identity| identity.version >= COUNTS_PARTS);
         loop {
             if let Some(Expected::Told(told)) = self.pending.front() {
                 out.client(told.clone());
@@ -242,7 +246,11 @@ impl<J: Journal> Session<J> {
             let rows = page.rows.len().min(most);
             page.rows.drain(..rows).for_each(|row| out.client(row));
             // as the server does it: "suspended" also where the limit was met exactly, and the rows of this turn are counted
-            out.client(if rows == most { edit::portal_suspended() } else { edit::with_rows(&page.complete, rows) });
+            out.client(match (rows == most, in_parts) {
+                (true, _) => edit::portal_suspended(),
+                (false, true) => edit::with_rows(&page.complete, rows),
+                (false, false) => page.complete.clone(),
+            });
         }
     }
 
