@@ -35,6 +35,9 @@ const WITHOUT_CODE: &[&str] = &[
     "ALTER DEFAULT PRIVILEGES",
 ];
 
+/// From this version on ALTER TYPE ... ADD VALUE runs in transactions, together with others.
+const ADDS_VALUES_IN_BLOCKS: u32 = 120_000;
+
 impl Context<'_> {
     pub(crate) fn copy(&self, statement: &Statement, copy: &CopyCommand) -> Step {
         if !copy.from {
@@ -135,6 +138,9 @@ impl Context<'_> {
         }
         if ddl.concurrently && matches!(ddl.tag.as_str(), "CREATE INDEX" | "DROP INDEX") && !self.masked {
             return Step { effect: Effect::Beside { sql }, ..step };
+        }
+        if ddl.tag == "ALTER TYPE ADD VALUE" && self.identity.version < ADDS_VALUES_IN_BLOCKS && !self.masked {
+            return Step { effect: Effect::Beside { sql }, alone: true, ..step };
         }
         if ddl.concurrently || !ddl.in_transaction_block_allowed {
             return Step { effect: Effect::NotRepeated { sql, reason: "it can't run inside a transaction" }, ..step };

@@ -284,6 +284,7 @@ fn plain_tag(statement: &Kind) -> Option<&'static str> {
         Kind::AlterCollationStmt(_) => "ALTER COLLATION",
         Kind::AlterDefaultPrivilegesStmt(_) => "ALTER DEFAULT PRIVILEGES",
         Kind::AlterDomainStmt(_) => "ALTER DOMAIN",
+        Kind::AlterEnumStmt(alter) if alter.old_val.is_empty() => "ALTER TYPE ADD VALUE",
         Kind::AlterEnumStmt(_) | Kind::AlterTypeStmt(_) => "ALTER TYPE",
         Kind::AlterEventTrigStmt(_) => "ALTER EVENT TRIGGER",
         Kind::AlterExtensionStmt(_) | Kind::AlterExtensionContentsStmt(_) => "ALTER EXTENSION",
