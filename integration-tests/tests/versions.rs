@@ -139,6 +139,12 @@ fn smoke(source: u32, target: u32) {
         assert!(bench.transactions > 50, "{}", bench.output);
     }
 
+    // Before 12 it refuses transactions, and so does a shadow of that age.
+    if target.installation().major >= 12 {
+        pgshadow.app().psql("ALTER TYPE mood ADD VALUE 'better'");
+        pgshadow.wait_drained(DRAIN);
+        pgshadow.app().psql("INSERT INTO rich (m) VALUES ('better')");
+    }
     pgshadow.wait_drained(DRAIN);
     let status = pgshadow.status();
     assert!(status["counters"]["transactions_applied"].as_u64().is_some_and(|count| count > 200), "{status:#}");

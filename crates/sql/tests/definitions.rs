@@ -20,7 +20,7 @@ fn tables(ddl: &Ddl) -> Vec<String> {
 }
 
 /// Text, tag, tables.
-const DEFINITIONS: [(&str, &str, &[&str]); 62] = [
+const DEFINITIONS: [(&str, &str, &[&str]); 63] = [
     ("create table s.t (a int)", "CREATE TABLE", &["s.t"]),
     ("create table t (a int references p) inherits (q)", "CREATE TABLE", &["t", "p", "q"]),
     ("create table t partition of p for values in (1)", "CREATE TABLE", &["t", "p"]),

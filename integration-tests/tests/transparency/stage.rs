@@ -38,9 +38,9 @@ CREATE POLICY sees ON lab.owned FOR SELECT TO columns USING (who = 'columns');
 CREATE POLICY changes ON lab.owned FOR UPDATE TO columns USING (true);
 GRANT UPDATE (who) ON lab.owned TO columns;
 GRANT SELECT ON lab.owned TO columns;
-CREATE TRIGGER say BEFORE INSERT OR UPDATE ON noisy FOR EACH ROW EXECUTE FUNCTION say();
+CREATE TRIGGER say BEFORE INSERT OR UPDATE ON noisy FOR EACH ROW EXECUTE PROCEDURE say();
 CREATE CONSTRAINT TRIGGER say_late AFTER INSERT OR UPDATE ON noisy DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW EXECUTE FUNCTION say_late();
+    FOR EACH ROW EXECUTE PROCEDURE say_late();
 ";
 
 /// What each session starts from, made by the session itself.
@@ -57,12 +57,9 @@ SELECT setval('child_id_seq', 1, false)";
 /// Rows are found by index, so that they come in the order of their keys and not of their places (and plans that look dear
 /// for it are not compiled).
 pub fn builder(installation: &Installation) -> ClusterBuilder {
-    Cluster::of(installation)
-        .auth(Auth::Trust)
-        .set("enable_seqscan", "off")
-        .set("enable_bitmapscan", "off")
-        .set("autovacuum", "off")
-        .set("jit", "off")
+    let builder = Cluster::of(installation).auth(Auth::Trust);
+    let builder = if installation.major > 10 { builder.set("jit", "off") } else { builder };
+    builder.set("enable_seqscan", "off").set("enable_bitmapscan", "off").set("autovacuum", "off")
 }
 
 /// The older and the newest server, and another newest one as a shadow of the newest.
