@@ -60,6 +60,8 @@ conform: conform-deps
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' conform/run.sh
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' PGSHADOW_REPEATS=20 \
 		$(CARGO) test -p integration-tests -- --include-ignored --test-threads=1
+	$(ENV) && PGSHADOW_PG_OLD_BINDIR="$$(printf '%s\n' $$PGSHADOW_PG_SERVERS | sed -n 's/^12=//p')" \
+		PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' $(CARGO) test -p integration-tests --test transparency
 
 # make deps      installs what is missing for all of these and says what it found
 deps:

@@ -89,7 +89,7 @@ SOURCES
         LIBEVENT_CFLAGS="-I$dir/usr/include -I$dir/usr/include/$(basename "$library")" LIBEVENT_LIBS="$library/libevent.a" &&
         make -s pgbouncer)
     cp "$dir/src/pgbouncer" "$dir/pgbouncer.new"
-    rm -rf "${dir:?}/src" "${dir:?}/apt" "${dir:?}/usr" "$dir"/*.deb
+    rm -rf "${dir:?}/src" "${dir:?}/apt" "${dir:?}/usr" "${dir:?}"/*.deb
     mv "$dir/pgbouncer.new" "$dir/pgbouncer"
 }
 install_it() {

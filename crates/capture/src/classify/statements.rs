@@ -139,7 +139,8 @@ impl Context<'_> {
         if ddl.concurrently && matches!(ddl.tag.as_str(), "CREATE INDEX" | "DROP INDEX") && !self.masked {
             return Step { effect: Effect::Beside { sql }, ..step };
         }
-        if ddl.tag == "ALTER TYPE ADD VALUE" && self.identity.version < ADDS_VALUES_IN_BLOCKS && !self.masked {
+        let refuses_company = (1..ADDS_VALUES_IN_BLOCKS).contains(&self.identity.version);
+        if ddl.tag == "ALTER TYPE ADD VALUE" && refuses_company && !self.masked {
             return Step { effect: Effect::Beside { sql }, alone: true, ..step };
         }
         if ddl.concurrently || !ddl.in_transaction_block_allowed {
