@@ -1,5 +1,4 @@
 //! Functions that run without being called by name, and definitions that change: what may write is declared, what can't stays exact.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use integration_tests::scene::Scene;
