@@ -156,9 +156,12 @@ fn a_truncate_of_a_name_made_in_the_same_string() {
 }
 
 #[test]
-fn definitions_given_up_are_declared() {
-    let script = "BEGIN; ALTER TABLE other ADD extra int; PREPARE TRANSACTION 'g'; COMMIT PREPARED 'g';";
-    declared("", script, &[("public.other", "")]);
+fn prepared_definitions() {
+    let scene = Scene::of(SHOP);
+    scene.app().psql(
+        "BEGIN; ALTER TABLE other ADD extra int; PREPARE TRANSACTION 'g'; COMMIT PREPARED 'g'; UPDATE other SET extra = 1;",
+    );
+    scene.expect_exact();
 }
 
 #[test]

@@ -259,6 +259,7 @@ fn what_a_role_makes_that_pgshadow_may_not_act_for() {
     stranger.psql("CREATE FUNCTION made() RETURNS int LANGUAGE sql AS 'SELECT 1'");
     scene.drain();
     let findings = scene.pgshadow.findings();
-    let told = |f: &serde_json::Value| f["message"].as_str().is_some_and(|m| m.contains("another owner"));
+    let told =
+        |f: &serde_json::Value| f.get("message").and_then(|m| m.as_str()).is_some_and(|m| m.contains("another owner"));
     assert!(findings.iter().any(told), "{findings:#?}");
 }

@@ -25,7 +25,9 @@ impl<J: Journal> Session<J> {
                     unit.failed = true;
                     unit.outstanding = 0;
                 }
-                out.client(positioned(&run.plan, run.offset, &frame));
+                let locks = !run.locked && run.plan.steps.get(run.at).is_some_and(|step| step.lock().is_some());
+                let renamed = if locks { in_place_of_lock(&frame) } else { None };
+                out.client(renamed.unwrap_or_else(|| positioned(&run.plan, run.offset, &frame)));
                 self.pending.push_front(Expected::Query(run));
                 self.copy_failed(out);
             }
@@ -281,5 +283,12 @@ pub(crate) fn positioned(plan: &Plan, offset: usize, frame: &Frame) -> Bytes {
 
 /// The error that a statement's condition met while its rows were locked, with the position in the client's own text.
 fn in_lock(lock: &LockAhead, frame: &Frame) -> Bytes {
-    edit::with_position(frame, |p| lock.original_position(p)).unwrap_or_else(|| frame.bytes.clone())
+    let placed = edit::with_position(frame, |p| lock.original_position(p));
+    placed.or_else(|| in_place_of_lock(frame)).unwrap_or_else(|| frame.bytes.clone())
+}
+
+/// What the server refuses to lock (in a transaction that only reads), it would have refused to update in the same words.
+fn in_place_of_lock(frame: &Frame) -> Option<Bytes> {
+    let names = [&b"SELECT FOR NO KEY UPDATE"[..], b"SELECT FOR UPDATE"];
+    names.iter().find_map(|name| edit::with_statement(frame, name, b"UPDATE"))
 }

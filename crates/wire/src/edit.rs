@@ -47,6 +47,20 @@ pub fn with_position(frame: &Frame, map: impl Fn(usize) -> usize) -> Option<Byte
     Some(out.freeze())
 }
 
+/// An error whose message names the statement `ours`, with `theirs` in its place; `None` if it doesn't.
+#[must_use]
+pub fn with_statement(frame: &Frame, ours: &[u8], theirs: &[u8]) -> Option<Bytes> {
+    let body = frame.body();
+    let message = backend::error_field(body, b'M')?;
+    let within = message.windows(ours.len()).position(|part| part == ours)?;
+    let at = message.as_ptr() as usize - body.as_ptr() as usize + within;
+    let mut out = rebuilt(frame.tag, body.len() - ours.len() + theirs.len());
+    out.put_slice(body.get(..at)?);
+    out.put_slice(theirs);
+    out.put_slice(body.get(at + ours.len()..)?);
+    Some(out.freeze())
+}
+
 /// The server's refusal of a Bind that has another number of result formats than its statement has columns: without the column
 /// and the format that pgshadow added, each number in the message is one less. `None` for any other error.
 #[must_use]

@@ -140,6 +140,7 @@ const WHOLE: Load = Load {
     two_phase: true,
     commits_fail: true,
     reasons: &[
+        "other rows were written than had been locked ahead",
         "no key",
         "prepared transaction",
         "the end of its transaction was not seen",

@@ -351,3 +351,14 @@ fn settings_that_change_what_we_add() {
     ];
     stage.expect_same_with(&[("client_encoding", "SQL_ASCII")], End::Query, &[("refused", refused)]);
 }
+
+#[test]
+fn a_key_update_in_a_transaction_that_only_reads() {
+    let stage = Stage::old();
+    let messages = [
+        q("SET default_transaction_read_only = on"),
+        q("UPDATE t SET id = id + 100 WHERE v = 10"),
+        q("UPDATE t SET id = id + 100 WHERE v = 10 AND nothing = 1"),
+    ];
+    assert_eq!(stage.difference(&[], &messages, (Pace::Stepwise, End::Query)), None);
+}

@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-const ROLES: &str =
-    "CREATE ROLE blind LOGIN; CREATE ROLE columns LOGIN; CREATE ROLE guarded LOGIN; CREATE ROLE reader LOGIN;
+const ROLES: &str = "DO $$ DECLARE name text; BEGIN FOREACH name IN ARRAY '{blind,columns,guarded,reader}'::text[] LOOP
+      IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN EXECUTE 'CREATE ROLE ' || name || ' LOGIN'; END IF;
+    END LOOP; END $$;
     GRANT blind, columns, guarded, reader TO app";
 const SCHEMA: &str = include_str!("generator/schema.sql");
 const RESET: &str = include_str!("generator/reset.sql");

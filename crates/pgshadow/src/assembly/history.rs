@@ -198,12 +198,14 @@ impl History {
         let begun = standing.recovered_to.or(standing.checkpoint).filter(|_| new_life).unwrap_or(standing.at);
         let other_system = known.system.as_ref().zip(standing.system.as_ref()).is_some_and(|(a, b)| a != b);
         let other_timeline = known.timeline.is_some_and(|timeline| timeline != standing.timeline);
+        // within one life no position goes back; what sessions have reached since this one was read lies above it
+        let behind = new_life && begun < known.durable;
         let shared = standing.switched_at.filter(|_| known.timeline.map(|t| t + 1) == Some(standing.timeline));
         let suspects = if other_system {
             every_table("the source is another database cluster than before".to_owned())
         } else if other_timeline {
             known.since(shared, standing.timeline)
-        } else if begun < known.durable {
+        } else if behind {
             every_table(format!(
                 "the primary was set back to an earlier state: it is at {begun}, and was at {}",
                 known.durable
@@ -211,7 +213,7 @@ impl History {
         } else {
             Vec::new()
         };
-        let cut = other_system || other_timeline || begun < known.durable;
+        let cut = other_system || other_timeline || behind;
         if cut || known.from.is_none() {
             let from = if cut { shared.unwrap_or(standing.at) } else { standing.at };
             let durable = if cut { begun } else { known.durable };

@@ -282,7 +282,10 @@ impl Mirror {
         let (mut intent_changes, mut changes) = (lost.intent_changes, lost.changes);
         let reason = match unknown {
             Some(reason) => Some(reason),
-            None if committed && (!lost.complete || order.is_none()) => {
+            // without a place, but with nothing to place: it wrote nothing
+            None if committed
+                && (!lost.complete || order.is_none() && !(intent_changes.is_empty() && changes.is_empty())) =>
+            {
                 Some("its transaction committed while its session was lost, and its rows were not all seen")
             }
             None => None,
