@@ -110,7 +110,7 @@ impl Lane {
             match change {
                 Change::Ddl(ddl) if !ddl.in_transaction => {}
                 Change::Row(image) if image.operation == Operation::Reread => {
-                    reports.add(Report { finding: None, ..unsure((entry, n), change) });
+                    reports.add(unsure((entry, n), change));
                 }
                 Change::Row(image) => match leave_out {
                     Some(why) => self.leave_out(session, (entry, n), image, why, &mut reports).await?,

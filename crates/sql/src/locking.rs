@@ -55,7 +55,8 @@ pub enum LockStrength {
 pub fn lock_ahead(text: &str, statement: &Statement, columns: &[String], strength: LockStrength) -> Option<LockAhead> {
     let StatementKind::Update(write) = &statement.kind else { return None };
     let simple = !write.joins && !write.current_of && write.writes_in_with.is_empty();
-    if !simple || write.target.name.is_empty() {
+    // the lock itself is what xmax shows
+    if !simple || write.target.name.is_empty() || names_xmax(text.get(statement.range.clone())?) {
         return None;
     }
     let condition = condition(text, &statement.range)?;
@@ -63,6 +64,11 @@ pub fn lock_ahead(text: &str, statement: &Statement, columns: &[String], strengt
     let parameters = proven(text, statement, &lock).ok()??;
     let condition_character = copied.map_or(0, |c| text.get(..c.from).map_or(0, |before| before.chars().count()));
     Some(LockAhead { text: lock, condition: copied, condition_character, parameters })
+}
+
+fn names_xmax(text: &str) -> bool {
+    let is_xmax = |token: &str| token.trim_matches('"').eq_ignore_ascii_case("xmax");
+    Tokens::scan(text).map_or(true, |tokens| tokens.placed().any(|(_, place)| text.get(place).is_none_or(is_xmax)))
 }
 
 fn compose(
@@ -209,6 +215,8 @@ mod tests {
             "update t set a = 1 where current of c",
             "with x as (select 1) update t set a = 1 where b = 1",
             "delete from t where a = 1",
+            "update t set a = 1 where b = 1 and xmax = 0",
+            "update t set a = 1 where b = 1 returning t.XMAX",
         ] {
             assert_eq!(lock(text), None, "{text}");
         }

@@ -59,6 +59,8 @@ impl Context<'_> {
     pub(crate) fn by_key(&self, table: &Table, write: &Write, operation: Operation) -> Option<OldWay> {
         let stays = operation != Operation::Upsert
             && write.on_conflict == OnConflict::None
+            // OVERRIDING USER VALUE passes over the values that the text gives
+            && !write.overriding
             && !table.relation.key.is_empty()
             && (operation == Operation::Delete || !self.may_change_key(table, write));
         if !stays {

@@ -65,7 +65,11 @@ impl Context<'_> {
             return Ok(Target { table: Arc::clone(named), names: None });
         }
         let complex = "it was written through a view with triggers, rules or a query that isn't simple";
-        let view = named.view.as_ref().filter(|v| v.plain && v.updatable & ALL == ALL && depth > 0).ok_or(complex)?;
+        let view = named
+            .view
+            .as_ref()
+            .filter(|v| v.plain && v.updatable & ALL == ALL && depth > 0 && !v.definition.contains("xmax"))
+            .ok_or(complex)?;
         let source = view_source(&view.definition).ok_or(complex)?;
         let base = self.tables.get(&sql_name(&source.base)).and_then(Option::as_ref).ok_or(complex)?;
         let as_caller = view.options.as_ref().is_some_and(|options| options.contains("security_invoker"));

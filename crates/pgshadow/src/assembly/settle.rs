@@ -2,6 +2,7 @@
 use super::mirror::Mirror;
 use super::primary::{Connection, Unanswered, answered, connect};
 use pgshadow_capture::{Journal, Unsettled};
+use pgshadow_telemetry::Counter;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -90,7 +91,11 @@ async fn look_up(client: &Connection, mirror: &Mirror, waiting: Vec<Unsettled>) 
     let mut left = Vec::new();
     let mut waiting = waiting.into_iter();
     while let Some(open) = waiting.next() {
-        match verdict(client, &open).await {
+        let verdict = verdict(client, &open).await;
+        if matches!(verdict, Ok(Verdict::Committed | Verdict::Aborted | Verdict::Unknown(_))) {
+            Counter::TransactionsInDoubt.add(1);
+        }
+        match verdict {
             Ok(Verdict::Wait) => left.push(open),
             Ok(Verdict::Prepared(gid)) => mirror.prepared(gid, open),
             Ok(Verdict::Committed) => mirror.found_out(open, true, None),
