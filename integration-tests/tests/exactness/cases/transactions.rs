@@ -112,11 +112,13 @@ fn strings() -> Vec<Case> {
             .q("UPDATE t SET v = 1 WHERE id = 1; BEGIN; UPDATE t SET v = 2 WHERE id = 2; COMMIT")
             .unwrapped()
             .only(Protocol::Simple)
+            .alone()
             .declared(&[("t", "both inside and outside")]),
         case("COMMIT in a string without a block", T)
             .q("UPDATE t SET v = 1 WHERE id = 1; COMMIT; UPDATE t SET v = 2 WHERE id = 2")
             .unwrapped()
             .only(Protocol::Simple)
+            .alone()
             .declared(&[("t", "both inside and outside")]),
     ]
 }
