@@ -70,7 +70,8 @@ fn waiting_for_relatives() -> Vec<Case> {
             .each(&["BEGIN", "UPDATE b SET a = 2 WHERE id = 1"])
             .start(1, "DELETE FROM a WHERE id = 1")
             .q("COMMIT")
-            .finish(1),
+            .finish(1)
+            .alone(),
         case("A row that moves to another partition under a waiting UPDATE", "CREATE TABLE s (id int, p int, v int) PARTITION BY LIST (p); CREATE TABLE s0 PARTITION OF s FOR VALUES IN (0); CREATE TABLE s1 PARTITION OF s FOR VALUES IN (1);
              CREATE TABLE other (id int PRIMARY KEY); INSERT INTO s VALUES (1, 0, 0), (2, 1, 0);")
             .each(&["BEGIN", "UPDATE s SET p = 1 WHERE id = 2"])
