@@ -177,6 +177,15 @@ fn copied_moments() {
 }
 
 #[test]
+fn a_partitioned_table_is_suspect_with_its_partitions() {
+    let schema = "CREATE TABLE parts (id int, at date, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+        CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (10);";
+    let scene = Scene::of(&format!("{KEYED} {schema}"));
+    scene.app().psql("COPY parts FROM STDIN;\n1\ttoday\n\\.\n");
+    scene.expect_suspects(&[("public.parts", "a moment"), ("public.low", "a moment")]);
+}
+
+#[test]
 fn defaults_that_name_the_present() {
     declared("", "CREATE TABLE m (id int, at timestamptz DEFAULT 'now')", &[("public.m", "names the present")]);
     declared(

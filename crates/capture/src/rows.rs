@@ -1,4 +1,5 @@
 //! What a statement did: the images of its rows, and its end.
+use crate::classify;
 use crate::expected::{SqlPrepared, Stage};
 use crate::image;
 use crate::journal::Journal;
@@ -122,8 +123,8 @@ impl<J: Journal> Session<J> {
                 let moment = moments::names_a_moment(&table.relation.columns, &stage.copy);
                 match stage.broken.or(moment.then_some("its data name a moment (now, today), which passes")) {
                     Some(reason) => {
-                        let suspect = Suspect { table: Some(table.relation.name.clone()), reason: reason.to_owned() };
-                        unit.done(Vec::new(), &[suspect], 0);
+                        let suspects: Vec<_> = classify::suspects(table, reason).collect();
+                        unit.done(Vec::new(), &suspects, 0);
                     }
                     // without rows there is no xid either, and nothing to repeat
                     None if backend::tag_rows(tag) == Some(0) => {}
@@ -211,7 +212,7 @@ fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64
 /// All tables of a write, with the reason why its rows aren't there.
 pub(crate) fn declare(write: &WriteEffect, reason: &str) -> Vec<Suspect> {
     let mut suspects = write.suspects.clone();
-    suspects.push(Suspect { table: Some(write.table.relation.name.clone()), reason: reason.to_owned() });
+    suspects.extend(classify::suspects(&write.table, reason));
     suspects
 }
 

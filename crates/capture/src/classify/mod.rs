@@ -131,7 +131,7 @@ impl Context<'_> {
     pub(crate) fn declared(&self, statement: &Statement) -> Step {
         let mut step = self.step(statement, &mut Rewritten::default());
         if let Effect::Write(write) = &step.effect {
-            step.effect = Effect::Opaque(vec![suspect(&write.table, "its statement could not be extended")]);
+            step.effect = Effect::Opaque(suspects(&write.table, "its statement could not be extended").collect());
         }
         step
     }
@@ -313,8 +313,9 @@ impl Context<'_> {
     }
 }
 
-pub(crate) fn suspect(table: &Table, reason: &str) -> Suspect {
-    Suspect { table: Some(table.relation.name.clone()), reason: reason.to_owned() }
+/// The table and its partitions, which hold its rows.
+pub(crate) fn suspects(table: &Table, reason: &str) -> impl Iterator<Item = Suspect> {
+    table.tree.iter().map(move |name| Suspect { table: Some(name.clone()), reason: reason.to_owned() })
 }
 
 /// Whether SET or RESET of this setting changes what names mean or how values are read.

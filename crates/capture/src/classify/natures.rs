@@ -1,5 +1,5 @@
 //! What the functions may do that a statement calls, by itself or through views, defaults and triggers.
-use super::{Context, suspect};
+use super::{Context, suspects};
 use crate::plan::{Effect, Step, WriteEffect};
 use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_sql::{Statement, StatementKind};
@@ -71,7 +71,8 @@ impl Context<'_> {
             if let (FunctionNature::MayWrite, Effect::Write(write)) = (nature, &step.effect) {
                 let mut write = WriteEffect::clone(write);
                 let reason = "its statement calls a volatile function, which may write the same table";
-                write.suspects.push(suspect(&write.table, reason));
+                let table = Arc::clone(&write.table);
+                write.suspects.extend(suspects(&table, reason));
                 step.effect = Effect::Write(Arc::new(write));
             }
         }

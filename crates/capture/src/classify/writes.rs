@@ -1,5 +1,5 @@
 //! INSERT, UPDATE and DELETE: row images, or declared.
-use super::{Context, Rewritten, Target, suspect};
+use super::{Context, Rewritten, Target, suspects};
 use crate::plan::{Effect, OldRow, Step, Strip, WriteEffect};
 use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_model::{Operation, RelationKind};
@@ -85,14 +85,16 @@ impl Context<'_> {
         };
         rewrites.columns.push(rewrite);
         rewrites.locks.extend(self.lock_in_text(statement, &old));
-        let mut suspects = Vec::new();
+        let mut found = Vec::new();
         let of_triggers = self.nature_of_triggers(table);
         if table.after_triggers && of_triggers > FunctionNature::Harmless {
-            suspects
-                .push(suspect(table, "it has AFTER triggers, which may change its rows after their image was taken"));
+            found.extend(suspects(
+                table,
+                "it has AFTER triggers, which may change its rows after their image was taken",
+            ));
         }
         if (operation == Operation::Delete || merge) && table.cascade_triggers {
-            suspects.push(suspect(table, "its foreign keys' cascade reaches a table with triggers"));
+            found.extend(suspects(table, "its foreign keys' cascade reaches a table with triggers"));
         }
         let operation = match (operation, write.on_conflict) {
             (Operation::Insert, OnConflict::Update) => Operation::Upsert,
@@ -110,7 +112,7 @@ impl Context<'_> {
             parameters,
             converted,
             strip: if write.returning { Strip::LastColumn } else { Strip::Rows },
-            suspects,
+            suspects: found,
         };
         let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
         let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
