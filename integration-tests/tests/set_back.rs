@@ -100,7 +100,7 @@ fn another_cluster_in_the_primarys_place_is_noticed() {
 fn restarts_and_crashes_lose_nothing() {
     let [mut source, target] = servers();
     let mut pgshadow = Pgshadow::between(&source, &target).start();
-    for round in 0..6 {
+    for round in 0..18 {
         write(&pgshadow.app(), &format!("INSERT INTO kept VALUES ({round}); UPDATE kept SET v = {round}"));
         match round % 3 {
             0 => source.kill9(),

@@ -28,6 +28,9 @@ pub enum Error {
 pub trait Gate: Journal {
     /// Returns once the record is durable, or once it never will be (mirroring has stopped: the application goes on).
     fn durable(&self, sequence: u64) -> impl Future<Output = ()> + Send;
+    /// Returns once it is known in which life the primary is, or once that can't be found out soon: a session whose connection to
+    /// the primary has just been made belongs to that one.
+    fn known_life(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// The listening relay.

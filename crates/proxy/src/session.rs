@@ -43,6 +43,9 @@ pub(crate) async fn run<J: Gate>(
                 Ok(Ok(server)) => server,
                 failed => return refuse(client, unreachable(config, failed.err().is_some())).await,
             };
+            if let Some(shared) = &shared {
+                shared.journal.known_life().await;
+            }
             Relay::new(client, server, shared, buffer).run(startup.bytes, shutdown).await
         }
     }

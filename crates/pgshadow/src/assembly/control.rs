@@ -38,7 +38,7 @@ SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catal
 /// identifier, where the role may ask for it.
 pub(super) async fn first_contact(
     source: &Database,
-    mirror: &Mirror,
+    mirror: &Arc<Mirror>,
     shutdown: &CancellationToken,
 ) -> Result<(Connection, Option<String>), AssemblyError> {
     let mut told = false;
@@ -90,14 +90,21 @@ impl From<Unanswered> for Refusal {
     }
 }
 
-async fn first(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
+async fn first(config: &tokio_postgres::Config, mirror: &Arc<Mirror>) -> Result<Connection, Refusal> {
     let client = contact(config, mirror).await?;
     fitness::expect_positions(&client).await?;
     Ok(client)
 }
 
-async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
+async fn contact(config: &tokio_postgres::Config, mirror: &Arc<Mirror>) -> Result<Connection, Refusal> {
+    let attempt = mirror.watch.attempt();
     let client = primary::connect(config, mirror).await?;
+    let number = attempt.holds(&client.ended);
+    let (watched, ended) = (Arc::clone(mirror), client.ended.clone());
+    tokio::spawn(async move {
+        ended.cancelled().await;
+        watched.watch.ended(number);
+    });
     load_functions(&client, mirror).await?;
     Ok(client)
 }
@@ -172,13 +179,15 @@ pub(super) fn start(
             };
             attempts += u32::from(client.is_none());
             let pause = if client.is_some() || attempts <= HASTY { BEAT } else { RETRY };
-            let defined = async {
-                match client {
-                    Some(_) => mirror.catalog.defined().await,
-                    None => std::future::pending().await,
+            let needed = async {
+                match &client {
+                    Some(client) => {
+                        tokio::select! { () = mirror.catalog.defined() => {}, () = client.ended.cancelled() => {} }
+                    }
+                    None => mirror.watch.wanted().await,
                 }
             };
-            tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(pause) => {}, () = defined => {} }
+            tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(pause) => {}, () = needed => {} }
         }
     })
 }

@@ -4,6 +4,7 @@ use super::prepared::PreparedTransactions;
 use super::recovery::Recovered;
 use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
+use super::watch::Watch;
 use dashmap::DashMap;
 use pgshadow_apply::{BeganLate, Entry, LogError, LogExtent, OrderBook, Payload};
 use pgshadow_capture::{Journal, Settled, Stopped, Unsettled};
@@ -73,6 +74,7 @@ pub(super) struct Mirror {
     /// Suspect tables that the log has and the store doesn't.
     pub unwritten: Unwritten,
     pub history: History,
+    pub watch: Watch,
 }
 
 impl Mirror {
@@ -106,6 +108,7 @@ impl Mirror {
             stopped: AtomicBool::new(false),
             stop_marked: Mutex::new(false),
             unwritten: Unwritten::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -186,7 +189,8 @@ impl Mirror {
             return self.book.settle(sequence, barrier, None);
         };
         self.history.written(intent_changes.iter().chain(&changes));
-        if let Some(order) = order.filter(|_| flushed) {
+        // without the watch it may be that of a later life than its epoch tells
+        if let Some(order) = order.filter(|_| flushed && self.watch.holds()) {
             self.history.reached(order.epoch, order.token);
         }
         Counter::TransactionsMirrored.add(1);
@@ -525,6 +529,10 @@ impl Gate for Mirror {
         if let Err(error) = self.log.durable(sequence).await {
             self.stop(&error.to_string());
         }
+    }
+
+    async fn known_life(&self) {
+        self.watch.wait().await;
     }
 }
 

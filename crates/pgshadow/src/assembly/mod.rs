@@ -16,6 +16,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod unsynced;
+mod watch;
 mod windows;
 
 pub use error::AssemblyError;

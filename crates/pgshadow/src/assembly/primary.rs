@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls, Row};
+use tokio_util::sync::CancellationToken;
 
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -35,6 +36,8 @@ pub(super) enum Unanswered {
 pub(super) struct Connection {
     client: Client,
     work: JoinHandle<()>,
+    /// Cancelled when the connection has ended.
+    pub ended: CancellationToken,
     /// The life of the primary that it reaches: never another one.
     pub epoch: Epoch,
     /// The primary's system identifier, where the role may ask for it.
@@ -65,10 +68,13 @@ pub(super) async fn connect(config: &tokio_postgres::Config, mirror: &Mirror) ->
     if fitness::is_too_old(version) {
         return Err(Unfit::TooOld(version.to_owned()).into());
     }
+    let ended = CancellationToken::new();
+    let ending = ended.clone().drop_guard();
     let work = tokio::spawn(async move {
         let _ = connection.await;
+        drop(ending);
     });
-    let mut connection = Connection { client, work, epoch: Epoch::default(), system: None };
+    let mut connection = Connection { client, work, ended, epoch: Epoch::default(), system: None };
     if fitness::is_pooled(&connection).await? {
         return Err(Unfit::Pooled.into());
     }

@@ -1,0 +1,133 @@
+//! Whether the watch on the primary holds: as long as its connection lives, so does the primary's life that is known. A server
+//! ends all its connections before it begins another life, so no session gets into that one while the watch seems to hold.
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long a session is kept waiting at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// The attempt whose connection lives.
+    holds: Option<u64>,
+    /// Attempts begun, and the last one that is over.
+    begun: u64,
+    over: u64,
+}
+
+/// The state of the watch.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    state: watch::Sender<State>,
+    wanted: Notify,
+}
+
+/// An attempt to watch; its end without [`Attempt::holds`] is a failure.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    watch: &'a Watch,
+    number: u64,
+}
+
+impl Watch {
+    /// Whether it holds.
+    pub fn holds(&self) -> bool {
+        self.state.borrow().holds.is_some()
+    }
+
+    /// Begins an attempt.
+    pub fn attempt(&self) -> Attempt<'_> {
+        self.state.send_modify(|state| state.begun += 1);
+        Attempt { watch: self, number: self.state.borrow().begun }
+    }
+
+    /// The connection of this attempt has ended.
+    pub fn ended(&self, number: u64) {
+        self.state.send_if_modified(|state| state.holds.take_if(|holds| *holds == number).is_some());
+    }
+
+    /// Until a session wants it to hold.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Until it holds, or can't be made to hold now. To be called by a session that is connected to the primary already: the life
+    /// known then is that of its connection.
+    pub async fn wait(&self) {
+        let mut state = self.state.subscribe();
+        let now = *state.borrow_and_update();
+        if now.holds.is_some() {
+            return;
+        }
+        self.wanted.notify_one();
+        let known = state.wait_for(|state| state.holds.is_some() || state.over > now.begun);
+        let _ = tokio::time::timeout(PATIENCE, known).await;
+    }
+}
+
+impl Attempt<'_> {
+    /// It holds until [`Watch::ended`]; `ended` is cancelled when the connection ends. Gives the attempt's number.
+    pub fn holds(self, ended: &CancellationToken) -> u64 {
+        self.watch.state.send_modify(|state| {
+            // not if it has ended already, which nobody tells again
+            state.holds = Some(self.number).filter(|_| !ended.is_cancelled());
+        });
+        self.number
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.watch.state.send_modify(|state| state.over = state.over.max(self.number));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    async fn waits(watch: &Arc<Watch>) -> tokio::task::JoinHandle<()> {
+        let waiting = Arc::clone(watch);
+        let task = tokio::spawn(async move { waiting.wait().await });
+        tokio::time::timeout(PATIENCE / 2, watch.wanted()).await.expect("it asks for an attempt");
+        task
+    }
+
+    #[tokio::test]
+    async fn a_session_waits_for_an_attempt_that_began_after_it() {
+        let watch = Arc::new(Watch::default());
+        let earlier = watch.attempt();
+        let session = waits(&watch).await;
+        drop(earlier);
+        tokio::task::yield_now().await;
+        assert!(!session.is_finished());
+        drop(watch.attempt());
+        session.await.unwrap();
+        assert!(!watch.holds());
+    }
+
+    #[tokio::test]
+    async fn it_holds_until_its_connection_ends() {
+        let watch = Arc::new(Watch::default());
+        let session = waits(&watch).await;
+        let first = watch.attempt().holds(&CancellationToken::new());
+        session.await.unwrap();
+        watch.wait().await;
+        let second = watch.attempt().holds(&CancellationToken::new());
+        watch.ended(first);
+        assert!(watch.holds());
+        watch.ended(second);
+        assert!(!watch.holds());
+        let over = CancellationToken::new();
+        over.cancel();
+        let _ = watch.attempt().holds(&over);
+        assert!(!watch.holds());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_does_not_wait_for_ever() {
+        Watch::default().wait().await;
+    }
+}
