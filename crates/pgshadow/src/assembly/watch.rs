@@ -126,7 +126,7 @@ mod tests {
         assert!(!watch.holds());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_session_does_not_wait_for_ever() {
         Watch::default().wait().await;
     }
