@@ -1,6 +1,11 @@
 //! Roles that may not see what they write: nothing is added to their statements that needs a right, or that changes which rows they
 //! write; rows whose key the text fixes are read again.
+use integration_tests::client::within;
 use integration_tests::scene::{EVERY_TABLE, Scene, servers};
+use std::time::Duration;
+
+/// Far more than an answer takes, far less than a fence is waited for.
+const ANSWER: Duration = Duration::from_secs(5);
 
 const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, owner text);
     INSERT INTO t SELECT g, g, CASE WHEN g % 2 = 0 THEN 'clerk' ELSE 'other' END FROM generate_series(1, 20) g;
@@ -82,4 +87,31 @@ fn other_rows_are_declared() {
         scene.expect_suspects(&[(table, "")]);
         assert!(scene.suspects().iter().all(|(table, _)| table != EVERY_TABLE));
     }
+}
+
+/// A row is read again behind a fence; until that is reached, entries that it doesn't contain come in and must wait.
+#[tokio::test]
+async fn clients_are_answered_while_a_fence_waits() {
+    let scene = scene();
+    let clerk = scene.app().as_user("clerk", "clerk").connect().await;
+    let (blocked, app) = (scene.app().connect().await, scene.app().connect().await);
+    blocked.execute("INSERT INTO numbered (note) VALUES ('first')", &[]).await.unwrap();
+    let holder = scene.source.connect().await;
+    holder.batch_execute("BEGIN; SELECT * FROM numbered FOR UPDATE").await.unwrap();
+    let write = blocked.execute("UPDATE numbered SET note = 'second' WHERE id = 1", &[]);
+    let work = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for n in 1..=400_i32 {
+            if n % 40 == 1 {
+                clerk.execute("UPDATE t SET v = $1 WHERE id = 10", &[&(n + 10)]).await.unwrap();
+            }
+            for sql in ["UPDATE about SET written = NULL WHERE id = $1", "INSERT INTO about VALUES ($1, NULL)"] {
+                within(ANSWER, "an answer while the fence waits", app.execute(sql, &[&n])).await.unwrap();
+            }
+        }
+        holder.batch_execute("COMMIT").await.unwrap();
+    };
+    let (written, ()) = tokio::join!(write, work);
+    assert_eq!(written.unwrap(), 1);
+    scene.expect_exact();
 }
