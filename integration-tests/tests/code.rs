@@ -113,3 +113,24 @@ fn what_stands_behind_a_set_goes_out_as_it_came() {
     );
     scene.expect_suspects(&[("public.t", "")]);
 }
+
+#[test]
+fn what_others_are_is_known_right_behind_a_definition() {
+    let scene = Scene::of(&format!(
+        "{TABLES} CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := 1; RETURN NEW; END';
+        CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch();
+        CREATE FUNCTION half(a int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN a / 2; END';"
+    ));
+    for round in 10..60 {
+        scene.app().psql(&format!(
+            "CREATE OR REPLACE VIEW seen AS SELECT v FROM t;
+            BEGIN; INSERT INTO t VALUES ({round}, half({round})); UPDATE t SET s = 'new' WHERE id = {round}; COMMIT;
+            CREATE TYPE mood{round} AS ENUM ('well');
+            INSERT INTO t VALUES (-{round}, half({round}));
+            CREATE FUNCTION next{round}() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+            UPDATE t SET s = 'newer' WHERE id = -{round}; DROP FUNCTION next{round}(); DROP TYPE mood{round};
+            DELETE FROM t WHERE id = half({round});"
+        ));
+    }
+    scene.expect_exact();
+}

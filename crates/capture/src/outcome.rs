@@ -5,6 +5,7 @@ use crate::plan::{Control, Effect, Plan, Step};
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
+use pgshadow_catalog::Redefined;
 use pgshadow_model::{Intent, Sequence, Suspect};
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, frontend};
@@ -136,9 +137,9 @@ impl<J: Journal> Session<J> {
         if unit.session_changed {
             self.forget_identity();
         }
-        let code = unit.code && committed;
-        if unit.ddl || code {
-            self.shared.catalog.changed(code);
+        let redefined = if committed { std::mem::take(&mut unit.code) } else { Redefined::Nothing };
+        if unit.ddl || !redefined.is_nothing() {
+            self.shared.catalog.changed(&redefined);
         }
         if unit.failed && unit.may_commit {
             unit.give_up("it failed after it may have committed a part of what it wrote");

@@ -1,8 +1,9 @@
 //! What is to be done about each statement of a text.
 use bytes::Bytes;
-use pgshadow_catalog::Table;
+use pgshadow_catalog::{Redefined, Table};
 use pgshadow_model::{Operation, QualifiedName, Suspect};
 use pgshadow_sql::{LockAhead, Rewrites};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What is to be done about one query string.
@@ -44,7 +45,7 @@ pub(crate) struct Step {
     /// It may change definitions unseen.
     pub may_define: bool,
     /// It may change what functions, views, operators and the like do.
-    pub code: bool,
+    pub code: Redefined,
     /// The server refuses it in a transaction block (or it ends one): nothing can be appended to it.
     pub alone: bool,
 }
@@ -61,9 +62,14 @@ impl Step {
             copy_in: false,
             may_commit: false,
             may_define: false,
-            code: false,
+            code: Redefined::Nothing,
             alone: false,
         }
+    }
+
+    /// What functions, views and the like may do something else once it has run.
+    pub fn redefines(&self) -> Cow<'_, Redefined> {
+        if self.may_define { Cow::Owned(Redefined::Anything) } else { Cow::Borrowed(&self.code) }
     }
 
     /// A statement that may write whatever there is.

@@ -111,7 +111,7 @@ impl<J: Journal> Session<J> {
             identity: self.identity.as_deref().unwrap_or(&nobody),
             functions: &self.shared.catalog.functions(),
             epoch: self.tables_epoch,
-            definitions: (!self.units.iter().any(|u| u.code)).then(|| self.shared.catalog.definitions()),
+            definitions: (self.units.iter().all(|u| u.code.is_nothing())).then(|| self.shared.catalog.definitions()),
             tables: &self.tables,
             masked,
             excluded: &excluded,

@@ -1,6 +1,7 @@
 //! One transaction of a session, from its first statement to its outcome.
 use crate::own::End;
 use crate::plan::{Control, Effect, Step};
+use pgshadow_catalog::Redefined;
 use pgshadow_model::{Change, Epoch, Lsn, QualifiedName, Sequence, Suspect, Xid};
 use pgshadow_telemetry::StatementClass;
 use std::collections::{BTreeSet, HashSet};
@@ -40,7 +41,7 @@ pub(crate) struct Unit {
     /// DDL was sent that others will see.
     pub ddl: bool,
     /// What functions and the like do may be something else for others, if it commits; for this session already.
-    pub code: bool,
+    pub code: Redefined,
     /// Any DDL was sent: the catalog's own tables are locked by right.
     pub catalog: bool,
     /// Its end was sent: what is sent now belongs to the next unit.
@@ -87,7 +88,7 @@ impl Unit {
         self.hidden_anywhere |= step.hidden_anywhere;
         self.may_commit |= step.may_commit;
         self.ddl |= step.may_define;
-        self.code |= step.code || step.may_define;
+        self.code.add(&step.redefines());
         self.writes |= step.hidden_writes;
         self.catalog |= step.class == StatementClass::Ddl;
         match &step.effect {
@@ -194,7 +195,7 @@ impl Unit {
         if catalog_changed && !self.catalog {
             let reason = "a function or block changed the catalog: what it made or changed isn't known".to_owned();
             self.suspects.push(Suspect { table: None, reason });
-            (self.ddl, self.code) = (true, true);
+            (self.ddl, self.code) = (true, Redefined::Anything);
         }
         for table in locks {
             let system = table.schema == "pg_catalog" && table.name != "pg_largeobject" || table.schema == "pg_toast";

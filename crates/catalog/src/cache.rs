@@ -1,7 +1,7 @@
-use crate::{Functions, Table};
+use crate::{Functions, Redefined, Table};
 use dashmap::DashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// Entries kept before the cache is emptied: bounds its memory where names are generated.
@@ -32,11 +32,18 @@ impl Catalog {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The catalog changed, or may have: nothing found before is used any more. `functions`: what functions and the like do may
-    /// have changed as well.
-    pub fn changed(&self, functions: bool) {
-        if functions {
-            self.definitions.fetch_add(1, Ordering::AcqRel);
+    /// The catalog changed, or may have: nothing found before is used any more. `redefined`: what functions and the like do that
+    /// may have changed as well.
+    pub fn changed(&self, redefined: &Redefined) {
+        if !redefined.is_nothing() {
+            let mut held = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+            let before = self.definitions.fetch_add(1, Ordering::AcqRel);
+            if let Redefined::Names(names) = redefined
+                && held.are_of(before)
+            {
+                *held = Arc::new(held.doubting(names, before + 1));
+            }
+            drop(held);
             self.functions_version.fetch_add(1, Ordering::AcqRel);
             self.defined.notify_one();
         }
@@ -80,14 +87,18 @@ impl Catalog {
     /// The functions known at present.
     #[must_use]
     pub fn functions(&self) -> Arc<Functions> {
-        self.functions.read().map(|f| Arc::clone(&f)).unwrap_or_default()
+        Arc::clone(&self.functions.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the known functions.
+    /// Replaces the known functions, unless they have changed since these were loaded and it is known which: then they are about
+    /// to be loaded again.
     pub fn set_functions(&self, functions: Functions) {
-        if let Ok(mut held) = self.functions.write() {
+        let mut held = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+        let now = self.definitions();
+        if functions.are_of(now) || !held.are_of(now) {
             *held = Arc::new(functions);
         }
+        drop(held);
         self.functions_version.fetch_add(1, Ordering::AcqRel);
     }
 }

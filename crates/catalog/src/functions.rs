@@ -5,7 +5,7 @@ mod tests;
 
 use load::{BEHIND, EVENT_TRIGGERS, LOAD, OPERATORS};
 use source::{all_words, assigned, defines_code, words};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use tokio_postgres::Client;
 
 /// What a call of a function may do.
@@ -267,6 +267,25 @@ impl Functions {
     #[must_use]
     pub fn defines(&self, name: &str) -> bool {
         self.others.get(name).is_some_and(|f| f.defines)
+    }
+
+    /// Whether they are those of this state of definitions.
+    pub(crate) fn are_of(&self, definitions: u64) -> bool {
+        self.is_known(Some(definitions))
+    }
+
+    /// As they may be in the state of definitions that follows, in which these names stand for something that isn't known yet.
+    pub(crate) fn doubting(&self, names: &BTreeSet<String>, definitions: u64) -> Self {
+        let mut functions = Self { definitions: Some(definitions), ..self.clone() };
+        let nature = Some(FunctionNature::MayWrite);
+        for name in names {
+            let unknown = Function { nature, words: None, trigger: true, sets: true, defines: true, assigned: None };
+            functions.others.insert(name.clone(), unknown);
+            functions.other_names.insert(name.clone(), FunctionNature::MayWrite);
+        }
+        functions.follow_calls();
+        functions.look_behind();
+        functions
     }
 
     fn is_known(&self, definitions: Option<u64>) -> bool {

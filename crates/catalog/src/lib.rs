@@ -13,9 +13,11 @@
 mod cache;
 mod functions;
 pub mod probe;
+mod redefined;
 mod table;
 
 pub use cache::Catalog;
 pub use functions::{FunctionNature, Functions, block_may_commit, block_may_define};
 pub use probe::{Identity, Probed};
+pub use redefined::Redefined;
 pub use table::{Default, Table};

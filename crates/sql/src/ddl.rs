@@ -26,4 +26,7 @@ pub struct Ddl {
     pub cascade: bool,
     /// RENAME, SET SCHEMA: the first table goes on as the second.
     pub moves: bool,
+    /// Names (without schemas) of functions, views and types that may do something else afterwards, besides those that are gone;
+    /// `None`: it isn't known which.
+    pub redefines: Option<Vec<String>>,
 }

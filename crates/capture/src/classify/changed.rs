@@ -20,7 +20,7 @@ impl Changed {
         let defines = step.class == Class::Ddl;
         self.session |= step.changes_session && !defines;
         self.catalog |= defines;
-        self.code |= step.code || step.may_define;
+        self.code |= !step.redefines().is_nothing();
     }
 
     /// The step as it is behind them.

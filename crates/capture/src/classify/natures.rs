@@ -8,8 +8,6 @@ use std::sync::Arc;
 impl Context<'_> {
     /// What the functions may do that a statement calls by itself or through views.
     pub(crate) fn nature_of_calls(&self, statement: &Statement) -> FunctionNature {
-        let called =
-            statement.functions.iter().map(|f| self.functions.nature(self.definitions, f.schema.as_deref(), &f.name));
         // others (ANALYZE, CLUSTER, LOCK) name relations without running a view's query
         let reads = matches!(
             statement.kind,
@@ -23,16 +21,31 @@ impl Context<'_> {
                 | StatementKind::Explain { .. }
                 | StatementKind::Prepare { .. }
         );
-        let named = if reads { statement.relations.as_slice() } else { &[] };
-        let read = named.iter().map(|r| self.functions.nature_of_read(self.definitions, r));
+        if reads { self.nature_of_named(statement) } else { self.nature_of(statement, &[]) }
+    }
+
+    /// What the functions may do that a statement names, and the views.
+    pub(crate) fn nature_of_named(&self, statement: &Statement) -> FunctionNature {
+        self.nature_of(statement, &statement.relations).max(self.functions.nature_anywhere())
+    }
+
+    fn nature_of(&self, statement: &Statement, relations: &[String]) -> FunctionNature {
+        let called = statement.functions.iter();
+        let called = called.map(|f| self.functions.nature(self.definitions, f.schema.as_deref(), &f.name));
+        let read = relations.iter().map(|r| self.functions.nature_of_read(self.definitions, r));
         let others = statement.other_names.iter();
         let others = others.map(|name| self.functions.nature_of_other(self.definitions, name));
-        let unseen = reads.then(|| self.functions.nature_anywhere());
-        called.chain(read).chain(others).chain(unseen).max().unwrap_or(FunctionNature::Harmless)
+        called.chain(read).chain(others).max().unwrap_or(FunctionNature::Harmless)
     }
 
     /// Whether functions that the statement runs may define functions anew.
     fn may_define(&self, statement: &Statement, step: &Step) -> bool {
+        let runs_none = |tag: &str| {
+            matches!(tag, "CREATE VIEW" | "CREATE FUNCTION" | "CREATE PROCEDURE") || tag.starts_with("DROP ")
+        };
+        if matches!(&statement.kind, StatementKind::Ddl(ddl) if runs_none(&ddl.tag)) {
+            return false;
+        }
         let defines = |name: &String| self.functions.defines(name);
         let of_table = match &step.effect {
             Effect::Write(write) => write.table.functions.iter().chain(&write.table.trigger_functions).any(defines),

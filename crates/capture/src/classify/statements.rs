@@ -1,10 +1,11 @@
 //! COPY, TRUNCATE and DDL, which are repeated as statements.
 use super::Context;
 use crate::plan::{Effect, Step};
-use pgshadow_catalog::{Default, Table};
+use pgshadow_catalog::{Default, FunctionNature, Redefined, Table};
 use pgshadow_model::{QualifiedName, RelationKind, Suspect};
 use pgshadow_sql::{CopyCommand, Ddl, RelationName, Statement};
 use pgshadow_telemetry::StatementClass as Class;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// DDL after which functions, views and the like do what they did before; what a table calls is looked up with the table.
@@ -37,6 +38,11 @@ const WITHOUT_CODE: &[&str] = &[
 
 /// From this version on ALTER TYPE ... ADD VALUE runs in transactions, together with others.
 const ADDS_VALUES_IN_BLOCKS: u32 = 120_000;
+
+/// Whether what it makes does nothing but what its text names.
+fn of_what_it_names(tag: &str) -> bool {
+    matches!(tag, "CREATE VIEW" | "CREATE DOMAIN" | "CREATE TYPE")
+}
 
 impl Context<'_> {
     pub(crate) fn copy(&self, statement: &Statement, copy: &CopyCommand) -> Step {
@@ -124,12 +130,29 @@ impl Context<'_> {
         }
     }
 
+    /// What functions, views and the like do something else behind it.
+    fn redefined(&self, statement: &Statement, ddl: &Ddl) -> Redefined {
+        let is_table = |kind| matches!(kind, RelationKind::Table | RelationKind::Partitioned);
+        let first = ddl.tables.first().filter(|_| ddl.moves).and_then(|name| self.table(name));
+        // a table under another name is no view
+        let moves = ddl.moves && !first.is_some_and(|table| is_table(table.relation.kind));
+        match &ddl.redefines {
+            _ if !moves && WITHOUT_CODE.contains(&ddl.tag.as_str()) => Redefined::Nothing,
+            // what is made of what only reads only reads
+            Some(_) if of_what_it_names(&ddl.tag) && self.nature_of_named(statement) == FunctionNature::Harmless => {
+                Redefined::Names(BTreeSet::new())
+            }
+            Some(names) => Redefined::Names(names.iter().cloned().collect()),
+            None => Redefined::Anything,
+        }
+    }
+
     pub(crate) fn ddl(&self, statement: &Statement, ddl: &Ddl) -> Step {
         let sql = self.text.get(statement.range.clone()).unwrap_or_default().to_owned();
         let step = Step {
             changes_session: true,
             alone: !ddl.in_transaction_block_allowed,
-            code: ddl.moves || !WITHOUT_CODE.contains(&ddl.tag.as_str()),
+            code: self.redefined(statement, ddl),
             ..Step::none(Class::Ddl)
         };
         if ddl.cluster_wide {

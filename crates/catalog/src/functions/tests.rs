@@ -66,3 +66,27 @@ fn what_stands_behind_other_names() {
     assert_eq!(other(None, "+++"), FunctionNature::MayWrite);
     assert_eq!(other(None, "a_column"), FunctionNature::Harmless);
 }
+
+#[test]
+fn what_is_defined_anew_is_doubted_with_all_that_calls_it() {
+    let mut functions = with(&[
+        ("reads", true, true, Some("begin return (select max(v) from t); end")),
+        ("calls", true, true, Some("begin perform reads(); end")),
+        ("other", true, true, Some("begin return 1; end")),
+        ("seen", false, true, Some("calls")),
+    ]);
+    functions.built_in.insert("lower".into());
+    functions.behind = vec![Behind { name: "===".into(), function: "reads".into(), anywhere: false }];
+    let names = ["reads".to_owned(), "lower".to_owned()].into();
+    let doubting = functions.doubting(&names, 4);
+    let nature = |name| doubting.nature(Some(4), None, name);
+    for name in ["reads", "calls", "seen", "lower"] {
+        assert_eq!(nature(name), FunctionNature::MayWrite, "{name}");
+        assert!(doubting.defines(name) && doubting.trigger_sets(Some(4), name));
+    }
+    assert_eq!(nature("other"), FunctionNature::Harmless);
+    assert_eq!(doubting.nature_of_read(Some(4), "seen"), FunctionNature::MayWrite);
+    assert_eq!(doubting.nature_of_other(Some(4), "==="), FunctionNature::MayWrite);
+    assert_eq!(doubting.nature(Some(3), None, "other"), FunctionNature::MayWrite, "they are of that state only");
+    assert_eq!(functions.doubting(&BTreeSet::new(), 4).nature(Some(4), None, "calls"), FunctionNature::Harmless);
+}

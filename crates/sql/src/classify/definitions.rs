@@ -10,7 +10,7 @@ use super::commands::is_on;
 use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
 use super::tables::{alteration, defaults_of};
 use crate::ddl::Ddl;
-use crate::nodes::{kind, not_empty, relation, relations};
+use crate::nodes::{kind, not_empty, relation, relations, string};
 use crate::summary::Summary;
 use crate::write::RelationName;
 
@@ -20,6 +20,7 @@ pub(super) fn definition(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         .or_else(|| of_the_cluster(statement))
         .or_else(|| of_what_may_not_run_twice(statement))
         .or_else(|| plain_tag(statement).map(|tag| ddl(tag, Vec::new())))?;
+    found.redefines = redefined(statement, &found);
     found.temporary |= !found.tables.is_empty() && found.tables.iter().all(RelationName::is_temporary);
     Some(found)
 }
@@ -37,6 +38,26 @@ fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
         opaque: None,
         cascade: false,
         moves: false,
+        redefines: None,
+    }
+}
+
+/// The names that stand for something else afterwards, where all of them are known.
+fn redefined(statement: &Kind, found: &Ddl) -> Option<Vec<String>> {
+    let last = |names: &[Node]| names.last().and_then(string).map(|name| vec![name.to_owned()]);
+    match statement {
+        // what is made or changed has a name, what calls it names it
+        Kind::ViewStmt(view) => view.view.as_ref().map(|view| vec![view.relname.clone()]),
+        Kind::CreateFunctionStmt(create) => last(&create.funcname),
+        Kind::CreateEnumStmt(create) => last(&create.type_name),
+        Kind::CompositeTypeStmt(create) => create.typevar.as_ref().map(|name| vec![name.relname.clone()]),
+        Kind::CreateDomainStmt(create) => last(&create.domainname),
+        Kind::AlterEnumStmt(_) => Some(Vec::new()),
+        Kind::CreateSchemaStmt(create) if create.schema_elts.is_empty() => Some(Vec::new()),
+        // what comes to light by that is known under its name already
+        Kind::DropStmt(_) => Some(Vec::new()),
+        _ if found.moves => Some(found.tables.iter().map(|table| table.name.clone()).collect()),
+        _ => None,
     }
 }
 
