@@ -140,6 +140,8 @@ impl<J: Journal> Session<J> {
         let redefined = if committed { std::mem::take(&mut unit.code) } else { Redefined::Nothing };
         if unit.ddl || !redefined.is_nothing() {
             self.shared.catalog.changed(&redefined);
+        } else if let (true, Some(gid)) = (committed, &unit.prepared) {
+            self.shared.catalog.prepared(gid.clone());
         }
         if unit.failed && unit.may_commit {
             unit.give_up("it failed after it may have committed a part of what it wrote");

@@ -10,7 +10,6 @@ use crate::plan::{Control, Effect, OldRow, Step, Strip, WriteEffect};
 use crate::session::Session;
 use crate::unit::{HELD_BYTES_MAX, Unit};
 use bytes::Bytes;
-use pgshadow_catalog::Redefined;
 use pgshadow_model::{
     Change, CopyData, DdlStatement, Lsn, Operation, RowImage, SessionSettings, Suspect, Truncate, Xid,
 };
@@ -167,8 +166,7 @@ impl<J: Journal> Session<J> {
                 }
                 if let Control::FinishPrepared { gid, commit } = control {
                     self.shared.journal.finished_prepared(gid, *commit);
-                    // what it defined is there now
-                    self.shared.catalog.changed(&Redefined::Anything);
+                    self.shared.catalog.finished(gid);
                 }
             }
             _ => {}

@@ -1,11 +1,14 @@
 use crate::{Functions, Redefined, Table};
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// Entries kept before the cache is emptied: bounds its memory where names are generated.
 const TABLES_MAX: usize = 20_000;
+
+/// Prepared transactions remembered; others are taken as defining anything.
+const PREPARED_MAX: usize = 10_000;
 
 /// Identity key and name as SQL text.
 type Question = (String, String);
@@ -22,6 +25,8 @@ pub struct Catalog {
     functions_version: AtomicU64,
     defined: Notify,
     tables: DashMap<Question, Answer>,
+    /// Prepared transactions that define nothing.
+    undefining: DashSet<String>,
     functions: RwLock<Arc<Functions>>,
 }
 
@@ -49,6 +54,20 @@ impl Catalog {
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.tables.clear();
+    }
+
+    /// A transaction was prepared that defines nothing.
+    pub fn prepared(&self, gid: String) {
+        if self.undefining.len() < PREPARED_MAX {
+            self.undefining.insert(gid);
+        }
+    }
+
+    /// A prepared transaction is committed, or rolled back: what it defined, if it isn't known to define nothing, is there now.
+    pub fn finished(&self, gid: &str) {
+        if self.undefining.remove(gid).is_none() {
+            self.changed(&Redefined::Anything);
+        }
     }
 
     /// Number of the functions' present state, as [`Functions`] are loaded for.
@@ -100,5 +119,41 @@ impl Catalog {
         }
         drop(held);
         self.functions_version.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prepared_transaction_that_defines_nothing_changes_nothing() {
+        let catalog = Catalog::default();
+        catalog.prepared("a".to_owned());
+        catalog.finished("a");
+        assert_eq!((catalog.epoch(), catalog.definitions()), (0, 0));
+        for (gid, state) in [("a", 1), ("b", 2)] {
+            catalog.finished(gid);
+            assert_eq!((catalog.epoch(), catalog.definitions()), (state, state), "{gid}");
+        }
+    }
+
+    #[test]
+    fn functions_that_come_late_leave_what_is_known_since() {
+        let catalog = Catalog::default();
+        let known = |name: &str| {
+            catalog.functions().nature(Some(catalog.definitions()), None, name) == crate::FunctionNature::Harmless
+        };
+        catalog.set_functions(Functions::of(0, &["reads", "others"]));
+        assert!(known("reads") && known("others"));
+        catalog.changed(&Redefined::Names(["reads".to_owned()].into()));
+        catalog.set_functions(Functions::of(0, &["reads", "others"]));
+        assert!(!known("reads") && known("others"));
+        catalog.set_functions(Functions::of(1, &["reads", "others"]));
+        assert!(known("reads") && known("others"));
+        catalog.changed(&Redefined::Anything);
+        assert!(!known("others"));
+        catalog.set_functions(Functions::of(1, &["reads", "others"]));
+        assert!(!known("others"));
     }
 }

@@ -288,6 +288,14 @@ impl Functions {
         functions
     }
 
+    /// These, which only read.
+    #[cfg(test)]
+    pub(crate) fn of(definitions: u64, names: &[&str]) -> Self {
+        let mut functions = Self { definitions: Some(definitions), ..Self::default() };
+        names.iter().for_each(|name| functions.add((*name).to_owned(), true, true, false, Some("begin return 1; end")));
+        functions
+    }
+
     fn is_known(&self, definitions: Option<u64>) -> bool {
         definitions.is_some() && self.definitions == definitions
     }
