@@ -8,7 +8,7 @@ use crate::rows::{Hit, Planned, Prepared, run};
 use crate::session::Session;
 use futures::FutureExt;
 use futures::future::{BoxFuture, MaybeDone, maybe_done};
-use pgshadow_model::{Change, RowImage};
+use pgshadow_model::{Change, RowImage, Statement};
 use std::pin::Pin;
 
 /// Rows on their way at once.
@@ -16,12 +16,25 @@ const IN_FLIGHT_ROWS: usize = 512;
 
 pub(crate) const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL DEFERRED";
 
+/// A part of a batch.
+enum Part<'a> {
+    Row(Item<'a>),
+    /// A client's own statement, to be run and taken back.
+    Statement(&'a Loaded, u32, &'a Statement),
+}
+
 /// A row of a batch.
 struct Item<'a> {
     entry: &'a Loaded,
     change: u32,
     image: &'a RowImage,
     row: Prepared,
+}
+
+impl<'a> Part<'a> {
+    fn row(&self) -> Option<&Item<'a>> {
+        if let Self::Row(item) = self { Some(item) } else { None }
+    }
 }
 
 type Sent<'a> = Pin<Box<MaybeDone<BoxFuture<'a, Result<Hit, tokio_postgres::Error>>>>>;
@@ -36,16 +49,24 @@ async fn send<'a>(request: BoxFuture<'a, Result<Hit, tokio_postgres::Error>>) ->
 impl Lane {
     /// Applies entries that hold rows only. False if something in them needs care; then nothing is applied.
     pub(crate) async fn apply_batch(&mut self, session: &mut Session, batch: &[Loaded]) -> Result<bool, Error> {
-        let Some(items) = self.plan_batch(session, batch).await? else {
+        let Some(parts) = self.plan_batch(session, batch).await? else {
             return Ok(false);
         };
         session.client().batch_execute(BEGIN).await?;
         let (mut replica, mut reports) = (false, Reports::default());
-        for chunk in items.chunks(IN_FLIGHT_ROWS) {
-            let hits = run_chunk(session, chunk, &mut replica).await?;
+        let mut rest = parts.as_slice();
+        while let Some((first, behind)) = rest.split_first() {
+            if let Part::Statement(entry, change, statement) = first {
+                self.rehearse(session, (entry, *change), statement, &mut reports).await?;
+                rest = behind;
+                continue;
+            }
+            let chunk: Vec<&Item<'_>> = rest.iter().map_while(Part::row).take(IN_FLIGHT_ROWS).collect();
+            let hits = run_chunk(session, &chunk, &mut replica).await?;
             for (item, hit) in chunk.iter().zip(hits) {
                 self.judge_item(session, item, &hit, &mut reports).await?;
             }
+            rest = rest.get(chunk.len()..).unwrap_or_default();
         }
         self.finish(session, batch, reports).await?;
         Ok(true)
@@ -55,13 +76,22 @@ impl Lane {
         &mut self,
         session: &mut Session,
         batch: &'a [Loaded],
-    ) -> Result<Option<Vec<Item<'a>>>, Error> {
+    ) -> Result<Option<Vec<Part<'a>>>, Error> {
         let (mut items, none) = (Vec::new(), Reports::default());
+        let sheds = self.sheds_statements();
         for entry in batch {
             for (change, image) in (0..).zip(entry.changes.iter()) {
-                let Change::Row(image) = image else { return Ok(None) };
+                let image = match image {
+                    Change::Row(image) => image,
+                    Change::Statement(_) if sheds => continue,
+                    Change::Statement(statement) => {
+                        items.push(Part::Statement(entry, change, statement));
+                        continue;
+                    }
+                    _ => return Ok(None),
+                };
                 match self.plan_row(session, image, &none).await? {
-                    Planned::Run(row) => items.push(Item { entry, change, image, row }),
+                    Planned::Run(row) => items.push(Part::Row(Item { entry, change, image, row })),
                     Planned::Skip => self.tolerate(),
                     Planned::Schema(_) | Planned::Unplaceable => return Ok(None),
                 }
@@ -93,7 +123,7 @@ impl Lane {
 }
 
 /// Sends a chunk's rows one behind the other, then reads what they gave.
-async fn run_chunk(session: &Session, chunk: &[Item<'_>], replica: &mut bool) -> Result<Vec<Hit>, Error> {
+async fn run_chunk(session: &Session, chunk: &[&Item<'_>], replica: &mut bool) -> Result<Vec<Hit>, Error> {
     let client = session.client();
     let mut sent: Vec<(bool, Sent<'_>)> = Vec::with_capacity(chunk.len());
     for item in chunk {

@@ -55,6 +55,8 @@ impl<'a> Waiting<'a> {
             Change::Row(image) => {
                 image.operation != last.operation || Target::of(image).iter().any(|t| self.keys.contains(t))
             }
+            // it changes nothing, and what comes behind it will tell
+            Change::Statement(_) => false,
             _ => true,
         }
     }
@@ -102,6 +104,8 @@ impl Lane {
         self.run_outside(session, entry, &mut reports).await?;
         session.client().batch_execute(BEGIN).await?;
         let mut waiting = Waiting::default();
+        let of_rows = |change: &Change| matches!(change, Change::Row(_) | Change::Statement(_));
+        let rows_only = entry.changes.iter().all(of_rows) && !self.sheds_statements();
         for (n, change) in (0..).zip(entry.changes.iter()) {
             let leave_out = refused.iter().find(|r| r.leaves_out(change));
             if waiting.come_before(change) {
@@ -109,6 +113,11 @@ impl Lane {
             }
             match change {
                 Change::Ddl(ddl) if !ddl.in_transaction => {}
+                Change::Statement(statement) => {
+                    if rows_only && refused.is_empty() && waiting.rows.is_empty() {
+                        self.rehearse(session, (entry, n), statement, &mut reports).await?;
+                    }
+                }
                 Change::Row(image) if image.operation == Operation::Reread => {
                     reports.add(unsure((entry, n), change));
                 }
@@ -327,6 +336,7 @@ fn unsure(place: (&Loaded, u32), change: &Change) -> Report {
         Change::Copy(copy) => (Vec::new(), vec![Some(copy.relation.name.clone())]),
         Change::Truncate(truncate) => (Vec::new(), truncate.tables.iter().cloned().map(Some).collect()),
         Change::Ddl(_) => (Vec::new(), vec![None]),
+        Change::Statement(_) => (Vec::new(), Vec::new()),
     };
     let suspect = tables.into_iter().map(|t| (t, reason.clone())).collect();
     Report { origin: (place.0.sequence, place.1), finding: None, heal, suspect }

@@ -3,6 +3,7 @@
 use crate::applier::Shared;
 use crate::entry::Loaded;
 use crate::fence::Primary;
+use crate::own::Rehearsals;
 use crate::trace::Trace;
 use crate::waiting::Healing;
 use crate::{AppliedPosition, Config, Dial, Error, Log, OrderBook, Suspects};
@@ -39,6 +40,7 @@ pub(crate) struct Common {
     pub(crate) definitions: AtomicU64,
     /// Rows of suspect tables that did not fit.
     pub(crate) tolerated: AtomicU64,
+    pub(crate) rehearsals: Rehearsals,
     /// COPYs that the shadow refused, by entry and change.
     refused_copies: Mutex<HashMap<(Sequence, u32), ShadowError>>,
     /// The shadow's processes of our connections, of this life or the last one.
@@ -85,6 +87,7 @@ impl Common {
             quiet: RwLock::default(),
             definitions: AtomicU64::new(0),
             tolerated: AtomicU64::new(0),
+            rehearsals: Rehearsals::default(),
             refused_copies: Mutex::default(),
             pids: Mutex::default(),
             trace: Mutex::default(),
@@ -197,7 +200,8 @@ impl Common {
     }
 
     fn count(&self, entries: &[Loaded]) {
-        let rows_now = entries.iter().map(|e| e.changes.len() as u64).sum::<u64>();
+        let written = |e: &Loaded| e.changes.iter().filter(|c| !matches!(c, Change::Statement(_))).count() as u64;
+        let rows_now = entries.iter().map(written).sum::<u64>();
         Counter::TransactionsApplied.add(entries.len() as u64);
         Counter::RowsApplied.add(rows_now);
         // every applied row is compared: by its own RETURNING, or by what the careful way reads

@@ -66,6 +66,11 @@ fn estimate(change: &Change) -> usize {
         Change::Copy(copy) => FIXED + copy.sql.len() + copy.data.iter().map(|d| d.len() + 32).sum::<usize>(),
         Change::Truncate(truncate) => FIXED + truncate.sql.len(),
         Change::Ddl(ddl) => FIXED + ddl.sql.len(),
+        Change::Statement(statement) => {
+            let bound = statement.bound.iter().flat_map(|b| &b.parameters);
+            let values: usize = bound.map(|p| 48 + p.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
+            8 * FIXED + statement.sql.len() + values
+        }
     }
 }
 

@@ -268,7 +268,11 @@ impl Lane {
 
 /// Whether its rows can be written one after the other without a look back.
 fn is_simple(entry: &Loaded) -> bool {
-    let has_values = |c: &Change| matches!(c, Change::Row(image) if image.operation != Operation::Reread);
+    let has_values = |c: &Change| match c {
+        Change::Row(image) => image.operation != Operation::Reread,
+        Change::Statement(_) => true,
+        _ => false,
+    };
     !entry.unsure && entry.changes.iter().all(has_values) && !has_rows_of_one_tree(entry)
 }
 

@@ -49,6 +49,7 @@ mod model_tests;
 mod order;
 #[cfg(test)]
 mod order_tests;
+mod own;
 mod passed;
 mod plan;
 mod position;
@@ -56,6 +57,7 @@ mod queues;
 mod ranges;
 mod raw;
 mod reach;
+mod rehearsal;
 mod release;
 mod report;
 mod rows;

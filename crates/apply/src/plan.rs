@@ -20,6 +20,8 @@ pub(crate) enum Form {
     Texts,
     /// The texts of the shadow's row with the image's key.
     Read,
+    /// Whether the shadow's row with the image's key is the image.
+    Check,
 }
 
 /// Where a parameter's value comes from.
@@ -60,6 +62,7 @@ pub(crate) fn text(relation: &Relation, table: &ShadowTable, form: Form) -> Opti
         Form::Upsert { old } => b.upsert(old)?,
         Form::Delete => format!("DELETE FROM {} AS x WHERE {} RETURNING {}", b.rows(), b.place(false)?, b.evidence()),
         Form::Texts => format!("SELECT {}", b.image_texts()),
+        Form::Check => format!("SELECT {} FROM {} AS x WHERE {}", b.evidence(), b.rows(), b.place(false)?),
         Form::Read => format!("SELECT {} FROM {} AS x WHERE {}", b.row_texts(), b.rows(), b.place(false)?),
     };
     Some(PlanText { sql, params: b.params })

@@ -68,7 +68,7 @@ impl Held {
         let bytes = entry.changes.bytes();
         let (units, rows, alone) = match &entry.changes {
             Payload::Memory { changes, .. } => {
-                let alone = changes.iter().any(|change| !matches!(change, Change::Row(_)));
+                let alone = changes.iter().any(|change| !matches!(change, Change::Row(_) | Change::Statement(_)));
                 (Units::of(changes), changes.len(), alone)
             }
             Payload::Spilled => (Units::everything(), 1, true),

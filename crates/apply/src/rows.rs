@@ -55,7 +55,7 @@ pub(crate) async fn run(client: &Client, row: &Prepared) -> Result<Hit, tokio_po
     query_texts(client, &row.plan, row.values.clone()).await
 }
 
-async fn query_texts(client: &Client, plan: &Plan, values: Vec<Raw>) -> Result<Hit, tokio_postgres::Error> {
+pub(crate) async fn query_texts(client: &Client, plan: &Plan, values: Vec<Raw>) -> Result<Hit, tokio_postgres::Error> {
     let rows: Vec<_> = client.query_raw(&plan.statement, values).await?.try_collect().await?;
     let texts = rows.first().map(|r| r.try_get(0)).transpose()?.flatten();
     Ok(Hit { rows: rows.len() as u64, texts })

@@ -3,6 +3,7 @@
 
 use crate::dial::{Connected, connect};
 use crate::lock::{self, Life};
+use crate::own::Kept;
 use crate::plan::{self, Form, Param};
 use crate::raw::Raw;
 use crate::shadow_table::ShadowTable;
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     connected: Connected,
     tables: HashMap<QualifiedName, Known>,
     plans: HashMap<(Arc<Relation>, Form), Option<Arc<Plan>>>,
+    /// What is kept to run clients' statements.
+    pub(crate) own: Kept,
     write_position: Statement,
     /// The log whose numbers the position has.
     log: LogExtent,
@@ -150,7 +153,7 @@ impl Session {
         client.batch_execute("ROLLBACK").await?;
         let write_position = client.prepare(WRITE_POSITION).await?;
         let (tables, plans) = (HashMap::new(), HashMap::new());
-        Ok(Self { connected, write_position, log, lane, definitions: 0, tables, plans, may_replica, pid })
+        Ok(Self { connected, write_position, log, lane, definitions: 0, tables, plans, own: Kept::default(), may_replica, pid })
     }
 
     /// Forgets tables if another lane has changed a definition since they were read.
@@ -173,6 +176,7 @@ impl Session {
     pub(crate) fn forget_tables(&mut self) {
         self.tables.clear();
         self.plans.clear();
+        self.own.forget();
         self.connected.client.clear_type_cache();
     }
 

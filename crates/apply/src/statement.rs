@@ -83,7 +83,7 @@ impl Lane {
                 leave(client, entered).await?;
             }
             Change::Copy(copy) => return self.run_copy(session, copy).await,
-            Change::Row(_) => {}
+            Change::Row(_) | Change::Statement(_) => {}
         }
         Ok(None)
     }
@@ -118,7 +118,7 @@ impl Lane {
             Change::Copy(copy) => (vec![copy.relation.name.clone()], &copy.sql),
             Change::Truncate(truncate) => (truncate.tables.clone(), &truncate.sql),
             Change::Ddl(ddl) => (named_tables(session.client(), &ddl.sql).await?, &ddl.sql),
-            Change::Row(_) => return Ok(()),
+            Change::Row(_) | Change::Statement(_) => return Ok(()),
         };
         let clean: Vec<_> = tables.iter().filter(|t| self.suspects.is_suspect(t).is_none()).cloned().collect();
         if clean.is_empty() && !tables.is_empty() {

@@ -87,6 +87,7 @@ impl Units {
                 Change::Copy(copy) => into.table(&copy.relation),
                 Change::Truncate(truncate) => into.definition(Reach::of(&truncate.sql).truncated(&truncate.tables)),
                 Change::Ddl(ddl) => into.definition(Reach::of(&ddl.sql)),
+                Change::Statement(_) => {}
             }
         }
         into.finish()

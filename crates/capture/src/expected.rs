@@ -1,7 +1,8 @@
 //! What is awaited of the server, and what prepared statements and portals stand for.
 use crate::plan::{Plan, Step, Strip};
 use bytes::Bytes;
-use pgshadow_model::{RowImage, SessionSettings, Suspect};
+use crate::rehearsal::{BoundStatement, Sampled};
+use pgshadow_model::{RowImage, RowsHash, SessionSettings, Statement, Suspect};
 use pgshadow_sql::LockAhead;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -67,6 +68,10 @@ pub(crate) struct Stage {
     pub broken: Option<&'static str>,
     /// Rows that were locked ahead, as they came.
     pub locked: Vec<Bytes>,
+    /// Over the rows that the client got.
+    pub returned: Option<RowsHash>,
+    /// The statement itself, where it is to be compared.
+    pub statement: Option<Box<Statement>>,
     pub copy: Vec<Bytes>,
     pub copy_bytes: usize,
 }
@@ -95,6 +100,8 @@ pub(crate) struct QueryRun {
     pub instead: Option<Bytes>,
     /// The session's settings when it was sent, where a statement is to be repeated under them.
     pub settings: Option<SessionSettings>,
+    /// What is kept of it for comparison.
+    pub sampled: Option<Box<Sampled>>,
     /// The unnamed statement, which it put an end to.
     pub unnamed: Option<Prepared>,
     /// Portals that it put an end to.
@@ -117,6 +124,8 @@ pub(crate) struct ExecuteRun {
     pub ended: HashMap<Bytes, Portal>,
     /// As in [`QueryRun::settings`].
     pub settings: Option<SessionSettings>,
+    /// As in [`QueryRun::sampled`].
+    pub sampled: Option<Box<Sampled>>,
 }
 
 /// Why a statement of ours runs.
@@ -191,11 +200,13 @@ pub(crate) struct Portal {
     pub savepoints: Option<usize>,
     /// One of them was rolled back to: the server doesn't have it any more.
     pub gone: bool,
+    /// What is kept of it for comparison, until it is executed.
+    pub bound: Option<BoundStatement>,
 }
 
 impl Portal {
     pub fn new(plan: Option<Arc<Plan>>, step: Arc<Step>) -> Self {
-        Self { plan, step, binary: false, lock: None, paged: false, ran: false, savepoints: None, gone: false }
+        Self { plan, step, binary: false, lock: None, paged: false, ran: false, savepoints: None, gone: false, bound: None }
     }
 }
 

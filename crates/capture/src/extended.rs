@@ -92,7 +92,8 @@ impl<J: Journal> Session<J> {
             (Strip::LastColumn, [all]) => (frame.bytes.clone(), *all == 1),
             (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
-        let bound = Portal { binary, lock, ..Portal::new(plan.clone(), step) };
+        let sampled = prepared.as_ref().and_then(|prepared| self.sample_bind(prepared, &bind));
+        let bound = Portal { binary, lock, bound: sampled, ..Portal::new(plan.clone(), step) };
         let before = self.portals.insert(portal.clone(), bound);
         let before = Before::Portal(portal, before);
         self.replacing(&before);
@@ -278,6 +279,8 @@ impl<J: Journal> Session<J> {
             self.sql_prepared.entry(name.clone()).or_insert(prepared);
         }
         let settings = self.settings_for(std::slice::from_ref(&step));
+        let bound = self.portals.get_mut(&name).and_then(|portal| portal.bound.take());
+        let sampled = self.sample_execute(bound);
         if step.changes_session || takes_back {
             self.batch_control = true;
             // what comes in the same batch is looked up behind it
@@ -288,7 +291,7 @@ impl<J: Journal> Session<J> {
             self.pending.push_back(Expected::Own(OwnRun { purpose, left, values: Vec::new() }));
             out.server(statement);
         }
-        let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, first, ended, settings };
+        let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, first, ended, settings, sampled };
         self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
     }

@@ -32,6 +32,7 @@ mod pairing;
 mod plan;
 mod planning;
 mod query;
+mod rehearsal;
 mod renewal;
 mod replies;
 mod rows;

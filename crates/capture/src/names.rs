@@ -32,7 +32,15 @@ impl<J: Journal> Session<J> {
             let effect = &s.effect;
             matches!(effect, Effect::Ddl { .. } | Effect::Copy { .. } | Effect::Truncate { .. } | Effect::Beside { .. })
         };
-        let identity = self.identity.as_ref().filter(|_| steps.iter().any(repeated))?;
+        if !steps.iter().any(repeated) {
+            return None;
+        }
+        self.settings()
+    }
+
+    /// The session's settings that a statement's meaning depends on, where they are known.
+    pub(crate) fn settings(&self) -> Option<SessionSettings> {
+        let identity = self.identity.as_ref()?;
         Some(SessionSettings {
             role: identity.role.clone(),
             search_path: identity.search_path.clone(),

@@ -220,6 +220,8 @@ pub(crate) struct WriteEffect {
     pub strip: Strip,
     /// What becomes suspect by it (rows that may be changed after their image was taken).
     pub suspects: Vec<Suspect>,
+    /// Its effect is determined by the rows that it names.
+    pub determined: bool,
 }
 
 impl WriteEffect {

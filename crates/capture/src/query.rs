@@ -190,6 +190,7 @@ impl<J: Journal> Session<J> {
         }
         let steps: Vec<Arc<Step>> = plan.steps.iter().map(|s| self.resolved(s)).collect();
         run.settings = self.settings_for(&steps);
+        run.sampled = self.sample_query(text, &plan.steps);
         let in_block = self.block;
         let unit = self.open_unit();
         steps.iter().for_each(|s| unit.sent(s));
@@ -259,6 +260,7 @@ impl QueryRun {
             last_piece,
             instead: None,
             settings: None,
+            sampled: None,
             unnamed: None,
             ended: HashMap::new(),
         }

@@ -126,7 +126,8 @@ impl<J: Journal> Session<J> {
                 }
             }
             backend::COMMAND_COMPLETE | backend::EMPTY_QUERY => {
-                let stage = std::mem::take(&mut run.stage);
+                let mut stage = std::mem::take(&mut run.stage);
+                stage.statement = run.recorded(&stage);
                 if let (Some(step), Some(tag)) = (&step, backend::command_tag(frame.body())) {
                     self.complete(step, stage, tag, run.settings.as_ref());
                     self.rolled_back_to(step);
@@ -189,7 +190,8 @@ impl<J: Journal> Session<J> {
                 self.pending.push_front(Expected::Execute(run));
             }
             backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED => {
-                let stage = std::mem::take(&mut run.stage);
+                let mut stage = std::mem::take(&mut run.stage);
+                stage.statement = run.sampled.take().and_then(|mut sampled| sampled.statement(None, &stage));
                 if frame.tag == backend::PORTAL_SUSPENDED {
                     self.suspended(&run.step);
                 } else if let Some(tag) = backend::command_tag(frame.body()) {

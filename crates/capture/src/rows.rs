@@ -33,6 +33,9 @@ impl<J: Journal> Session<J> {
     pub(crate) fn row(&mut self, step: Option<&Step>, stage: &mut Stage, frame: Frame, binary: bool) -> Option<Bytes> {
         let Some(Effect::Write(write)) = step.map(|s| &s.effect) else { return Some(frame.bytes) };
         stage.rows += 1;
+        if self.shared.statements > 0.0 && write.determined && write.strip == Strip::LastColumn {
+            stage.hash_row(&frame);
+        }
         let held = self.units.front().map_or(0, |u| u.held_bytes);
         match image_of(write, &frame, binary) {
             Some(read) => {
@@ -193,7 +196,10 @@ fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64
     match images {
         Ok(images) => {
             Counter::RowsCaptured.add(stage.rows);
-            unit.done(images.into_iter().map(Change::Row).collect(), &write.suspects, stage.bytes);
+            // what wrote nothing is bound to no place in the order
+            let statement = stage.statement.filter(|_| !images.is_empty()).map(Change::Statement);
+            let changes = statement.into_iter().chain(images.into_iter().map(Change::Row)).collect();
+            unit.done(changes, &write.suspects, stage.bytes);
             if stage.rows == 0 && !hidden_anywhere {
                 unit.suspects.truncate(unit.suspects.len() - write.suspects.len().min(unit.suspects.len()));
             }

@@ -50,6 +50,8 @@ pub struct Shared<J> {
     pub catalog: Arc<Catalog>,
     /// Tables that aren't mirrored.
     pub excluded: HashSet<QualifiedName>,
+    /// Share of the statements determined by the rows that they name which are recorded for comparison, from 0 to 1.
+    pub statements: f64,
 }
 
 /// Why the client's frames aren't taken at present.
@@ -118,6 +120,8 @@ pub struct Session<J: Journal> {
     pub(crate) probe_failed: bool,
     /// Lookups one after the other that ran into the client's statement_timeout.
     pub(crate) probe_timeouts: u8,
+    /// Where the next statement that is recorded for comparison falls.
+    pub(crate) sample: f64,
 }
 
 impl<J: Journal> Session<J> {
@@ -157,6 +161,7 @@ impl<J: Journal> Session<J> {
             status: b'I',
             probe_failed: false,
             probe_timeouts: 0,
+            sample: 0.0,
         }
     }
 

@@ -1,3 +1,4 @@
+mod determined;
 mod load;
 mod source;
 #[cfg(test)]
@@ -37,6 +38,8 @@ pub struct Functions {
     anywhere: Option<FunctionNature>,
     /// Names of all operators.
     operators: HashSet<String>,
+    /// Built-in functions whose result is determined by their arguments.
+    immutable: HashSet<String>,
 }
 
 /// A function of the user's that stands behind another name.
@@ -60,6 +63,8 @@ struct Function {
     defines: bool,
     /// Columns of NEW that it assigns, where that can be read.
     assigned: Option<HashSet<String>>,
+    /// What it does is determined by its arguments, as far as its own text tells; then also by what it calls.
+    determined: bool,
 }
 
 /// Built-in functions that write large objects, or run SQL of their own.
@@ -154,13 +159,20 @@ impl Functions {
         functions.operators = client.query(OPERATORS, &[]).await?.iter().map(|r| r.get(0)).collect();
         for row in client.query(LOAD, &[]).await? {
             let (name, built_in): (String, bool) = (row.get(0), row.get(1));
+            let immutable: bool = row.get(6);
             if built_in {
+                if immutable {
+                    functions.immutable.insert(name.clone());
+                }
                 functions.built_in.insert(name);
             } else {
-                functions.add(name, row.get(2), row.get(3), row.get(4), row.get::<_, Option<&str>>(5));
+                let source = row.get::<_, Option<&str>>(5);
+                functions.add(name.clone(), row.get(2), row.get(3), row.get(4), source);
+                functions.note_determined(&name, immutable, source);
             }
         }
         functions.follow_calls();
+        functions.follow_determined();
         functions.look_behind();
         Ok(functions)
     }

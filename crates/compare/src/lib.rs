@@ -12,10 +12,12 @@
 
 mod cause;
 mod fingerprint;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 pub use cause::{ShadowColumn, of_sqlstate};
 pub use fingerprint::fingerprint;
+pub use statement::{Answer, Difference, Pace, judge_statement, shape};
 pub use verdict::{Seen, ShadowError, Texts, Verdict, describe_key, describe_row, judge, judge_error};

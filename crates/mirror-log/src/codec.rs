@@ -10,7 +10,7 @@ use crate::relations::{Interner, Relations};
 use bytes::Bytes;
 use pgshadow_model::{
     Backend, Change, CopyData, DdlStatement, Epoch, Intent, Lsn, Operation, Order, Outcome, QualifiedName, Relation,
-    RowImage, Sequence, SessionSettings, Suspect, Truncate, Values, Xid,
+    RowImage, Sequence, SessionSettings, Statement, Suspect, Truncate, Values, Xid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -142,6 +142,7 @@ enum ChangeOut<'a> {
     Copy(CopyOut<'a>),
     Truncate(&'a Truncate),
     Ddl(&'a DdlStatement),
+    Statement(&'a Statement),
 }
 
 #[derive(Serialize)]
@@ -193,6 +194,7 @@ enum ChangeIn<'a> {
     Copy(CopyIn<'a>),
     Truncate(Truncate),
     Ddl(DdlStatement),
+    Statement(Box<Statement>),
 }
 
 #[derive(Deserialize)]
@@ -253,6 +255,7 @@ impl Used<'_> {
             }),
             Change::Truncate(truncate) => ChangeOut::Truncate(truncate),
             Change::Ddl(ddl) => ChangeOut::Ddl(ddl),
+            Change::Statement(statement) => ChangeOut::Statement(statement),
         };
         changes.iter().map(change).collect()
     }
@@ -307,6 +310,7 @@ impl Source<'_> {
                 }),
                 ChangeIn::Truncate(truncate) => Change::Truncate(truncate),
                 ChangeIn::Ddl(ddl) => Change::Ddl(ddl),
+                ChangeIn::Statement(statement) => Change::Statement(statement),
             })
         };
         changes.into_iter().map(change).collect()

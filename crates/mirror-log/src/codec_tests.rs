@@ -1,5 +1,5 @@
 use super::*;
-use pgshadow_model::{Column, ColumnType, RelationKind, Shape};
+use pgshadow_model::{Bound, Column, Parameter, ColumnType, RelationKind, Shape};
 use proptest::prelude::*;
 
 fn relation(name: String, columns: usize) -> Arc<Relation> {
@@ -55,9 +55,21 @@ fn change() -> impl Strategy<Value = Change> {
             let tables = vec![QualifiedName::new("s", sql.clone())];
             Change::Truncate(Truncate { tables, sql, settings })
         }),
+        1 => statement(),
         1 => (".{0,9}", settings(), any::<bool>())
             .prop_map(|(sql, settings, in_transaction)| Change::Ddl(DdlStatement { sql, settings, in_transaction })),
     ]
+}
+
+fn statement() -> impl Strategy<Value = Change> {
+    let parameter = (any::<bool>(), prop::option::of(bytes())).prop_map(|(binary, value)| Parameter { binary, value });
+    let bound = (prop::collection::vec(any::<u32>(), 0..3), prop::collection::vec(parameter, 0..3))
+        .prop_map(|(types, parameters)| Bound { types, parameters });
+    (".{0,9}", settings(), prop::option::of(bound), any::<(u64, Option<u64>, u64)>()).prop_map(
+        |(sql, settings, bound, (rows, returned, elapsed_micros))| {
+            Change::Statement(Box::new(Statement { sql, settings, bound, rows, returned, elapsed_micros }))
+        },
+    )
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {

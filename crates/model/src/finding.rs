@@ -25,6 +25,8 @@ pub enum Kind {
     Latency,
     /// The schemas differ.
     Schema,
+    /// The client's own statement, run on the shadow, did something else than on the primary.
+    Statement,
 }
 
 /// Why it differs. A closed list.

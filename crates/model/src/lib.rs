@@ -5,16 +5,18 @@
 #![warn(missing_docs)]
 
 mod finding;
+mod hash;
 mod place;
 mod position;
 mod relation;
 mod transaction;
 
 pub use finding::{Cause, Finding, Kind, Severity};
+pub use hash::{RowsHash, hash_text};
 pub use place::{Place, Role};
 pub use position::{Epoch, Lsn, ParseLsnError, Sequence, Xid};
 pub use relation::{Column, ColumnType, ForeignKey, QualifiedName, Relation, RelationKind, Shape};
 pub use transaction::{
-    Backend, Change, CopyData, DdlStatement, Intent, Operation, Order, Outcome, RowImage, SessionSettings, Suspect,
-    Transaction, Truncate, Values,
+    Backend, Bound, Change, CopyData, DdlStatement, Intent, Operation, Order, Outcome, Parameter, RowImage,
+    SessionSettings, Statement, Suspect, Transaction, Truncate, Values,
 };

@@ -82,6 +82,42 @@ pub struct DdlStatement {
     pub in_transaction: bool,
 }
 
+/// A parameter's value as the client bound it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// In binary format; else as text.
+    pub binary: bool,
+    /// The value; `None` is NULL.
+    pub value: Option<Bytes>,
+}
+
+/// The client's own statement, whose effect is determined by the rows that it names, and what the primary answered. The
+/// images of the rows that it wrote come right behind it; it changes nothing by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// As the client wrote it.
+    pub sql: String,
+    /// Its session's settings.
+    pub settings: SessionSettings,
+    /// It came by the extended protocol: types of its parameters as Parse gave them (0: not given), and their values.
+    pub bound: Option<Bound>,
+    /// Rows of its command tag: as many images follow.
+    pub rows: u64,
+    /// [`RowsHash`](crate::RowsHash) of the rows that it returned; `None` if it returned none, or they can't be compared.
+    pub returned: Option<u64>,
+    /// From sending to the command tag.
+    pub elapsed_micros: u64,
+}
+
+/// What came with a Bind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Types as Parse gave them, by OID; 0 is one to be inferred.
+    pub types: Vec<u32>,
+    /// Values.
+    pub parameters: Vec<Parameter>,
+}
+
 /// One change of a transaction, in the order in which the primary made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -93,6 +129,8 @@ pub enum Change {
     Truncate(Truncate),
     /// A DDL statement.
     Ddl(DdlStatement),
+    /// What wrote the rows that follow: no change by itself, and for comparison only.
+    Statement(Box<Statement>),
 }
 
 /// A table that can no longer be taken as equal, with the reason; it is reloaded before a cutover.

@@ -96,6 +96,7 @@ pub(crate) const FINDING_KINDS: &[Kind] = &[
     Kind::ResultRows,
     Kind::Latency,
     Kind::Schema,
+    Kind::Statement,
 ];
 
 /// The word of a kind: the one that JSON has (a test holds them together).
@@ -110,6 +111,7 @@ pub(crate) const fn kind_word(kind: Kind) -> &'static str {
         Kind::ErrorDiffers => "error_differs",
         Kind::ResultRows => "result_rows",
         Kind::Latency => "latency",
+        Kind::Statement => "statement",
         Kind::Schema => "schema",
     }
 }

@@ -1,5 +1,6 @@
 //! From a parsed text and what the catalog says of its tables to a [`Plan`]: proven exact, or declared.
 mod changed;
+mod determined;
 mod natures;
 mod old;
 use changed::Changed;

@@ -85,6 +85,7 @@ impl Context<'_> {
         };
         rewrites.columns.push(rewrite);
         rewrites.locks.extend(self.lock_in_text(statement, &old));
+        let determined = unseen.is_none() && self.is_determined(statement, write, &target, operation, &old);
         let mut found = Vec::new();
         let of_triggers = self.nature_of_triggers(table);
         if table.after_triggers && of_triggers > FunctionNature::Harmless {
@@ -113,6 +114,7 @@ impl Context<'_> {
             converted,
             strip: if write.returning { Strip::LastColumn } else { Strip::Rows },
             suspects: found,
+            determined,
         };
         let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
         let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;

@@ -13,13 +13,14 @@ SELECT p.proname::pg_catalog.text,
                  OR l.lanname OPERATOR(pg_catalog.=) ANY ('{sql,plpgsql}') AND NOT p.prosrc OPERATOR(pg_catalog.=) ''))
             THEN pg_catalog.string_agg(CASE WHEN a.aggfnoid IS NULL THEN p.prosrc ELSE pg_catalog.concat_ws(' ',
                  a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn,
-                 a.aggminvtransfn, a.aggmfinalfn) END, E'\n') END
+                 a.aggminvtransfn, a.aggmfinalfn) END, E'\n') END,
+       pg_catalog.bool_and(p.provolatile OPERATOR(pg_catalog.=) 'i')
 FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid OPERATOR(pg_catalog.=) p.oid JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
      JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang
 WHERE NOT n.nspname OPERATOR(pg_catalog.=) 'information_schema' GROUP BY 1, 2
 UNION ALL
 SELECT c.relname::pg_catalog.text, false, false, true, false,
-       COALESCE(pg_catalog.string_agg(pg_catalog.concat_ws(' ', f.proname, v.relname, u.proname), ' '), '')
+       COALESCE(pg_catalog.string_agg(pg_catalog.concat_ws(' ', f.proname, v.relname, u.proname), ' '), ''), false
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_rewrite r ON r.ev_class OPERATOR(pg_catalog.=) c.oid
      JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
           AND d.objid OPERATOR(pg_catalog.=) r.oid

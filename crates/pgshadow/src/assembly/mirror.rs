@@ -339,7 +339,7 @@ pub(super) fn tables_of(change: &Change) -> Vec<Option<QualifiedName>> {
         Change::Copy(copy) => vec![Some(copy.relation.name.clone())],
         Change::Truncate(truncate) => truncate.tables.iter().cloned().map(Some).collect(),
         Change::Ddl(ddl) if ddl.in_transaction => vec![None],
-        Change::Ddl(_) => Vec::new(),
+        Change::Ddl(_) | Change::Statement(_) => Vec::new(),
     }
 }
 

@@ -65,6 +65,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
             journal: Arc::clone(mirror),
             catalog: Arc::clone(&mirror.catalog),
             excluded: config.mirror.exclude.iter().cloned().collect(),
+            statements: config.compare.statements,
         })
     });
     let proxy = Proxy::bind(relay_config(&config).await?, shared).await?;
