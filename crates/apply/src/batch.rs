@@ -9,6 +9,7 @@ use crate::session::Session;
 use futures::FutureExt;
 use futures::future::{BoxFuture, MaybeDone, maybe_done};
 use pgshadow_model::{Change, RowImage, Statement};
+use pgshadow_telemetry::Counter;
 use std::pin::Pin;
 
 /// Rows on their way at once.
@@ -83,7 +84,10 @@ impl Lane {
             for (change, image) in (0..).zip(entry.changes.iter()) {
                 let image = match image {
                     Change::Row(image) => image,
-                    Change::Statement(_) if sheds => continue,
+                    Change::Statement(_) if sheds => {
+                        Counter::StatementsShed.add(1);
+                        continue;
+                    }
                     Change::Statement(statement) => {
                         items.push(Part::Statement(entry, change, statement));
                         continue;

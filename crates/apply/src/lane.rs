@@ -259,7 +259,11 @@ impl Lane {
             }
             Healing::write(session, &self.config.stream, report).await?;
         }
-        let findings = reports.list.iter().filter_map(|r| Some((Some(r.origin), r.finding.clone()?))).collect();
+        let found = reports.list.iter().filter_map(|r| Some((Some(r.origin), r.finding.clone()?)));
+        let findings: Vec<_> = found.filter_map(|(origin, f)| Some((origin, self.rehearsals.due(f)?))).collect();
+        if findings.is_empty() {
+            return Ok(());
+        }
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.record_all(findings)).await??;
         Ok(())

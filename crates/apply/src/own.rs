@@ -4,7 +4,7 @@ use crate::plan::quote;
 use crate::raw::{Raw, RawOwned};
 use bytes::BytesMut;
 use futures::{TryStreamExt, pin_mut};
-use pgshadow_model::{Parameter, RowsHash, SessionSettings, Statement, hash_text};
+use pgshadow_model::{Finding, Kind, Parameter, RowsHash, SessionSettings, Statement, hash_text};
 use postgres_types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -237,8 +237,16 @@ impl Rehearsals {
         remembered.paces.entry(shape).or_default().add(primary, shadow)
     }
 
-    /// How many occurrences a finding stands for that is to be written now; `None`: not now.
-    pub(crate) fn due(&self, fingerprint: &str) -> Option<u64> {
+    /// A finding as it is to be written now, with the occurrences that it stands for. Those about statements are written at
+    /// most once in a while: `None`, not now.
+    pub(crate) fn due(&self, mut finding: Finding) -> Option<Finding> {
+        if matches!(finding.kind, Kind::Statement | Kind::Latency) {
+            finding.count = self.occurrences(&finding.fingerprint)?;
+        }
+        Some(finding)
+    }
+
+    fn occurrences(&self, fingerprint: &str) -> Option<u64> {
         let mut remembered = self.lock();
         if remembered.written.len() >= PACES_MAX {
             remembered.written.clear();

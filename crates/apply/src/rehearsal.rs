@@ -16,6 +16,7 @@ use crate::session::{Plan, Session};
 use futures::future::join_all;
 use pgshadow_compare::{Answer, Difference, Verdict, describe_row, judge_statement, shape};
 use pgshadow_model::{Cause, Change, Finding, Kind, Operation, RowImage, Severity, Statement, hash_text};
+use pgshadow_telemetry::Counter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ impl Lane {
         let Some((image, _)) = looked.images.first() else { return Ok(()) };
         let seen = Seen { place, statement, image };
         let Some(answer) = self.run_and_take_back(session, &looked).await? else { return Ok(()) };
+        Counter::StatementsCompared.add(1);
         if let Some(error) = &answer.error
             && (self.healing.may_explain(image, &error.sqlstate) || reports.may_explain(image))
         {
@@ -69,10 +71,10 @@ impl Lane {
         }
         let micros = (statement.elapsed_micros, answer.micros);
         if let Some(difference) = judge_statement(statement, &answer) {
-            self.note(&seen, Kind::Statement, difference, answer.error.map(|e| e.sqlstate), reports);
+            Self::note(&seen, Kind::Statement, difference, answer.error.map(|e| e.sqlstate), reports);
         } else if let Some(slow) = self.rehearsals.pace(hash_text(&shape(&statement.sql)), micros) {
             let difference = slower(slow);
-            self.note(&seen, Kind::Latency, difference, None, reports);
+            Self::note(&seen, Kind::Latency, difference, None, reports);
         }
         Ok(())
     }
@@ -181,28 +183,19 @@ impl Lane {
         Some(Answer { error: Some(of_shadow), ..Answer::default() })
     }
 
-    /// Writes a finding, unless the same one was written just now.
-    fn note(
-        &self,
-        seen: &Seen<'_>,
-        kind: Kind,
-        difference: Difference,
-        sqlstate: Option<String>,
-        reports: &mut Reports,
-    ) {
+    /// A finding about the statement as such: its rows are applied all the same.
+    fn note(seen: &Seen<'_>, kind: Kind, difference: Difference, sqlstate: Option<String>, reports: &mut Reports) {
         let Seen { place: (entry, change), statement, image } = *seen;
         let Difference { what, cause, severity, message, primary, shadow } = difference;
         let columns = vec![format!("{:016x}", hash_text(&shape(&statement.sql))), what.to_owned()];
         let verdict = Verdict { kind, cause, severity, columns, message };
         let found = finding(entry, Some(&image.relation.name), &verdict, sqlstate);
-        let Some(count) = self.rehearsals.due(&found.fingerprint) else { return };
         let finding = Finding {
             column: None,
             primary: Some(primary),
             shadow: Some(shadow),
-            sql: Some(statement.sql.clone()),
+            sql: Some(statement.sql.trim().to_owned()),
             user: Some(statement.settings.role.clone()).filter(|role| !role.is_empty()),
-            count,
             ..found
         };
         let origin = (entry.sequence, change);
@@ -244,7 +237,7 @@ fn slower((primary, shadow): (u64, u64)) -> Difference {
         message: "the client's own statement is slower on the shadow in every one of its last runs: another plan, or \
                   an index that it lacks"
             .to_owned(),
-        primary: format!("at most {}", ms(primary)),
+        primary: format!("mostly about {}", ms(primary)),
         shadow: format!("at least {}", ms(shadow)),
     }
 }

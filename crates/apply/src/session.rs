@@ -153,7 +153,18 @@ impl Session {
         client.batch_execute("ROLLBACK").await?;
         let write_position = client.prepare(WRITE_POSITION).await?;
         let (tables, plans) = (HashMap::new(), HashMap::new());
-        Ok(Self { connected, write_position, log, lane, definitions: 0, tables, plans, own: Kept::default(), may_replica, pid })
+        Ok(Self {
+            connected,
+            write_position,
+            log,
+            lane,
+            definitions: 0,
+            tables,
+            plans,
+            own: Kept::default(),
+            may_replica,
+            pid,
+        })
     }
 
     /// Forgets tables if another lane has changed a definition since they were read.

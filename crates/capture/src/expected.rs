@@ -1,7 +1,7 @@
 //! What is awaited of the server, and what prepared statements and portals stand for.
 use crate::plan::{Plan, Step, Strip};
-use bytes::Bytes;
 use crate::rehearsal::{BoundStatement, Sampled};
+use bytes::Bytes;
 use pgshadow_model::{RowImage, RowsHash, SessionSettings, Statement, Suspect};
 use pgshadow_sql::LockAhead;
 use std::collections::{HashMap, VecDeque};
@@ -206,7 +206,17 @@ pub(crate) struct Portal {
 
 impl Portal {
     pub fn new(plan: Option<Arc<Plan>>, step: Arc<Step>) -> Self {
-        Self { plan, step, binary: false, lock: None, paged: false, ran: false, savepoints: None, gone: false, bound: None }
+        Self {
+            plan,
+            step,
+            binary: false,
+            lock: None,
+            paged: false,
+            ran: false,
+            savepoints: None,
+            gone: false,
+            bound: None,
+        }
     }
 }
 

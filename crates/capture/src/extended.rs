@@ -291,7 +291,18 @@ impl<J: Journal> Session<J> {
             self.pending.push_back(Expected::Own(OwnRun { purpose, left, values: Vec::new() }));
             out.server(statement);
         }
-        let run = ExecuteRun { step, plan, stage: Stage::default(), binary, ends_unit, page, first, ended, settings, sampled };
+        let run = ExecuteRun {
+            step,
+            plan,
+            stage: Stage::default(),
+            binary,
+            ends_unit,
+            page,
+            first,
+            ended,
+            settings,
+            sampled,
+        };
         self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
     }

@@ -80,9 +80,11 @@ impl<J: Journal> Session<J> {
             .filter_map(|oid| oid.try_into().ok().map(u32::from_be_bytes))
             .collect();
         let size: usize = bind.parameters.iter().flatten().map(|p| p.len()).sum();
-        let moment = bind.parameters.iter().enumerate().any(|(index, value)| {
-            bind.format(index) == 0 && value.is_some_and(names_a_moment)
-        });
+        let moment = bind
+            .parameters
+            .iter()
+            .enumerate()
+            .any(|(index, value)| bind.format(index) == 0 && value.is_some_and(names_a_moment));
         if size > PARAMETERS_MAX || moment || types.iter().any(|oid| *oid >= FIRST_USER_OID) {
             return None;
         }
@@ -105,7 +107,11 @@ impl<J: Journal> Session<J> {
 
 impl Sampled {
     /// What is recorded of an answered statement; `range` is its place in the text.
-    pub(crate) fn statement(&mut self, range: Option<&std::ops::Range<usize>>, stage: &Stage) -> Option<Box<Statement>> {
+    pub(crate) fn statement(
+        &mut self,
+        range: Option<&std::ops::Range<usize>>,
+        stage: &Stage,
+    ) -> Option<Box<Statement>> {
         let text = match range {
             Some(range) => self.text.get(range.clone())?,
             None => &self.text,

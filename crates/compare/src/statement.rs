@@ -78,35 +78,34 @@ fn describe(rows: u64, micros: u64) -> String {
 /// How long a statement took on both sides, as often as it was seen: enough to say that the shadow is slower for certain.
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
-    primary_longest: u64,
+    primary: Vec<u64>,
     shadow_shortest: u64,
-    runs: u32,
 }
 
 impl Pace {
     /// Runs that must agree.
-    pub const RUNS: u32 = 20;
+    pub const RUNS: usize = 20;
     /// Below this no time is long, in microseconds.
     pub const FLOOR_MICROS: u64 = 20_000;
     /// How many times as long.
     pub const RATIO: u64 = 5;
 
-    /// Takes in one run. Once in [`Pace::RUNS`] runs: the primary's longest and the shadow's shortest time of them, if
-    /// even that one was so much longer.
+    /// Takes in one run. Once in [`Pace::RUNS`] runs: the primary's median and the shadow's shortest time of them, if even
+    /// that one was so much longer.
     pub fn add(&mut self, primary_micros: u64, shadow_micros: u64) -> Option<(u64, u64)> {
-        if self.runs == 0 {
-            (self.primary_longest, self.shadow_shortest) = (0, u64::MAX);
+        if self.primary.is_empty() {
+            self.shadow_shortest = u64::MAX;
         }
-        self.runs += 1;
-        self.primary_longest = self.primary_longest.max(primary_micros);
+        self.primary.push(primary_micros);
         self.shadow_shortest = self.shadow_shortest.min(shadow_micros);
-        if self.runs < Self::RUNS {
+        if self.primary.len() < Self::RUNS {
             return None;
         }
-        self.runs = 0;
-        let long = self.shadow_shortest >= Self::FLOOR_MICROS
-            && self.shadow_shortest / Self::RATIO >= self.primary_longest.max(1);
-        long.then_some((self.primary_longest, self.shadow_shortest))
+        let mut primary = std::mem::take(&mut self.primary);
+        primary.sort_unstable();
+        let median = primary.get(Self::RUNS / 2).copied()?;
+        let long = self.shadow_shortest >= Self::FLOOR_MICROS && self.shadow_shortest / Self::RATIO >= median;
+        long.then_some((median, self.shadow_shortest))
     }
 }
 
@@ -179,7 +178,7 @@ mod tests {
         let mut pace = Pace::default();
         let seen: Vec<_> = (0..19).filter_map(|_| pace.add(400, 30_000)).collect();
         assert!(seen.is_empty());
-        assert_eq!(pace.add(500, 31_000), Some((500, 30_000)));
+        assert_eq!(pace.add(50_000, 31_000), Some((400, 30_000)));
         // one fast run among them: the shadow can
         let seen: Vec<_> = (0..20).filter_map(|n| pace.add(400, if n == 7 { 900 } else { 90_000 })).collect();
         assert!(seen.is_empty());
@@ -189,7 +188,10 @@ mod tests {
 
     #[test]
     fn constants_make_no_difference() {
-        assert_eq!(shape("update t1 set v = 'it''s', w=-2.5\n where id = 17"), "update t1 set v = ?, w=-? where id = ?");
+        assert_eq!(
+            shape("update t1 set v = 'it''s', w=-2.5\n where id = 17"),
+            "update t1 set v = ?, w=-? where id = ?"
+        );
         assert_eq!(shape("insert into t values ($1, $2)"), "insert into t values ($1, $2)");
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use pgshadow_model::{Bound, Column, Parameter, ColumnType, RelationKind, Shape};
+use pgshadow_model::{Bound, Column, ColumnType, Parameter, RelationKind, Shape};
 use proptest::prelude::*;
 
 fn relation(name: String, columns: usize) -> Arc<Relation> {

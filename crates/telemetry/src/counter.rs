@@ -53,6 +53,10 @@ pub enum Counter {
     ApplierConnects,
     /// Batches that the applier had to repeat.
     ApplyRetries,
+    /// Clients' own statements that ran on the shadow for comparison.
+    StatementsCompared,
+    /// Those that were left out since the shadow lagged.
+    StatementsShed,
 }
 
 /// Counters without a label, in the order of their declaration.
@@ -76,6 +80,8 @@ const PLAIN: &[Counter] = &[
     Counter::LogFsyncs,
     Counter::ApplierConnects,
     Counter::ApplyRetries,
+    Counter::StatementsCompared,
+    Counter::StatementsShed,
 ];
 
 // Where each family starts in VALUES.
@@ -145,6 +151,8 @@ impl Counter {
             Self::LogFsyncs => 16,
             Self::ApplierConnects => 17,
             Self::ApplyRetries => 18,
+            Self::StatementsCompared => 19,
+            Self::StatementsShed => 20,
         }
     }
 
@@ -210,6 +218,12 @@ impl Counter {
             Self::LogFsyncs => ("pgshadow_log_fsyncs_total", "Syncs of the mirror log."),
             Self::ApplierConnects => ("pgshadow_applier_connects_total", "Connections opened to the shadow."),
             Self::ApplyRetries => ("pgshadow_apply_retries_total", "Batches that had to be repeated."),
+            Self::StatementsCompared => {
+                ("pgshadow_statements_compared_total", "Clients' own statements that ran on the shadow for comparison.")
+            }
+            Self::StatementsShed => {
+                ("pgshadow_statements_shed_total", "Statements not compared since the shadow lagged.")
+            }
         }
     }
 }
