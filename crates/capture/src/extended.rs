@@ -35,8 +35,7 @@ impl<J: Journal> Session<J> {
                 };
                 let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::new(Step::none(StatementClass::Other)));
                 let generation = self.identity_changes;
-                let types = Bytes::copy_from_slice(read.types);
-                let parameters = Arc::new(OnceLock::new());
+                let (types, parameters) = (Bytes::copy_from_slice(read.types), Arc::new(OnceLock::new()));
                 let unknown = step.strip() == Strip::Rows && !are_declared(&text, &types, &parameters);
                 let asked = (unknown && !name.is_empty()).then(|| (name.clone(), Arc::clone(&parameters)));
                 let prepared = Prepared { text, plan: Arc::clone(&plan), step, types, generation, parameters };
@@ -92,7 +91,7 @@ impl<J: Journal> Session<J> {
             (Strip::LastColumn, [all]) => (frame.bytes.clone(), *all == 1),
             (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
-        let sampled = prepared.as_ref().and_then(|prepared| self.sample_bind(prepared, &bind));
+        let sampled = prepared.as_ref().and_then(|p| self.sample_bind(p, &bind));
         let bound = Portal { binary, lock, bound: sampled, ..Portal::new(plan.clone(), step) };
         let before = self.portals.insert(portal.clone(), bound);
         let before = Before::Portal(portal, before);
@@ -279,8 +278,7 @@ impl<J: Journal> Session<J> {
             self.sql_prepared.entry(name.clone()).or_insert(prepared);
         }
         let settings = self.settings_for(std::slice::from_ref(&step));
-        let bound = self.portals.get_mut(&name).and_then(|portal| portal.bound.take());
-        let sampled = self.sample_execute(bound);
+        let sampled = self.sample_execute(&name);
         if step.changes_session || takes_back {
             self.batch_control = true;
             // what comes in the same batch is looked up behind it

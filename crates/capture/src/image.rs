@@ -203,6 +203,7 @@ mod tests {
             converted: false,
             strip: Strip::Rows,
             suspects: vec![],
+            determined: false,
         }
     }
 

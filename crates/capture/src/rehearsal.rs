@@ -98,8 +98,8 @@ impl<J: Journal> Session<J> {
     }
 
     /// For the Execute of what was bound.
-    pub(crate) fn sample_execute(&self, bound: Option<BoundStatement>) -> Option<Box<Sampled>> {
-        let BoundStatement { text, bound, comparable } = bound?;
+    pub(crate) fn sample_execute(&mut self, portal: &[u8]) -> Option<Box<Sampled>> {
+        let BoundStatement { text, bound, comparable } = self.portals.get_mut(portal)?.bound.take()?;
         let settings = self.settings()?;
         Some(Box::new(Sampled { text, bound: Some(bound), settings, since: Instant::now(), comparable }))
     }
