@@ -2,7 +2,7 @@
 //! benchmarks, a look by hand.
 //!
 //! ```text
-//! stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]
+//! stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] [--statements SHARE] -- PROGRAM [ARGUMENT...]
 //! ```
 //!
 //! The program finds in its environment: `SOURCE_PORT`, `TARGET_PORT`, `PROXY_PORT`, `ADMIN_PORT`, `SOURCE_BINDIR`,
@@ -17,12 +17,17 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (mut mirroring, mut proxy, mut superuser, mut fsync) = (true, true, false, false);
     let mut database = "app".to_owned();
+    let mut statements = None;
     loop {
         match arguments.next().as_deref() {
             Some("--mirroring") => match arguments.next().as_deref() {
                 Some("on") => mirroring = true,
                 Some("off") => mirroring = false,
                 _ => return usage(),
+            },
+            Some("--statements") => match arguments.next() {
+                Some(share) => statements = Some(share),
+                None => return usage(),
             },
             Some("--database") => match arguments.next() {
                 Some(name) => database = name,
@@ -49,6 +54,9 @@ fn main() -> ExitCode {
         let mut pgshadow = Pgshadow::between(&source, &target).database(&database);
         if superuser {
             pgshadow = pgshadow.as_user("postgres", "postgres");
+        }
+        if let Some(share) = &statements {
+            pgshadow = pgshadow.set("compare", "statements", share);
         }
         if !mirroring {
             pgshadow = pgshadow.without_mirroring();
@@ -81,7 +89,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] -- PROGRAM [ARGUMENT...]"
+        "usage: stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] [--statements SHARE] -- PROGRAM [ARGUMENT...]"
     );
     ExitCode::from(2)
 }
