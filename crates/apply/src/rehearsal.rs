@@ -121,9 +121,13 @@ impl Lane {
             Some(own) => own,
             None => {
                 let client = session.client();
-                let prepared = match client.batch_execute(&begin).await {
+                let entered = client.batch_execute(&begin).await;
+                let prepared = match entered {
                     Ok(()) => Own::prepare(client, looked.statement).await,
-                    Err(e) => Err(e),
+                    Err(e) => {
+                        client.batch_execute(END).await?;
+                        return Ok(refused(session, looked.statement, e));
+                    }
                 };
                 let ended = client.batch_execute(END).await;
                 match prepared {
@@ -153,11 +157,7 @@ impl Lane {
         ended?;
         let began = match began {
             Ok(messages) => crate::own::micros(&messages),
-            Err(e) => {
-                session.own.refuse(&looked.statement.settings);
-                tracing::debug!(error = %Error::Postgres(e), "a session's role or settings can't be taken on by the shadow");
-                return Ok(None);
-            }
+            Err(e) => return Ok(refused(session, looked.statement, e)),
         };
         let ran = match ran {
             Ok(ran) => ran,
@@ -203,10 +203,16 @@ impl Lane {
     }
 }
 
+/// The role or the settings can't be taken on: from now on the role's statements run as pgshadow's own.
+fn refused(session: &mut Session, statement: &Statement, error: tokio_postgres::Error) -> Option<Answer> {
+    session.own.refuse(&statement.settings);
+    tracing::debug!(error = %Error::Postgres(error), "a session's role or settings can't be taken on by the shadow");
+    None
+}
+
 /// The row as it is on both sides, where the statement left another one on the shadow.
 fn other_row(image: &RowImage, hit: &Hit) -> Option<(String, String)> {
     const NONE: &str = "no such row";
-    let show = |texts: &[Option<String>]| describe_row(&image.relation, &[], texts);
     match (image.operation, hit.rows, &hit.texts) {
         (Operation::Delete, 0, _) | (_, 1, None) if (image.operation == Operation::Delete) == (hit.rows == 0) => None,
         (Operation::Delete, _, _) => Some((NONE.to_owned(), "the row is still there".to_owned())),
@@ -217,11 +223,9 @@ fn other_row(image: &RowImage, hit: &Hit) -> Option<(String, String)> {
                 .filter(differs)
                 .filter_map(|n| image.relation.columns.get(n).map(|c| c.name.clone()))
                 .collect();
-            let show = |texts: &[Option<String>]| match names.as_slice() {
-                [] => show(texts),
-                names => describe_row(&image.relation, names, texts),
-            };
-            Some((show(primary), show(shadow)))
+            // the same value may have several forms inside: only what can be read counts
+            let show = |texts: &[Option<String>]| describe_row(&image.relation, &names, texts);
+            (!names.is_empty()).then(|| (show(primary), show(shadow)))
         }
         _ => Some(("the row that the primary has".to_owned(), NONE.to_owned())),
     }

@@ -56,6 +56,8 @@ impl Context<'_> {
             && !statement.value_functions
             && !write.joins
             && !write.current_of
+            // what it gives for an identity may be passed over
+            && !write.overriding
             && write.on_conflict == OnConflict::None
             && write.writes_in_with.is_empty()
             && !write.returning_options
