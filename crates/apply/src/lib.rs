@@ -79,6 +79,7 @@ pub use entry::{Entry, Payload};
 pub use error::{Error, LogError};
 pub use order::{BeganLate, Lag, OrderBook};
 pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
+pub use rehearsal::SHED_BEHIND;
 pub use tie::LogExtent;
 
 use pgshadow_model::{Change, QualifiedName, Sequence};

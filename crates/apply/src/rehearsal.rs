@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// While the oldest entry waits longer than this, statements are left out.
-const SHED_BEHIND: Duration = Duration::from_secs(2);
+pub const SHED_BEHIND: Duration = Duration::from_secs(1);
 /// The shortest time that a statement is given on the shadow.
 const TIMEOUT_MIN_MS: u64 = 500;
 /// The longest.

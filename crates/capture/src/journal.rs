@@ -58,6 +58,8 @@ pub struct Unsettled {
 pub trait Journal: Send + Sync + 'static {
     /// Whether writes are mirrored at present.
     fn mirroring(&self) -> bool;
+    /// Whether the shadow is so far behind that only what mirroring needs is to be logged.
+    fn is_behind(&self) -> bool;
     /// Life of the primary that new transactions belong to.
     fn epoch(&self) -> Epoch;
     /// Appends an intent; from here it counts as in flight. Its changes are given back in any case.

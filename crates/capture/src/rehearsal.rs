@@ -5,6 +5,7 @@ use crate::plan::{Effect, Step};
 use crate::session::Session;
 use bytes::Bytes;
 use pgshadow_model::{Bound, Parameter, SessionSettings, Statement};
+use pgshadow_telemetry::Counter;
 use pgshadow_wire::frontend::Bind;
 use pgshadow_wire::{Frame, backend};
 use std::sync::Arc;
@@ -51,11 +52,15 @@ impl<J: Journal> Session<J> {
     /// Whether this one is in the sampled share.
     fn samples(&mut self) -> bool {
         self.sample += self.shared.statements;
-        let taken = self.sample >= 1.0;
-        if taken {
-            self.sample -= 1.0;
+        if self.sample < 1.0 {
+            return false;
         }
-        taken
+        self.sample -= 1.0;
+        let behind = self.shared.journal.is_behind();
+        if behind {
+            Counter::StatementsShed.increment();
+        }
+        !behind
     }
 
     /// For a query string that is about to be sent.

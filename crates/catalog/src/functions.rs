@@ -291,7 +291,7 @@ impl Functions {
         let mut functions = Self { definitions: Some(definitions), ..self.clone() };
         let nature = Some(FunctionNature::MayWrite);
         for name in names {
-            let unknown = Function { nature, words: None, trigger: true, sets: true, defines: true, assigned: None };
+            let unknown = Function { nature, trigger: true, sets: true, defines: true, ..Function::default() };
             functions.others.insert(name.clone(), unknown);
             functions.other_names.insert(name.clone(), FunctionNature::MayWrite);
         }

@@ -5,9 +5,11 @@ use super::history::Standing;
 use super::mirror::Mirror;
 use super::primary::{self, Connection, Unanswered, answered};
 use crate::config::Database;
+use pgshadow_apply::SHED_BEHIND;
 use pgshadow_capture::Journal;
 use pgshadow_catalog::Functions;
 use pgshadow_model::{Epoch, Lsn};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -196,10 +198,12 @@ async fn beat(client: &Connection, mirror: &Mirror, functions_at: &mut u64) -> R
     if *functions_at != mirror.catalog.definitions() {
         *functions_at = load_functions(client, mirror).await?;
     }
+    let lag = mirror.book.lag();
+    mirror.behind.store(u128::from(lag.ms) > SHED_BEHIND.as_millis(), Ordering::Relaxed);
     // counted before the position is read: it says nothing about those that come later
     let waiting = mirror.unflushed();
     let reading = mirror.history.begins_to_read();
-    if waiting > 0 || reading || mirror.book.lag().entries > 0 {
+    if waiting > 0 || reading || lag.entries > 0 {
         let positions = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text, pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text";
         if waiting > 0 {
             // the insert position after their replies: beyond it lies none of their commit records

@@ -75,6 +75,8 @@ pub(super) struct Mirror {
     pub unwritten: Unwritten,
     pub history: History,
     pub watch: Watch,
+    /// The shadow is too far behind for statements of the clients to be run on it as well.
+    pub behind: AtomicBool,
 }
 
 impl Mirror {
@@ -109,6 +111,7 @@ impl Mirror {
             stop_marked: Mutex::new(false),
             unwritten: Unwritten::default(),
             watch: Watch::default(),
+            behind: AtomicBool::new(false),
         }
     }
 
@@ -380,6 +383,10 @@ impl Drop for Waiting<'_> {
 impl Journal for Mirror {
     fn mirroring(&self) -> bool {
         !self.is_stopped()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
     }
 
     fn epoch(&self) -> Epoch {
