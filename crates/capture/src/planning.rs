@@ -106,12 +106,13 @@ impl<J: Journal> Session<J> {
     pub(crate) fn plan(&self, text: &str, parsed: &Parsed, masked: bool) -> Plan {
         let excluded = |name: &QualifiedName| self.shared.excluded.contains(name);
         let nobody = nobody();
+        let (functions, definitions) = self.shared.catalog.functions_now();
         Context {
             text,
             identity: self.identity.as_deref().unwrap_or(&nobody),
-            functions: &self.shared.catalog.functions(),
+            functions: &functions,
             epoch: self.tables_epoch,
-            definitions: (self.units.iter().all(|u| u.code.is_nothing())).then(|| self.shared.catalog.definitions()),
+            definitions: (self.units.iter().all(|u| u.code.is_nothing())).then_some(definitions),
             tables: &self.tables,
             masked,
             excluded: &excluded,

@@ -109,6 +109,14 @@ impl Catalog {
         Arc::clone(&self.functions.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The functions known at present, and the number of the state that they would have to be of: read together, since another
+    /// session's definition may come between two readings.
+    #[must_use]
+    pub fn functions_now(&self) -> (Arc<Functions>, u64) {
+        let held = self.functions.read().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&held), self.definitions())
+    }
+
     /// Replaces the known functions, unless they have changed since these were loaded and it is known which: then they are about
     /// to be loaded again.
     pub fn set_functions(&self, functions: Functions) {
