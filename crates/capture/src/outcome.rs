@@ -138,10 +138,12 @@ impl<J: Journal> Session<J> {
             self.forget_identity();
         }
         let redefined = if committed { std::mem::take(&mut unit.code) } else { Redefined::Nothing };
-        if unit.ddl || !redefined.is_nothing() {
+        let defines = unit.ddl || !redefined.is_nothing();
+        if defines {
             self.shared.catalog.changed(&redefined);
-        } else if let (true, Some(gid)) = (committed, &unit.prepared) {
-            self.shared.catalog.prepared(gid.clone());
+        }
+        if let (true, Some(gid)) = (committed, &unit.prepared) {
+            self.shared.catalog.prepared(gid, defines);
         }
         if unit.failed && unit.may_commit {
             unit.give_up("it failed after it may have committed a part of what it wrote");

@@ -56,10 +56,13 @@ impl Catalog {
         self.tables.clear();
     }
 
-    /// A transaction was prepared that defines nothing.
-    pub fn prepared(&self, gid: String) {
-        if self.undefining.len() < PREPARED_MAX {
-            self.undefining.insert(gid);
+    /// A transaction was prepared; `defines`: by its end definitions change.
+    pub fn prepared(&self, gid: &str, defines: bool) {
+        if defines || self.undefining.len() >= PREPARED_MAX {
+            // one of that name may have been ended past pgshadow
+            self.undefining.remove(gid);
+        } else {
+            self.undefining.insert(gid.to_owned());
         }
     }
 
@@ -137,9 +140,12 @@ mod tests {
     #[test]
     fn a_prepared_transaction_that_defines_nothing_changes_nothing() {
         let catalog = Catalog::default();
-        catalog.prepared("a".to_owned());
+        catalog.prepared("a", false);
         catalog.finished("a");
         assert_eq!((catalog.epoch(), catalog.definitions()), (0, 0));
+        // ended past pgshadow, and then another one under its name
+        catalog.prepared("b", false);
+        catalog.prepared("b", true);
         for (gid, state) in [("a", 1), ("b", 2)] {
             catalog.finished(gid);
             assert_eq!((catalog.epoch(), catalog.definitions()), (state, state), "{gid}");
