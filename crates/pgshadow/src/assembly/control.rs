@@ -40,7 +40,7 @@ SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catal
 /// identifier, where the role may ask for it.
 pub(super) async fn first_contact(
     source: &Database,
-    mirror: &Arc<Mirror>,
+    mirror: &Mirror,
     shutdown: &CancellationToken,
 ) -> Result<(Connection, Option<String>), AssemblyError> {
     let mut told = false;
@@ -92,21 +92,16 @@ impl From<Unanswered> for Refusal {
     }
 }
 
-async fn first(config: &tokio_postgres::Config, mirror: &Arc<Mirror>) -> Result<Connection, Refusal> {
+async fn first(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
     let client = contact(config, mirror).await?;
     fitness::expect_positions(&client).await?;
     Ok(client)
 }
 
-async fn contact(config: &tokio_postgres::Config, mirror: &Arc<Mirror>) -> Result<Connection, Refusal> {
+async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
     let attempt = mirror.watch.attempt();
     let client = primary::connect(config, mirror).await?;
-    let number = attempt.holds(&client.ended);
-    let (watched, ended) = (Arc::clone(mirror), client.ended.clone());
-    tokio::spawn(async move {
-        ended.cancelled().await;
-        watched.watch.ended(number);
-    });
+    attempt.holds(&client.ended);
     load_functions(&client, mirror).await?;
     Ok(client)
 }

@@ -7,13 +7,19 @@ use tokio_util::sync::CancellationToken;
 /// How long a session is kept waiting at most.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
-    /// The attempt whose connection lives.
-    holds: Option<u64>,
+    /// Cancelled when the connection has ended by which it holds.
+    connection: Option<CancellationToken>,
     /// Attempts begun, and the last one that is over.
     begun: u64,
     over: u64,
+}
+
+impl State {
+    fn holds(&self) -> bool {
+        self.connection.as_ref().is_some_and(|ended| !ended.is_cancelled())
+    }
 }
 
 /// The state of the watch.
@@ -33,18 +39,13 @@ pub(super) struct Attempt<'a> {
 impl Watch {
     /// Whether it holds.
     pub fn holds(&self) -> bool {
-        self.state.borrow().holds.is_some()
+        self.state.borrow().holds()
     }
 
     /// Begins an attempt.
     pub fn attempt(&self) -> Attempt<'_> {
         self.state.send_modify(|state| state.begun += 1);
         Attempt { watch: self, number: self.state.borrow().begun }
-    }
-
-    /// The connection of this attempt has ended.
-    pub fn ended(&self, number: u64) {
-        self.state.send_if_modified(|state| state.holds.take_if(|holds| *holds == number).is_some());
     }
 
     /// Until a session wants it to hold.
@@ -56,24 +57,23 @@ impl Watch {
     /// known then is that of its connection.
     pub async fn wait(&self) {
         let mut state = self.state.subscribe();
-        let now = *state.borrow_and_update();
-        if now.holds.is_some() {
-            return;
-        }
+        let begun = {
+            let now = state.borrow_and_update();
+            if now.holds() {
+                return;
+            }
+            now.begun
+        };
         self.wanted.notify_one();
-        let known = state.wait_for(|state| state.holds.is_some() || state.over > now.begun);
+        let known = state.wait_for(|state| state.holds() || state.over > begun);
         let _ = tokio::time::timeout(PATIENCE, known).await;
     }
 }
 
 impl Attempt<'_> {
-    /// It holds until [`Watch::ended`]; `ended` is cancelled when the connection ends. Gives the attempt's number.
-    pub fn holds(self, ended: &CancellationToken) -> u64 {
-        self.watch.state.send_modify(|state| {
-            // not if it has ended already, which nobody tells again
-            state.holds = Some(self.number).filter(|_| !ended.is_cancelled());
-        });
-        self.number
+    /// It holds until `ended` is cancelled, with the end of its connection.
+    pub fn holds(self, ended: &CancellationToken) {
+        self.watch.state.send_modify(|state| state.connection = Some(ended.clone()));
     }
 }
 
@@ -112,17 +112,14 @@ mod tests {
     async fn it_holds_until_its_connection_ends() {
         let watch = Arc::new(Watch::default());
         let session = waits(&watch).await;
-        let first = watch.attempt().holds(&CancellationToken::new());
+        let [first, second] = [CancellationToken::new(), CancellationToken::new()];
+        watch.attempt().holds(&first);
         session.await.unwrap();
         watch.wait().await;
-        let second = watch.attempt().holds(&CancellationToken::new());
-        watch.ended(first);
+        watch.attempt().holds(&second);
+        first.cancel();
         assert!(watch.holds());
-        watch.ended(second);
-        assert!(!watch.holds());
-        let over = CancellationToken::new();
-        over.cancel();
-        let _ = watch.attempt().holds(&over);
+        second.cancel();
         assert!(!watch.holds());
     }
 
