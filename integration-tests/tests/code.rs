@@ -134,3 +134,21 @@ fn what_others_are_is_known_right_behind_a_definition() {
     }
     scene.expect_exact();
 }
+
+#[test]
+fn what_was_just_defined_may_write() {
+    found(
+        "CREATE FUNCTION logs(a int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (a); RETURN true; END';
+        CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'; CREATE VIEW w AS SELECT 1 AS one;
+        CREATE FUNCTION calls() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN f(); END'; CREATE VIEW above AS SELECT one FROM w;",
+        &[
+            "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING id'; SELECT calls();",
+            "CREATE FUNCTION lower(int) RETURNS int LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING id'; SELECT lower(1);",
+            "CREATE OR REPLACE VIEW w AS SELECT logs(1)::int AS one; SELECT * FROM above;",
+            "CREATE VIEW fresh AS SELECT writes(1, 2); SELECT * FROM fresh;",
+            "CREATE VIEW fresh AS SELECT writes(1, 2); ALTER VIEW fresh RENAME TO other; SELECT * FROM other;",
+            "CREATE DOMAIN noted AS int CHECK (logs(VALUE)); UPDATE t SET v = 5::noted WHERE id = 1;",
+            "BEGIN; CREATE VIEW fresh AS SELECT writes(1, 2); COMMIT; INSERT INTO t SELECT 10, 1 FROM fresh;",
+        ],
+    );
+}
