@@ -25,7 +25,7 @@ enum Part<'a> {
 }
 
 /// A row of a batch.
-struct Item<'a> {
+pub(crate) struct Item<'a> {
     entry: &'a Loaded,
     change: u32,
     image: &'a RowImage,
@@ -104,6 +104,25 @@ impl Lane {
         Ok(Some(items))
     }
 
+    /// The rows of a piece whose first change has this number. `None` if one of them needs care.
+    pub(crate) async fn plan_rows<'a>(
+        &mut self,
+        session: &mut Session,
+        (entry, number): (&'a Loaded, u32),
+        piece: &'a [Change],
+    ) -> Result<Option<Vec<Item<'a>>>, Error> {
+        let (mut items, none) = (Vec::new(), Reports::default());
+        for (change, image) in (number..).zip(piece) {
+            let Change::Row(image) = image else { continue };
+            match self.plan_row(session, image, &none).await? {
+                Planned::Run(row) => items.push(Item { entry, change, image, row }),
+                Planned::Skip => self.tolerate(),
+                Planned::Schema(_) | Planned::Unplaceable => return Ok(None),
+            }
+        }
+        Ok(Some(items))
+    }
+
     async fn judge_item(
         &mut self,
         session: &mut Session,
@@ -124,6 +143,28 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+/// Writes rows one behind the other, and looks at what each of them did.
+pub(crate) async fn run_rows(
+    lane: &mut Lane,
+    session: &mut Session,
+    items: &[Item<'_>],
+    reports: &mut Reports,
+) -> Result<(), Error> {
+    let items: Vec<&Item<'_>> = items.iter().collect();
+    // the role may be another one from what came before
+    let mut replica = false;
+    if session.may_replica {
+        session.client().batch_execute(role(false)).await?;
+    }
+    for chunk in items.chunks(IN_FLIGHT_ROWS) {
+        let hits = run_chunk(session, chunk, &mut replica).await?;
+        for (item, hit) in chunk.iter().zip(hits) {
+            lane.judge_item(session, item, &hit, reports).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Sends a chunk's rows one behind the other, then reads what they gave.

@@ -2,9 +2,11 @@
 //! doesn't take the others with it.
 
 use crate::batch::{BEGIN, role};
+use crate::copying::OpenCopy;
 use crate::entry::Loaded;
 use crate::failure::{Class, classify, is_stale, shadow_error};
 use crate::lane::{Lane, refers_to_itself};
+use crate::pieces::{Pieces, all_of};
 use crate::report::{Evidence, Report, Reports};
 use crate::rows::{Planned, row_report, run};
 use crate::session::Session;
@@ -18,6 +20,17 @@ use std::time::Duration;
 
 /// Attempts at an entry whose statement can't get its locks, before it is a finding: the lane must go on.
 const ATTEMPTS_MAX: u32 = 30;
+
+const UNSURE: &str = "a transaction on it was not known to be on the primary's disk when that one went down";
+
+/// What goes along with an entry's changes, from piece to piece.
+struct With<'a> {
+    refused: &'a [Refused],
+    /// Locks that can't be had are refusals now.
+    last: bool,
+    waiting: &'a mut Waiting,
+    copy: &'a mut Option<OpenCopy>,
+}
 
 /// What a deferred check refused at the end of an entry.
 struct Refused {
@@ -37,14 +50,14 @@ impl Refused {
 
 /// Rows of tables that refer to themselves: they can be written once others of the same statement are.
 #[derive(Default)]
-struct Waiting<'a> {
-    rows: Vec<(u32, &'a RowImage)>,
+struct Waiting {
+    rows: Vec<(u32, RowImage)>,
     keys: HashSet<Target>,
 }
 
-impl<'a> Waiting<'a> {
-    fn add(&mut self, n: u32, image: &'a RowImage) {
-        self.rows.push((n, image));
+impl Waiting {
+    fn add(&mut self, n: u32, image: &RowImage) {
+        self.rows.push((n, image.clone()));
         self.keys.extend(Target::of(image));
     }
 
@@ -98,62 +111,89 @@ impl Lane {
         if entry.unsure {
             session.client().batch_execute(BEGIN).await?;
             entry.changes.iter().zip(0..).for_each(|(change, n)| reports.add(unsure((entry, n), change)));
+            entry.vast.iter().for_each(|vast| reports.add(all_of(entry, vast, UNSURE)));
             self.finish(session, std::slice::from_ref(entry), reports).await?;
             return Ok(None);
         }
         self.run_outside(session, entry, &mut reports).await?;
         session.client().batch_execute(BEGIN).await?;
-        let mut waiting = Waiting::default();
-        let of_rows = |change: &Change| matches!(change, Change::Row(_) | Change::Statement(_));
-        let rows_only = entry.changes.iter().all(of_rows) && !self.sheds_statements();
-        for (n, change) in (0..).zip(entry.changes.iter()) {
-            let leave_out = refused.iter().find(|r| r.leaves_out(change));
-            if waiting.come_before(change) {
-                self.write_waiting(session, entry, &mut waiting, false, &mut reports).await?;
-            }
-            match change {
-                Change::Ddl(ddl) if !ddl.in_transaction => {}
-                Change::Statement(statement) => {
-                    if rows_only && refused.is_empty() && waiting.rows.is_empty() {
-                        self.rehearse(session, (entry, n), statement, &mut reports).await?;
-                    }
-                }
-                Change::Row(image) if image.operation == Operation::Reread => {
-                    reports.add(unsure((entry, n), change));
-                }
-                Change::Row(image) => match leave_out {
-                    Some(why) => self.leave_out(session, (entry, n), image, why, &mut reports).await?,
-                    None => {
-                        let may_wait = refers_to_itself(&image.relation);
-                        if !self.careful_row(session, (entry, n), image, may_wait, &mut reports).await? {
-                            waiting.add(n, image);
-                        }
-                    }
-                },
-                other => match leave_out {
-                    Some(why) => self.report_statement(session, (entry, n), other, &why.error, &mut reports).await?,
-                    None => self.careful_statement(session, (entry, n), other, last, &mut reports).await?,
-                },
+        let (mut waiting, mut copy, mut pieces) = (Waiting::default(), None, Pieces::default());
+        while let Some(piece) = self.next_piece(entry, &mut pieces, &mut reports).await? {
+            let number = pieces.number;
+            pieces.number += u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            let at_once = entry.vast.is_some() && refused.is_empty() && waiting.rows.is_empty();
+            if !at_once || !self.write_piece(session, (entry, number), &piece, &mut reports).await? {
+                let with = With { refused, last, waiting: &mut waiting, copy: &mut copy };
+                self.attempt_piece(session, (entry, number), &piece, with, &mut reports).await?;
             }
         }
         self.write_waiting(session, entry, &mut waiting, true, &mut reports).await?;
         if let Some(refusal) = check_deferred(session).await? {
             // A table that was left out already, or that the entry has no rows of: then all of the entry is left out.
             let known = |t: &QualifiedName| refused.iter().any(|r| r.table.as_ref() == Some(t));
-            let table = refusal.table.filter(|t| !known(t) && names(entry, t));
+            let table = refusal.table.filter(|t| !known(t) && entry.names(t));
             return Ok(Some(Refused { table, ..refusal }));
         }
         self.finish(session, std::slice::from_ref(entry), reports).await?;
         Ok(None)
     }
 
-    /// Rows that others of the same table stood in the way of, or were missing for: again, as long as one of them goes. What
-    /// doesn't go then is a finding, if it is the `end` of the entry.
-    async fn write_waiting<'a>(
+    /// Changes of an entry one by one, from this number on.
+    async fn attempt_piece(
         &mut self,
         session: &mut Session,
-        entry: &'a Loaded,
-        waiting: &mut Waiting<'a>,
+        (entry, number): (&Loaded, u32),
+        piece: &[Change],
+        with: With<'_>,
+        reports: &mut Reports,
+    ) -> Result<(), Error> {
+        let With { refused, last, waiting, copy } = with;
+        let of_rows = |change: &Change| matches!(change, Change::Row(_) | Change::Statement(_));
+        let rows_only = entry.vast.is_none() && piece.iter().all(of_rows) && !self.sheds_statements();
+        for (n, change) in (number..).zip(piece) {
+            let leave_out = refused.iter().find(|r| r.leaves_out(change));
+            if waiting.come_before(change) {
+                self.write_waiting(session, entry, waiting, false, reports).await?;
+            }
+            match change {
+                Change::Ddl(ddl) if !ddl.in_transaction => {}
+                Change::Statement(statement) => {
+                    if rows_only && refused.is_empty() && waiting.rows.is_empty() {
+                        self.rehearse(session, (entry, n), statement, reports).await?;
+                    }
+                }
+                Change::Row(image) if image.operation == Operation::Reread => {
+                    reports.add(unsure((entry, n), change));
+                }
+                Change::Row(image) => match leave_out {
+                    Some(why) => self.leave_out(session, (entry, n), image, why, reports).await?,
+                    None => {
+                        let may_wait = refers_to_itself(&image.relation);
+                        if !self.careful_row(session, (entry, n), image, may_wait, reports).await? {
+                            waiting.add(n, image);
+                        }
+                    }
+                },
+                Change::Copy(copy) if leave_out.is_some() && copy.rows.is_none() => {}
+                other => match leave_out {
+                    Some(why) => self.report_statement(session, (entry, n), other, &why.error, reports).await?,
+                    None if matches!(other, Change::Copy(_)) => {
+                        self.copy_change(session, (entry, n), other, copy, last, reports).await?;
+                    }
+                    None => self.careful_statement(session, (entry, n), other, last, reports).await?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that others of the same table stood in the way of, or were missing for: again, as long as one of them goes. What
+    /// doesn't go then is a finding, if it is the `end` of the entry.
+    async fn write_waiting(
+        &mut self,
+        session: &mut Session,
+        entry: &Loaded,
+        waiting: &mut Waiting,
         end: bool,
         reports: &mut Reports,
     ) -> Result<(), Error> {
@@ -163,8 +203,8 @@ impl Lane {
             let mut left = Waiting::default();
             // the other way round: what came in first often needs what came in last
             for (n, image) in std::mem::take(waiting).rows.into_iter().rev() {
-                if !self.careful_row(session, (entry, n), image, may_wait, reports).await? {
-                    left.add(n, image);
+                if !self.careful_row(session, (entry, n), &image, may_wait, reports).await? {
+                    left.add(n, &image);
                 }
             }
             *waiting = left;
@@ -322,14 +362,9 @@ impl Lane {
     }
 }
 
-/// Whether the entry has rows of this table.
-fn names(entry: &Loaded, table: &QualifiedName) -> bool {
-    entry.changes.iter().any(|c| matches!(c, Change::Row(image) if image.relation.name == *table))
-}
-
 /// A change that the primary committed and may have lost when it went: its rows are read again.
 fn unsure(place: (&Loaded, u32), change: &Change) -> Report {
-    let reason = "a transaction on it was not known to be on the primary's disk when that one went down".to_owned();
+    let reason = UNSURE.to_owned();
     let (heal, tables) = match change {
         Change::Row(image) if image.relation.key.is_empty() => (Vec::new(), vec![Some(image.relation.name.clone())]),
         Change::Row(image) => (Target::of(image), Vec::new()),

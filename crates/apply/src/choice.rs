@@ -3,7 +3,7 @@
 //! Who stands before whom is looked up among the first entries of the order only, so that a long queue costs no memory for it:
 //! what stands before an entry comes before it in the order, so nothing that matters is left out.
 
-use crate::entry::{Entry, Payload};
+use crate::entry::Entry;
 use crate::position::Fence;
 use crate::queues::{Key, Queues};
 use crate::release::State;
@@ -170,7 +170,7 @@ impl State {
             held.taken = true;
             self.choice.in_hand += usize::from(!held.units.beside);
             self.memory_bytes -= held.entry.changes.bytes();
-            let changes = std::mem::replace(&mut held.entry.changes, Payload::Spilled);
+            let changes = held.entry.changes.take();
             // A gate that was passed is no longer said; one that never will be is.
             let flush_gate = held.entry.flush_gate.filter(|gate| key.0.epoch < epoch || *gate > flushed);
             batch.push(Entry { changes, flush_gate, ..held.entry.clone() });

@@ -9,7 +9,7 @@ use crate::waiting::Healing;
 use crate::{AppliedPosition, Config, Dial, Error, Log, OrderBook, Suspects};
 use pgshadow_compare::ShadowError;
 use pgshadow_divergence::Store;
-use pgshadow_model::{Change, QualifiedName, Sequence};
+use pgshadow_model::{QualifiedName, Sequence};
 use pgshadow_telemetry::Counter;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,7 +185,7 @@ impl Common {
 
     /// These entries are on the shadow for good, with this position.
     pub(crate) fn applied(&self, entries: &[Loaded], position: &AppliedPosition) -> Result<(), Error> {
-        if entries.iter().any(|e| e.changes.iter().any(|c| matches!(c, Change::Ddl(_)))) {
+        if entries.iter().any(Loaded::defines) {
             self.definitions.fetch_add(1, Ordering::SeqCst);
         }
         // Before other lanes may go on with what waited for these.
@@ -195,13 +195,13 @@ impl Common {
         self.count(entries);
         let sequences: Vec<Sequence> = entries.iter().map(|e| e.sequence).collect();
         self.book.applied(&sequences);
+        entries.iter().filter(|e| e.vast.is_some()).for_each(|e| self.log.let_go(e.sequence));
         self.passed(position.below);
         traced
     }
 
     fn count(&self, entries: &[Loaded]) {
-        let written = |e: &Loaded| e.changes.iter().filter(|c| !matches!(c, Change::Statement(_))).count() as u64;
-        let rows_now = entries.iter().map(written).sum::<u64>();
+        let rows_now = entries.iter().map(Loaded::written).sum::<u64>();
         Counter::TransactionsApplied.add(entries.len() as u64);
         Counter::RowsApplied.add(rows_now);
         // every applied row is compared: by its own RETURNING, or by what the careful way reads

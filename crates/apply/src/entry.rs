@@ -1,4 +1,5 @@
-use pgshadow_model::{Change, Lsn, Order, Sequence, Values};
+use pgshadow_model::{Change, Lsn, Order, QualifiedName, Sequence};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The changes of an entry, or where they are.
@@ -13,20 +14,43 @@ pub enum Payload {
     },
     /// To be read again from the log by the entry's sequence.
     Spilled,
+    /// Too many to be held: to be read part by part.
+    Vast(Arc<Vast>),
+}
+
+/// What is known of an entry's changes that are too many to be held.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Vast {
+    /// Tables that they write; `None` stands for every table.
+    pub tables: BTreeSet<Option<QualifiedName>>,
+    /// There are definitions or TRUNCATEs among them.
+    pub defines: bool,
+    /// How many they are.
+    pub changes: u64,
+    /// Their bytes in the log.
+    pub bytes: u64,
 }
 
 impl Payload {
     /// Changes with their estimated size.
     #[must_use]
     pub fn memory(changes: Vec<Change>) -> Self {
-        let bytes = changes.iter().map(estimate).sum();
+        let bytes = changes.iter().map(Change::memory_bytes).sum();
         Self::Memory { changes, bytes }
+    }
+
+    /// Itself; what stays can be read again.
+    pub(crate) fn take(&mut self) -> Self {
+        match self {
+            Self::Vast(vast) => Self::Vast(Arc::clone(vast)),
+            _ => std::mem::replace(self, Self::Spilled),
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Memory { bytes, .. } => *bytes,
-            Self::Spilled => 0,
+            Self::Spilled | Self::Vast(_) => 0,
         }
     }
 }
@@ -55,25 +79,25 @@ pub(crate) struct Loaded {
     /// The primary may have lost it: its rows are read again instead of applied.
     pub(crate) unsure: bool,
     pub(crate) changes: Arc<Vec<Change>>,
+    /// They are too many to be here.
+    pub(crate) vast: Option<Arc<Vast>>,
 }
 
-fn estimate(change: &Change) -> usize {
-    const FIXED: usize = 64;
-    match change {
-        Change::Row(image) => {
-            FIXED + estimate_values(&image.values) + image.old_key.as_ref().map_or(0, estimate_values)
-        }
-        Change::Copy(copy) => FIXED + copy.sql.len() + copy.data.iter().map(|d| d.len() + 32).sum::<usize>(),
-        Change::Truncate(truncate) => FIXED + truncate.sql.len(),
-        Change::Ddl(ddl) => FIXED + ddl.sql.len(),
-        Change::Statement(statement) => {
-            let bound = statement.bound.iter().flat_map(|b| &b.parameters);
-            let values: usize = bound.map(|p| 48 + p.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
-            8 * FIXED + statement.sql.len() + values
-        }
+impl Loaded {
+    /// Changes that write, or may.
+    pub(crate) fn written(&self) -> u64 {
+        let here = self.changes.iter().filter(|c| !matches!(c, Change::Statement(_))).count();
+        here as u64 + self.vast.as_ref().map_or(0, |vast| vast.changes)
     }
-}
 
-fn estimate_values(values: &Values) -> usize {
-    values.iter().map(|v| 40 + v.as_ref().map_or(0, bytes::Bytes::len)).sum()
+    /// Whether definitions are among them.
+    pub(crate) fn defines(&self) -> bool {
+        self.vast.as_ref().is_some_and(|vast| vast.defines) || self.changes.iter().any(|c| matches!(c, Change::Ddl(_)))
+    }
+
+    /// Whether it has rows of this table.
+    pub(crate) fn names(&self, table: &QualifiedName) -> bool {
+        self.vast.as_ref().is_some_and(|vast| vast.tables.contains(&Some(table.clone())))
+            || self.changes.iter().any(|c| matches!(c, Change::Row(image) if image.relation.name == *table))
+    }
 }

@@ -15,9 +15,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-const PAUSE_MIN: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Attempts to read an entry's changes from the log before its tables are given up.
-const LOG_ATTEMPTS: u32 = 5;
+pub(crate) const LOG_ATTEMPTS: u32 = 5;
 
 /// How long what the shadow refuses waits for entries that come before it and that no lane has yet.
 const LOWER_WITHIN: Duration = Duration::from_secs(1);
@@ -122,15 +122,16 @@ impl Lane {
     pub(crate) async fn load(&mut self) -> Result<(), Error> {
         while let Some(entry) = self.taken.front_mut() {
             let sequence = entry.sequence;
-            let changes = match std::mem::replace(&mut entry.changes, Payload::Spilled) {
-                Payload::Memory { changes, .. } => changes,
-                Payload::Spilled => self.read_log(sequence).await?,
+            let (changes, vast) = match entry.changes.take() {
+                Payload::Memory { changes, .. } => (changes, None),
+                Payload::Spilled => (self.read_log(sequence).await?, None),
+                Payload::Vast(vast) => (Vec::new(), Some(vast)),
             };
             let Some(entry) = self.taken.pop_front() else { break };
             let (order, reply_number) = (entry.order, entry.reply_number);
             // The book says a gate only where it was not passed in the life of the primary that set it.
             let (unsure, changes) = (entry.flush_gate.is_some(), Arc::new(changes));
-            self.in_hand.push(Loaded { sequence, order, reply_number, unsure, changes });
+            self.in_hand.push(Loaded { sequence, order, reply_number, unsure, changes, vast });
         }
         Ok(())
     }
@@ -277,7 +278,7 @@ fn is_simple(entry: &Loaded) -> bool {
         Change::Statement(_) => true,
         _ => false,
     };
-    !entry.unsure && entry.changes.iter().all(has_values) && !has_rows_of_one_tree(entry)
+    !entry.unsure && entry.vast.is_none() && entry.changes.iter().all(has_values) && !has_rows_of_one_tree(entry)
 }
 
 /// Several rows of a table whose foreign key refers to the table itself: the primary checked them at the statement's end, the

@@ -33,6 +33,7 @@ mod careful;
 mod choice;
 mod common;
 mod config;
+mod copying;
 mod crew;
 mod dial;
 mod entry;
@@ -51,6 +52,7 @@ mod order;
 mod order_tests;
 mod own;
 mod passed;
+mod pieces;
 mod plan;
 mod position;
 mod queues;
@@ -75,7 +77,7 @@ mod waiting;
 pub use applier::{Applier, Handle, Status};
 pub use config::Config;
 pub use dial::{Dial, Dialed, Plain};
-pub use entry::{Entry, Payload};
+pub use entry::{Entry, Payload, Vast};
 pub use error::{Error, LogError};
 pub use order::{BeganLate, Lag, OrderBook};
 pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
@@ -92,8 +94,18 @@ pub trait Log: Send + Sync + 'static {
     /// The log can't be read, or no longer has it.
     fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError>;
 
+    /// A part of a transaction's changes that are too many to be held, counted from 0; `None` behind the last one. May block on
+    /// the disk.
+    ///
+    /// # Errors
+    /// As there.
+    fn read_part(&self, sequence: Sequence, part: usize) -> Result<Option<Vec<Change>>, LogError>;
+
     /// Which log it is, and what it held when it was opened.
     fn extent(&self) -> LogExtent;
+
+    /// A transaction that was read part by part is on the shadow for good.
+    fn let_go(&self, sequence: Sequence);
 
     /// Everything below is on the shadow for good: the log may be trimmed. Must not block.
     fn applied(&self, below: Sequence);

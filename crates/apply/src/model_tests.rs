@@ -55,7 +55,7 @@ fn touching(sequence: Sequence, token: u64, rows: &[u8]) -> Entry {
             sql: String::new(),
             settings,
             data: vec![],
-            rows: 1,
+            rows: Some(1),
         })],
         [EVERYTHING] => {
             vec![Change::Ddl(pgshadow_model::DdlStatement {

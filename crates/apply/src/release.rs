@@ -65,13 +65,17 @@ pub(crate) struct State {
 
 impl Held {
     pub(crate) fn new(entry: Entry, barrier: Sequence) -> Self {
-        let bytes = entry.changes.bytes();
+        let bytes = match &entry.changes {
+            Payload::Vast(vast) => usize::try_from(vast.bytes).unwrap_or(usize::MAX),
+            changes => changes.bytes(),
+        };
         let (units, rows, alone) = match &entry.changes {
             Payload::Memory { changes, .. } => {
                 let alone = changes.iter().any(|change| !matches!(change, Change::Row(_) | Change::Statement(_)));
                 (Units::of(changes), changes.len(), alone)
             }
             Payload::Spilled => (Units::everything(), 1, true),
+            Payload::Vast(vast) => (Units::whole(vast), usize::try_from(vast.changes).unwrap_or(usize::MAX), true),
         };
         Self { entry, units, barrier, bytes, rows, alone, taken: false }
     }
@@ -136,7 +140,7 @@ impl State {
         }
         self.unapplied.insert(sequence, held.entry.order);
         self.bytes += held.bytes;
-        if self.memory_bytes + held.bytes > self.memory_bytes_max {
+        if self.memory_bytes + held.entry.changes.bytes() > self.memory_bytes_max {
             held.entry.changes = Payload::Spilled;
         }
         self.memory_bytes += held.entry.changes.bytes();

@@ -7,6 +7,9 @@ use pgshadow_divergence::Origin;
 use pgshadow_model::{Finding, QualifiedName, RowImage};
 use std::collections::HashSet;
 
+/// Rows of one transaction that are read again one by one: beyond, their tables are suspect.
+const ROWS_MAX: usize = 10_000;
+
 /// A finding with its origin and its remedy.
 pub(crate) struct Report {
     pub(crate) origin: Origin,
@@ -40,7 +43,12 @@ impl Reports {
         self.tables.contains(&image.relation.name) || Target::of(image).iter().any(|t| self.targets.contains(t))
     }
 
-    pub(crate) fn add(&mut self, report: Report) {
+    pub(crate) fn add(&mut self, mut report: Report) {
+        if self.list.len() >= ROWS_MAX {
+            let reason = format!("one transaction found more than {ROWS_MAX} rows that differ");
+            let tables = report.heal.drain(..).map(|target| (Some(target.relation.name.clone()), reason.clone()));
+            report.suspect.extend(tables);
+        }
         self.targets.extend(report.heal.iter().cloned());
         self.tables.extend(report.suspect.iter().filter_map(|(t, _)| t.clone()));
         self.list.push(report);

@@ -1,15 +1,14 @@
-//! Changes that are statements: COPY, TRUNCATE and DDL, run as the client wrote them under its session's settings.
+//! Changes that are statements: TRUNCATE and DDL, run as the client wrote them under its session's settings.
 
+use crate::Error;
 use crate::entry::Loaded;
 use crate::failure::{Class, classify, shadow_error};
 use crate::lane::Lane;
 use crate::plan::quote;
 use crate::report::{Report, Reports, finding};
 use crate::session::Session;
-use crate::{Error, batch};
-use futures::SinkExt;
 use pgshadow_compare::{ShadowError, judge_error};
-use pgshadow_model::{Change, CopyData, DdlStatement, Finding, Kind, QualifiedName, SessionSettings, Severity};
+use pgshadow_model::{Change, DdlStatement, Finding, Kind, QualifiedName, SessionSettings, Severity};
 use tokio_postgres::Client;
 
 /// Errors that say that a statement's work is there already.
@@ -25,28 +24,16 @@ impl Lane {
         last: bool,
         reports: &mut Reports,
     ) -> Result<(), Error> {
-        if let Some(error) = self.refused_copy((place.0.sequence, place.1)) {
-            return self.report_statement(session, place, change, &error, reports).await;
-        }
         session.client().batch_execute("SAVEPOINT change").await?;
         let outcome = self.run_statement(session, place, change, reports).await;
-        if let (Change::Copy(_), Err(e)) = (change, &outcome)
-            && classify(e) == Class::Row
-        {
-            // The driver loses count of the answers when COPY is refused: this connection is of no use any more. The next one
-            // finds the refusal here.
-            self.refuse_copy((place.0.sequence, place.1), shadow_error(e));
-            return Err(Error::Closed);
-        }
         if matches!(change, Change::Ddl(_)) {
             session.forget_tables();
         }
         let error = match outcome {
-            Ok(None) => {
+            Ok(()) => {
                 session.client().batch_execute("RELEASE SAVEPOINT change").await?;
                 return Ok(());
             }
-            Ok(Some(error)) => error,
             Err(e) => match classify(&e) {
                 Class::Row => shadow_error(&e),
                 Class::Again if last => shadow_error(&e),
@@ -57,14 +44,13 @@ impl Lane {
         self.report_statement(session, place, change, &error, reports).await
     }
 
-    /// Runs it; an error of its own if the shadow did something else than the primary without refusing.
     async fn run_statement(
         &mut self,
         session: &mut Session,
         place: (&Loaded, u32),
         change: &Change,
         reports: &mut Reports,
-    ) -> Result<Option<ShadowError>, Error> {
+    ) -> Result<(), Error> {
         let client = session.client();
         match change {
             Change::Ddl(ddl) => {
@@ -82,27 +68,9 @@ impl Lane {
                 client.batch_execute(&truncate.sql).await?;
                 leave(client, entered).await?;
             }
-            Change::Copy(copy) => return self.run_copy(session, copy).await,
-            Change::Row(_) | Change::Statement(_) => {}
+            Change::Copy(_) | Change::Row(_) | Change::Statement(_) => {}
         }
-        Ok(None)
-    }
-
-    async fn run_copy(&mut self, session: &mut Session, copy: &CopyData) -> Result<Option<ShadowError>, Error> {
-        let table = session.table(&copy.relation.name).await?;
-        let replica = session.may_replica && table.is_some_and(|t| t.origin_triggers);
-        let client = session.client();
-        if replica {
-            client.batch_execute(batch::role(true)).await?;
-        }
-        let entered = enter(client, &copy.settings, true).await?;
-        let rows = copy_in(client, copy).await?;
-        leave(client, entered).await?;
-        if replica {
-            client.batch_execute(batch::role(false)).await?;
-        }
-        let message = format!("COPY stored {rows} rows on the shadow, {} on the primary", copy.rows);
-        Ok((rows != copy.rows).then(|| ShadowError { sqlstate: "PGS01".to_owned(), message, own_key_taken: false }))
+        Ok(())
     }
 
     /// A statement that the shadow refused: a finding, and the tables that it would have changed are suspect.
@@ -194,15 +162,6 @@ pub(crate) fn statement_finding(
     finding
 }
 
-async fn copy_in(client: &Client, copy: &CopyData) -> Result<u64, Error> {
-    let sink = client.copy_in(copy.sql.as_str()).await?;
-    futures::pin_mut!(sink);
-    for data in &copy.data {
-        sink.send(data.clone()).await?;
-    }
-    Ok(sink.finish().await?)
-}
-
 /// Tables of the shadow whose names stand in the statement: rather too many than too few.
 async fn named_tables(client: &Client, sql: &str) -> Result<Vec<QualifiedName>, Error> {
     let query = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
@@ -250,7 +209,7 @@ fn foreign_owner(
 }
 
 /// What was taken on.
-struct Entered {
+pub(crate) struct Entered {
     /// Settings as they were, by name.
     saved: Vec<(String, String)>,
     /// The role is the session's.
@@ -259,7 +218,7 @@ struct Entered {
 
 /// Takes on a session's settings and role for a while, within the open transaction. What the shadow doesn't know or
 /// doesn't allow is left as it is, and said.
-async fn enter(client: &Client, settings: &SessionSettings, with_encoding: bool) -> Result<Entered, Error> {
+pub(crate) async fn enter(client: &Client, settings: &SessionSettings, with_encoding: bool) -> Result<Entered, Error> {
     let mut saved = Vec::new();
     for (name, value) in wanted(settings, with_encoding) {
         let before = client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await?;
@@ -315,7 +274,7 @@ async fn attempt(
     }
 }
 
-async fn leave(client: &Client, entered: Entered) -> Result<(), Error> {
+pub(crate) async fn leave(client: &Client, entered: Entered) -> Result<(), Error> {
     client.batch_execute("SET LOCAL ROLE NONE").await?;
     for (name, value) in entered.saved {
         client.execute("SELECT pg_catalog.set_config($1, $2, true)", &[&name, &value]).await?;

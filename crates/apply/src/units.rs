@@ -1,6 +1,7 @@
 //! What a transaction touches, as 64-bit hashes: two transactions may be applied in any order only if they share no
 //! unit. A collision only delays.
 
+use crate::entry::Vast;
 use crate::reach::Reach;
 use pgshadow_model::{Change, ColumnType, Operation, QualifiedName, Relation, RelationKind, RowImage, Shape, Values};
 use std::collections::HashSet;
@@ -72,6 +73,14 @@ impl Units {
     /// known.)
     pub(crate) fn is_added_beside(&self) -> bool {
         self.beside && !self.exclusive.contains(&DEFINITIONS)
+    }
+
+    /// Of changes that are too many to be looked at: their tables as a whole, with all that may be relatives of theirs.
+    pub(crate) fn whole(vast: &Vast) -> Self {
+        let tables: Option<Vec<&QualifiedName>> = vast.tables.iter().map(Option::as_ref).collect();
+        let Some(tables) = tables.filter(|_| !vast.defines) else { return Self::everything() };
+        let exclusive = tables.into_iter().map(|table| hash_table(&table.name)).chain([RELATIVES]).collect();
+        Self { exclusive, ..Self::default() }
     }
 
     pub(crate) fn of(changes: &[Change]) -> Self {

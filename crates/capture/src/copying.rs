@@ -1,13 +1,17 @@
 //! COPY FROM STDIN: what the client sends behind it until its data end, and what the server ignores of that.
+use crate::captured::HELD_BYTES;
 use crate::expected::{Expected, SyncPurpose};
 use crate::journal::Journal;
 use crate::own::NAME;
 use crate::plan::{Effect, Step};
-use crate::send::COPY_BYTES_MAX;
 use crate::session::{Hold, Output, Session};
 use bytes::Bytes;
 use pgshadow_wire::Frame;
 use pgshadow_wire::frontend;
+use std::sync::Arc;
+
+/// Data of a COPY that come before the server has asked for them.
+const UNASKED_BYTES_MAX: usize = 16 << 20;
 
 /// The COPY FROM STDIN that was sent last, until it is over.
 #[derive(Debug, Default)]
@@ -77,19 +81,39 @@ impl<J: Journal> Session<J> {
     /// Keeps the data, where they are to be repeated.
     fn record(&mut self, frame: &Frame) {
         let copies = |s: &Step| matches!(s.effect, Effect::Copy { .. });
-        let stage = self.pending.iter_mut().find_map(|e| match e {
-            Expected::Query(run) if run.plan.steps.iter().any(|s| copies(s)) => Some(&mut run.stage),
-            Expected::Execute(run) if copies(&run.step) => Some(&mut run.stage),
+        let copy = self.pending.iter_mut().find_map(|e| match e {
+            Expected::Query(run) => {
+                // of several in one text the one that answers at present
+                let at = if self.copying { run.at } else { 0 };
+                let step = run.plan.steps.iter().skip(at).find(|s| copies(s)).cloned()?;
+                Some((step, &mut run.stage, &run.settings))
+            }
+            Expected::Execute(run) if copies(&run.step) => Some((Arc::clone(&run.step), &mut run.stage, &run.settings)),
             _ => None,
         });
-        let Some(stage) = stage else { return };
-        let data = Bytes::copy_from_slice(frame.body());
-        stage.copy_bytes += data.len();
-        if stage.copy_bytes > COPY_BYTES_MAX {
-            stage.broken = Some("a COPY was larger than pgshadow may hold in memory");
-            stage.copy.clear();
-        } else {
-            stage.copy.push(data);
+        let Some((step, stage, settings)) = copy else { return };
+        let Effect::Copy { table, .. } = &step.effect else { return };
+        stage.moments.look(&table.relation.columns, frame.body());
+        if stage.broken.is_some() {
+            return;
+        }
+        stage.copy_bytes += frame.body().len();
+        stage.copy.push(Bytes::copy_from_slice(frame.body()));
+        if stage.copy_bytes < HELD_BYTES {
+            return;
+        }
+        match (self.units.front_mut(), settings) {
+            (Some(unit), Some(settings)) if self.copying => {
+                Self::hold_less_copied(unit, &step, stage, settings, &self.shared.journal);
+            }
+            // not begun yet: what was sent before is still to be answered
+            _ if stage.copy_bytes > UNASKED_BYTES_MAX => {
+                stage.broken = Some("more of its data were sent than may be held before the server asks for them");
+            }
+            _ => return,
+        }
+        if stage.broken.is_some() {
+            stage.copy = Vec::new();
         }
     }
 

@@ -5,7 +5,7 @@ use crate::own;
 use crate::plan::{Effect, Plan, Step};
 use crate::session::{Output, Session, ToServer};
 use bytes::Bytes;
-use pgshadow_model::{Change, DdlStatement, Intent, Suspect, Xid};
+use pgshadow_model::{Change, Changes, DdlStatement, Intent, Suspect, Xid};
 use pgshadow_wire::frontend::{self};
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ impl<J: Journal> Session<J> {
         match (settings, self.units.back_mut()) {
             (Some(settings), Some(unit)) => {
                 let change = DdlStatement { sql: sql.clone(), settings, in_transaction: false };
-                unit.changes.push(Change::Ddl(change));
+                unit.captured.push(Change::Ddl(change));
                 (unit.token, unit.xid) = (Some(token), Some(Xid(0)));
             }
             _ => self.shared.journal.not_repeated(sql, "the settings of its session were not known"),
@@ -139,26 +139,28 @@ impl<J: Journal> Session<J> {
         }
         // what an unanswered ROLLBACK TO leaves isn't known yet
         let complete = unit.outstanding == 0 && !unit.needs_end() && unit.undoing == 0;
-        let held = if unit.undoing == 0 { Vec::new() } else { std::mem::take(&mut unit.changes) };
+        let changes = if unit.undoing == 0 { unit.captured.take() } else { Ok(Changes::default()) };
+        let changes = unit.or_give_up(changes).unwrap_or_default();
         let intent = Intent {
             epoch,
             backend,
             xid: unit.xid,
             token: unit.token.filter(|_| complete),
-            changes: std::mem::take(&mut unit.changes),
+            changes,
             may_write: if complete { Vec::new() } else { unit.may_write.iter().cloned().collect() },
             may_write_any: unit.may_write_any() && !complete,
             suspects: unit.suspects.iter().chain(&unit.given_up).cloned().collect(),
             prepared: unit.prepared.clone(),
         };
         let (changes, result) = self.shared.journal.intent(intent);
-        let logged = changes.len();
-        unit.changes = changes;
-        unit.changes.extend(held);
+        if unit.undoing == 0 {
+            unit.captured.logged(changes);
+        } else {
+            unit.captured.log_nothing();
+        }
         match result {
             Ok(sequence) => {
                 unit.intent = Some(sequence);
-                unit.intent_changes = logged;
                 out.to_server.push_back(ToServer::Durable(sequence));
             }
             Err(_) => unit.unmirrored = true,

@@ -1,4 +1,5 @@
 //! What is awaited of the server, and what prepared statements and portals stand for.
+use crate::moments::Moments;
 use crate::plan::{Plan, Step, Strip};
 use crate::rehearsal::{BoundStatement, Sampled};
 use bytes::Bytes;
@@ -72,8 +73,12 @@ pub(crate) struct Stage {
     pub returned: Option<RowsHash>,
     /// The statement itself, where it is to be compared.
     pub statement: Option<Box<Statement>>,
+    /// Data of a COPY, as far as they aren't with the transaction's changes yet.
     pub copy: Vec<Bytes>,
     pub copy_bytes: usize,
+    pub moments: Moments,
+    /// Its first changes are with those of the transaction already, from this number on.
+    pub begun: Option<usize>,
 }
 
 #[derive(Debug)]

@@ -1,4 +1,34 @@
-use pgshadow_model::{Backend, Change, Epoch, Intent, Lsn, Order, QualifiedName, Sequence, Suspect};
+use pgshadow_model::{
+    Backend, Change, Changes, Epoch, Intent, Lsn, Order, QualifiedName, Sequence, SpilledPart, Suspect,
+};
+
+/// Changes could not be written out, or read back: why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SpillRefused(pub String);
+
+/// The file of one transaction that is too large to be held in memory. Dropped, it goes, unless parts of it were kept.
+pub trait Spill: std::fmt::Debug + Send + Sync {
+    /// Its number.
+    fn number(&self) -> u64;
+    /// Writes changes behind those that are there.
+    ///
+    /// # Errors
+    /// The disk fails, or there is no room; the parts before are as they were.
+    fn write(&mut self, changes: &[Change]) -> Result<SpilledPart, SpillRefused>;
+    /// Reads a part back.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn read(&self, part: SpilledPart) -> Result<Vec<Change>, SpillRefused>;
+    /// Lets go of what is behind this offset.
+    fn cut(&mut self, offset: u64);
+    /// An intent or outcome is about to refer to it: it is durable, and stays until that transaction is over.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn keep(&mut self) -> Result<(), SpillRefused>;
+}
 
 /// Mirroring has stopped (log full or poisoned): nothing can be promised before a write any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +48,9 @@ pub struct Settled {
     /// Its place, where anything of it is to be applied.
     pub order: Option<Order>,
     /// The changes that its intent holds.
-    pub intent_changes: Vec<Change>,
+    pub intent_changes: Changes,
     /// Changes that became known after the intent.
-    pub changes: Vec<Change>,
+    pub changes: Changes,
     /// What became suspect by its commit, the intent's included.
     pub suspects: Vec<Suspect>,
 }
@@ -39,9 +69,9 @@ pub struct Unsettled {
     /// Whose backend may still run it.
     pub backend: Backend,
     /// The changes that its intent holds.
-    pub intent_changes: Vec<Change>,
+    pub intent_changes: Changes,
     /// Changes that became known after the intent.
-    pub changes: Vec<Change>,
+    pub changes: Changes,
     /// False: images that it may have written are missing, so its tables become suspect if it committed.
     pub complete: bool,
     /// Tables that it may have written.
@@ -66,7 +96,12 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Stopped`]: the write goes on, unmirrored.
-    fn intent(&self, intent: Intent) -> (Vec<Change>, Result<Sequence, Stopped>);
+    fn intent(&self, intent: Intent) -> (Changes, Result<Sequence, Stopped>);
+    /// A file for the changes of a transaction that grows too large.
+    ///
+    /// # Errors
+    /// The disk fails, or there is no room.
+    fn spill(&self) -> Result<Box<dyn Spill>, SpillRefused>;
     /// A number above every intent that was in flight up to now.
     fn barrier(&self) -> Sequence;
     /// The highest place known of a transaction that has committed.

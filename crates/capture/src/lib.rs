@@ -15,6 +15,7 @@
 //! outgoing queue), nor the log, nor the catalog (it asks its questions through the session itself).
 #![warn(missing_docs)]
 
+mod captured;
 mod classify;
 mod copying;
 mod ending;
@@ -41,5 +42,5 @@ mod session;
 mod shape;
 mod unit;
 
-pub use journal::{Journal, Settled, Stopped, Unsettled};
+pub use journal::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
 pub use session::{Output, Session, Shared, ToServer};

@@ -1,5 +1,4 @@
 //! COPY data that name a moment: `now` is read as the time of the reading, which is another one on the shadow.
-use bytes::Bytes;
 use pgshadow_model::{Column, Shape};
 
 const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
@@ -13,28 +12,43 @@ const STEADY: [u32; 30] = [
     1700, 2950, 3220, 3802, 5069, 1009,
 ];
 
-/// Whether the data hold such a word, while a column's type could read it so. Words in other columns count too.
-pub(crate) fn names_a_moment(columns: &[Column], data: &[Bytes]) -> bool {
-    let moving = |c: &Column| c.column_type.shape != Shape::Plain || !STEADY.contains(&c.column_type.oid);
-    columns.iter().any(moving) && has_word(data)
+/// Looks for such words in the data of one COPY, as they come.
+#[derive(Debug, Default)]
+pub(crate) struct Moments {
+    /// Whether a column's type could read one so; once it was asked.
+    matter: Option<bool>,
+    /// The word at the end of the data so far: it may go on in the next message.
+    word: Vec<u8>,
+    found: bool,
 }
 
-fn has_word(data: &[Bytes]) -> bool {
-    // a word may begin in one message and end in another
-    let mut word: Vec<u8> = Vec::with_capacity(LONGEST + 1);
-    for byte in data.iter().flatten() {
-        if byte.is_ascii_alphabetic() {
-            if word.len() <= LONGEST {
-                word.push(byte.to_ascii_lowercase());
+impl Moments {
+    /// Words in columns that read none count too.
+    pub fn look(&mut self, columns: &[Column], data: &[u8]) {
+        let moving = |c: &Column| c.column_type.shape != Shape::Plain || !STEADY.contains(&c.column_type.oid);
+        if !*self.matter.get_or_insert_with(|| columns.iter().any(moving)) {
+            return;
+        }
+        for byte in data {
+            if byte.is_ascii_alphabetic() {
+                if self.word.len() <= LONGEST {
+                    self.word.push(byte.to_ascii_lowercase());
+                }
+            } else if !self.word.is_empty() {
+                self.found |= self.is_word();
+                self.word.clear();
             }
-        } else if !word.is_empty() {
-            if WORDS.contains(&word.as_slice()) {
-                return true;
-            }
-            word.clear();
         }
     }
-    WORDS.contains(&word.as_slice())
+
+    fn is_word(&self) -> bool {
+        WORDS.contains(&self.word.as_slice())
+    }
+
+    /// Whether there was one in all of the data.
+    pub fn found(&self) -> bool {
+        self.found || self.is_word()
+    }
 }
 
 #[cfg(test)]
@@ -50,13 +64,24 @@ mod tests {
     #[test]
     fn words_of_moments() {
         let at = [column(23), column(1184)];
-        let data = |parts: &[&'static str]| parts.iter().map(|p| Bytes::from_static(p.as_bytes())).collect::<Vec<_>>();
-        for there in [&["1\tnow\n"][..], &["1\tN", "oW"], &["{today,1}"], &["1\t yesterday \n"], &["tomorrow"]] {
-            assert!(names_a_moment(&at, &data(there)), "{there:?}");
-            assert!(!names_a_moment(&[column(23), column(25)], &data(there)), "{there:?}");
+        let found = |columns: &[Column], parts: &[&str]| {
+            let mut moments = Moments::default();
+            parts.iter().for_each(|part| moments.look(columns, part.as_bytes()));
+            moments.found()
+        };
+        for there in [
+            &["1\tnow\n"][..],
+            &["1\tN", "oW"],
+            &["1\tnow\n", "2\tx\n"],
+            &["{today,1}"],
+            &["1\t yesterday \n"],
+            &["tomorrow"],
+        ] {
+            assert!(found(&at, there), "{there:?}");
+            assert!(!found(&[column(23), column(25)], there), "{there:?}");
         }
         for not in ["1\t2024-01-01\n", "know", "nowhere", "yesterdays", ""] {
-            assert!(!names_a_moment(&at, &data(&[not])), "{not}");
+            assert!(!found(&at, &[not]), "{not}");
         }
     }
 }

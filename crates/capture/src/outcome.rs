@@ -6,7 +6,7 @@ use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_catalog::Redefined;
-use pgshadow_model::{Intent, Sequence, Suspect};
+use pgshadow_model::{Changes, Intent, Sequence, Suspect};
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, frontend};
 use std::sync::Arc;
@@ -156,12 +156,9 @@ impl<J: Journal> Session<J> {
         }
         if unit.ended && unit.xid.is_none() {
             // no transaction id was given: nothing was written (DROP TABLE IF EXISTS of what isn't there)
-            unit.changes.truncate(unit.intent_changes);
+            unit.captured.give_up();
         }
-        if committed
-            && unit.changes.len() > unit.intent_changes.min(unit.changes.len())
-            && Self::order(&unit, unit.epoch).is_none()
-        {
+        if committed && unit.captured.has_unlogged() && Self::order(&unit, unit.epoch).is_none() {
             unit.give_up("its place in the order of transactions isn't known");
         }
         if committed {
@@ -178,9 +175,8 @@ impl<J: Journal> Session<J> {
             return self.finish_prepare(unit, gid, sequence);
         }
         let order = Self::order(&unit, self.shared.journal.epoch());
+        let (intent_changes, changes) = unit.all_changes();
         let suspects = unit.all_suspects();
-        let mut intent_changes = std::mem::take(&mut unit.changes);
-        let changes = intent_changes.split_off(unit.intent_changes.min(intent_changes.len()));
         self.shared.journal.settle(Settled {
             sequence,
             barrier: unit.barrier,
@@ -196,6 +192,8 @@ impl<J: Journal> Session<J> {
     /// A transaction is prepared. All of it is known now: it is written down again, so that a restart knows it as well.
     fn finish_prepare(&mut self, mut unit: Unit, gid: String, first: Sequence) {
         let journal = &self.shared.journal;
+        let changes = unit.captured.all();
+        let changes = unit.or_give_up(changes).unwrap_or_default();
         let suspects = unit.all_suspects();
         let order = Self::order(&unit, journal.epoch());
         let complete = Intent {
@@ -203,7 +201,7 @@ impl<J: Journal> Session<J> {
             backend: self.backend.clone(),
             xid: unit.xid,
             token: unit.token,
-            changes: std::mem::take(&mut unit.changes),
+            changes,
             may_write: Vec::new(),
             may_write_any: false,
             suspects: suspects.clone(),
@@ -225,7 +223,7 @@ impl<J: Journal> Session<J> {
                 barrier: unit.barrier,
                 backend: self.backend.clone(),
                 intent_changes,
-                changes: Vec::new(),
+                changes: Changes::default(),
                 complete: true,
                 may_write: Vec::new(),
                 may_write_any: false,
@@ -258,8 +256,8 @@ pub(crate) fn aborted(sequence: u64) -> Settled {
         flushed: true,
         committed: false,
         order: None,
-        intent_changes: Vec::new(),
-        changes: Vec::new(),
+        intent_changes: Changes::default(),
+        changes: Changes::default(),
         suspects: Vec::new(),
     }
 }

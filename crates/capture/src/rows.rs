@@ -1,14 +1,14 @@
 //! What a statement did: the images of its rows, and its end.
+use crate::captured::HELD_BYTES;
 use crate::classify;
 use crate::expected::{SqlPrepared, Stage};
 use crate::image;
 use crate::journal::Journal;
-use crate::moments;
 use crate::own;
 use crate::pairing;
 use crate::plan::{Control, Effect, OldRow, Step, Strip, WriteEffect};
 use crate::session::Session;
-use crate::unit::{HELD_BYTES_MAX, Unit};
+use crate::unit::Unit;
 use bytes::Bytes;
 use pgshadow_model::{
     Change, CopyData, DdlStatement, Lsn, Operation, RowImage, SessionSettings, Suspect, Truncate, Xid,
@@ -16,6 +16,9 @@ use pgshadow_model::{
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, backend, edit};
 use std::sync::Arc;
+
+/// Bytes of images that must be held together until a statement is done.
+const TOGETHER_BYTES_MAX: usize = 16 << 20;
 
 impl<J: Journal> Session<J> {
     /// The end token has arrived, or hasn't.
@@ -36,7 +39,6 @@ impl<J: Journal> Session<J> {
         if self.shared.statements > 0.0 && write.determined && write.strip == Strip::LastColumn {
             stage.hash_row(&frame);
         }
-        let held = self.units.front().map_or(0, |u| u.held_bytes);
         match image_of(write, &frame, binary) {
             Some(read) => {
                 if let Some(unit) = self.units.front_mut() {
@@ -46,11 +48,10 @@ impl<J: Journal> Session<J> {
                 if !write.table.tree_oids.contains(&read.table_oid) {
                     stage.elsewhere = true;
                     stage.broken = Some("a written row was of another table than the statement names");
-                } else if held + stage.bytes > HELD_BYTES_MAX {
-                    stage.broken = Some("the transaction was larger than pgshadow may hold in memory");
                 }
                 if stage.broken.is_none() {
                     stage.images.push(read.row);
+                    self.hold_less(write, stage);
                 } else {
                     stage.images = Vec::new();
                 }
@@ -64,13 +65,56 @@ impl<J: Journal> Session<J> {
         }
     }
 
+    /// A statement that writes many rows gives its images away before it is done.
+    fn hold_less(&mut self, write: &WriteEffect, stage: &mut Stage) {
+        if stage.bytes < HELD_BYTES {
+            return;
+        }
+        let journal = &*self.shared.journal;
+        // which of the old rows became which is told at the end
+        let together = matches!(write.old, OldRow::Locked(_));
+        let Some(unit) = self.units.front_mut().filter(|_| !together) else {
+            if stage.bytes > TOGETHER_BYTES_MAX {
+                stage.broken = Some("it changed keys of more rows than can be told from each other in memory");
+                stage.images = Vec::new();
+            }
+            return;
+        };
+        stage.bytes = 0;
+        stage.begun.get_or_insert(unit.captured.len());
+        unit.done(stage.images.drain(..).map(Change::Row), &[]);
+        if !unit.spill(journal) {
+            stage.broken = Some("its rows could not be written out");
+        }
+    }
+
+    /// As much of a COPY's data as is there goes to the changes of its transaction.
+    pub(crate) fn hold_less_copied(
+        unit: &mut Unit,
+        step: &Step,
+        stage: &mut Stage,
+        settings: &SessionSettings,
+        journal: &J,
+    ) {
+        let Effect::Copy { table, sql } = &step.effect else { return };
+        stage.begun.get_or_insert(unit.captured.len());
+        stage.copy_bytes = 0;
+        let data = std::mem::take(&mut stage.copy);
+        let relation = Arc::clone(&table.relation);
+        let part = CopyData { relation, sql: sql.clone(), settings: settings.clone(), data, rows: None };
+        unit.done([Change::Copy(part)], &[]);
+        if !unit.spill(journal) {
+            stage.broken = Some("its data could not be written out");
+        }
+    }
+
     /// A portal has given some of its rows, and may never be asked for more: what writes has run to its end by then.
     pub(crate) fn suspended(&mut self, step: &Step) {
         if step.changes_session {
             self.forget_identity();
         }
         if let (Effect::Opaque(suspects), Some(unit)) = (&step.effect, self.units.front_mut()) {
-            unit.done(Vec::new(), suspects, 0);
+            unit.done([], suspects);
         }
     }
 
@@ -112,7 +156,7 @@ impl<J: Journal> Session<J> {
             None if repeated => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
                 let suspects = step.suspects_of_all("the settings of its session were not known");
-                return unit.done(Vec::new(), &suspects, 0);
+                return unit.done([], &suspects);
             }
             None => SessionSettings::default(),
         };
@@ -123,29 +167,26 @@ impl<J: Journal> Session<J> {
             }
             Effect::Copy { table, sql } => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
-                let moment = moments::names_a_moment(&table.relation.columns, &stage.copy);
-                match stage.broken.or(moment.then_some("its data name a moment (now, today), which passes")) {
-                    Some(reason) => {
-                        let suspects: Vec<_> = classify::suspects(table, reason).collect();
-                        unit.done(Vec::new(), &suspects, 0);
-                    }
-                    // without rows there is no xid either, and nothing to repeat
-                    None if backend::tag_rows(tag) == Some(0) => {}
-                    None => {
-                        let rows = backend::tag_rows(tag).unwrap_or(0);
-                        let relation = Arc::clone(&table.relation);
-                        let change = CopyData { relation, sql: sql.clone(), settings, data: stage.copy, rows };
-                        unit.done(vec![Change::Copy(change)], &[], stage.copy_bytes);
-                    }
+                let moment = stage.moments.found();
+                let broken = stage.broken.or(moment.then_some("its data name a moment (now, today), which passes"));
+                // without rows there is no xid either, and nothing to repeat
+                let rows = backend::tag_rows(tag).filter(|rows| *rows > 0);
+                if let (Some(begun), true) = (stage.begun, broken.is_some() || rows.is_none()) {
+                    unit.take_back(begun);
+                }
+                if let Some(reason) = broken {
+                    let suspects: Vec<_> = classify::suspects(table, reason).collect();
+                    unit.done([], &suspects);
+                } else if rows.is_some() {
+                    let relation = Arc::clone(&table.relation);
+                    let change = CopyData { relation, sql: sql.clone(), settings, data: stage.copy, rows };
+                    unit.done([Change::Copy(change)], &[]);
                 }
             }
             Effect::Truncate { tables, sql } => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
-                unit.done(
-                    vec![Change::Truncate(Truncate { tables: tables.clone(), sql: sql.clone(), settings })],
-                    &[],
-                    sql.len(),
-                );
+                let truncate = Truncate { tables: tables.clone(), sql: sql.clone(), settings };
+                unit.done([Change::Truncate(truncate)], &[]);
             }
             Effect::Ddl { sql, suspects, tables, moves } => {
                 unit.ddl = true;
@@ -153,9 +194,9 @@ impl<J: Journal> Session<J> {
                     unit.renames.push((old.clone(), new.clone()));
                 }
                 let change = DdlStatement { sql: sql.clone(), settings, in_transaction: true };
-                unit.done(vec![Change::Ddl(change)], suspects, sql.len());
+                unit.done([Change::Ddl(change)], suspects);
             }
-            Effect::Opaque(suspects) => unit.done(Vec::new(), suspects, 0),
+            Effect::Opaque(suspects) => unit.done([], suspects),
             Effect::NotRepeated { .. } | Effect::Beside { .. } => unit.ddl = true,
             Effect::Control(control) => {
                 unit.begun |= *control == Control::Begin;
@@ -173,6 +214,9 @@ impl<J: Journal> Session<J> {
                 }
             }
             _ => {}
+        }
+        if let Some(unit) = self.units.front_mut() {
+            unit.spill(&*self.shared.journal);
         }
         if step.class == StatementClass::Ddl {
             self.tables.clear();
@@ -197,19 +241,22 @@ fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64
         Ok(images) => {
             Counter::RowsCaptured.add(stage.rows);
             // what wrote nothing is bound to no place in the order
-            let statement = stage.statement.filter(|_| !images.is_empty()).map(Change::Statement);
-            let changes = statement.into_iter().chain(images.into_iter().map(Change::Row)).collect();
-            unit.done(changes, &write.suspects, stage.bytes);
+            let statement = stage.statement.filter(|_| !images.is_empty() && stage.begun.is_none());
+            let images = images.into_iter().map(Change::Row);
+            unit.done(statement.map(Change::Statement).into_iter().chain(images), &write.suspects);
             if stage.rows == 0 && !hidden_anywhere {
                 unit.suspects.truncate(unit.suspects.len() - write.suspects.len().min(unit.suspects.len()));
             }
         }
         Err(reason) => {
+            if let Some(begun) = stage.begun {
+                unit.take_back(begun);
+            }
             let mut suspects = declare(write, reason);
             if stage.elsewhere {
                 suspects.push(Suspect { table: None, reason: reason.to_owned() });
             }
-            unit.done(Vec::new(), &suspects, 0);
+            unit.done([], &suspects);
         }
     }
 }

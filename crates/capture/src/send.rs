@@ -44,8 +44,6 @@ impl<J: Journal> Session<J> {
     }
 }
 
-pub(crate) const COPY_BYTES_MAX: usize = 64 << 20;
-
 /// Whether it may take back what statements before it made of names and settings, or end what held for the transaction.
 pub(crate) fn takes_back(step: &Step) -> bool {
     use Control::{Commit, Prepare, Rollback, RollbackTo};

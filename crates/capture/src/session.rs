@@ -240,9 +240,8 @@ impl<J: Journal> Session<J> {
                 }
                 continue;
             };
+            let (intent_changes, changes) = unit.all_changes();
             let suspects = unit.all_suspects();
-            let mut intent_changes = std::mem::take(&mut unit.changes);
-            let changes = intent_changes.split_off(unit.intent_changes.min(intent_changes.len()));
             self.shared.journal.lost(Unsettled {
                 sequence,
                 epoch: unit.epoch,

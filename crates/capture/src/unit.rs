@@ -1,13 +1,12 @@
 //! One transaction of a session, from its first statement to its outcome.
+use crate::captured::Captured;
+use crate::journal::{Journal, SpillRefused};
 use crate::own::End;
 use crate::plan::{Control, Effect, Step};
 use pgshadow_catalog::Redefined;
-use pgshadow_model::{Change, Epoch, Lsn, QualifiedName, Sequence, Suspect, Xid};
+use pgshadow_model::{Change, Changes, Epoch, Lsn, QualifiedName, Sequence, Suspect, Xid};
 use pgshadow_telemetry::StatementClass;
 use std::collections::{BTreeSet, HashSet};
-
-/// Bytes of images and COPY data that one transaction may hold in memory; beyond, its tables become suspect.
-pub(crate) const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// One transaction: a block from BEGIN to COMMIT, or what runs between two Syncs, or one Query outside a block.
 #[derive(Debug, Default)]
@@ -52,8 +51,6 @@ pub(crate) struct Unit {
     pub epoch: Epoch,
     /// The intent's number, once it is written.
     pub intent: Option<Sequence>,
-    /// How many of `changes` the intent holds.
-    pub intent_changes: usize,
     /// Mirroring had stopped when the intent was due.
     pub unmirrored: bool,
     /// It ends in PREPARE TRANSACTION with this gid.
@@ -62,7 +59,7 @@ pub(crate) struct Unit {
     pub outstanding: usize,
 
     /// Captured so far, in order.
-    pub changes: Vec<Change>,
+    pub captured: Captured,
     /// What becomes suspect by its commit, unless a savepoint takes it back.
     pub suspects: Vec<Suspect>,
     /// What becomes suspect by its commit whatever is taken back: changes of before were let go.
@@ -76,8 +73,8 @@ pub(crate) struct Unit {
     pub end_failed: bool,
     /// A statement of the unit failed (outside a block: the unit rolls back).
     pub failed: bool,
+    /// Name, and how much was captured and suspect by then.
     pub savepoints: Vec<(String, usize, usize)>,
-    pub held_bytes: usize,
 }
 
 impl Unit {
@@ -145,19 +142,44 @@ impl Unit {
     }
 
     /// Takes up what a finished statement did.
-    pub fn done(&mut self, changes: Vec<Change>, suspects: &[Suspect], bytes: usize) {
-        self.held_bytes += bytes;
-        if self.held_bytes > HELD_BYTES_MAX {
-            self.give_up("the transaction was larger than pgshadow may hold in memory");
-            return;
-        }
-        self.changes.extend(changes);
+    pub fn done(&mut self, changes: impl IntoIterator<Item = Change>, suspects: &[Suspect]) {
+        changes.into_iter().for_each(|change| self.captured.push(change));
         self.suspects.extend_from_slice(suspects);
+    }
+
+    /// Writes out what it holds where that has become much. False if it had to be given up.
+    pub fn spill(&mut self, journal: &impl Journal) -> bool {
+        let spilled = if self.captured.is_large() { self.captured.spill(journal) } else { Ok(()) };
+        self.or_give_up(spilled).is_some()
+    }
+
+    /// What was written out and can't be had makes its tables suspect.
+    pub fn or_give_up<T>(&mut self, result: Result<T, SpillRefused>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(refused) => {
+                tracing::error!(%refused, "a large transaction is not mirrored");
+                self.give_up(&format!("a transaction too large for memory could not be written out: {refused}"));
+                None
+            }
+        }
+    }
+
+    /// Takes back what was captured from here on.
+    pub fn take_back(&mut self, len: usize) {
+        let taken = self.captured.truncate(len);
+        self.or_give_up(taken);
+    }
+
+    /// What its intent holds, and what is known beyond that.
+    pub fn all_changes(&mut self) -> (Changes, Changes) {
+        let all = self.captured.finish();
+        self.or_give_up(all).or_else(|| self.captured.finish().ok()).unwrap_or_default()
     }
 
     /// Its images are let go; every table that it may have written becomes suspect.
     pub fn give_up(&mut self, reason: &str) {
-        self.changes.truncate(self.intent_changes);
+        self.captured.give_up();
         for table in self.may_write.iter().cloned().map(Some).chain(self.defines.iter().cloned()) {
             let suspect = Suspect { table, reason: reason.to_owned() };
             if !self.given_up.contains(&suspect) {
@@ -214,7 +236,9 @@ impl Unit {
     /// SAVEPOINT, RELEASE and ROLLBACK TO went through.
     pub fn savepoint(&mut self, control: &Control) {
         match control {
-            Control::Savepoint(name) => self.savepoints.push((name.clone(), self.changes.len(), self.suspects.len())),
+            Control::Savepoint(name) => {
+                self.savepoints.push((name.clone(), self.captured.len(), self.suspects.len()));
+            }
             Control::Release(name) => {
                 if let Some(at) = self.savepoints.iter().rposition(|(n, _, _)| n == name) {
                     self.savepoints.truncate(at);
@@ -226,8 +250,9 @@ impl Unit {
                     self.failed = false;
                     self.savepoints.truncate(at + 1);
                     if let Some((_, changes, suspects)) = self.savepoints.last() {
-                        self.changes.truncate(*changes);
+                        let changes = *changes;
                         self.suspects.truncate(*suspects);
+                        self.take_back(changes);
                     }
                 }
             }
@@ -249,17 +274,17 @@ mod tests {
     #[test]
     fn savepoints_take_changes_back() {
         let mut unit = Unit::default();
-        unit.done(vec![change(1)], &[], 0);
+        unit.done([change(1)], &[]);
         unit.savepoint(&Control::Savepoint("a".into()));
-        unit.done(vec![change(2)], &[], 0);
+        unit.done([change(2)], &[]);
         unit.savepoint(&Control::Savepoint("a".into()));
-        unit.done(vec![change(3)], &[], 0);
+        unit.done([change(3)], &[]);
         unit.savepoint(&Control::RollbackTo("a".into()));
-        assert_eq!(unit.changes, vec![change(1), change(2)]);
+        assert_eq!(unit.captured.len(), 2);
         unit.savepoint(&Control::RollbackTo("a".into()));
         unit.savepoint(&Control::Release("a".into()));
         unit.savepoint(&Control::RollbackTo("a".into()));
-        assert_eq!(unit.changes, vec![change(1)]);
+        assert_eq!(unit.captured.finish().unwrap().1.rest, vec![change(1)]);
     }
 
     #[test]

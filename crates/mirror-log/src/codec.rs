@@ -3,14 +3,14 @@
 //! A payload is a list of relation definitions `(id, Relation)`, then the record's body. A definition is given in
 //! the first record of a segment that uses it, so that each segment can be read without the ones before it. The
 //! `...Out` structs borrow from the model, the `...In` structs borrow from the payload; both have the same fields in
-//! the same order, and that order is the format.
+//! the same order, and that order is the format. A part of a spilled transaction holds definitions and changes in the same way.
 
 use crate::Record;
 use crate::relations::{Interner, Relations};
 use bytes::Bytes;
 use pgshadow_model::{
-    Backend, Change, CopyData, DdlStatement, Epoch, Intent, Lsn, Operation, Order, Outcome, QualifiedName, Relation,
-    RowImage, Sequence, SessionSettings, Statement, Suspect, Truncate, Values, Xid,
+    Backend, Change, Changes, CopyData, DdlStatement, Epoch, Intent, Lsn, Operation, Order, Outcome, QualifiedName,
+    Relation, RowImage, Sequence, SessionSettings, Spilled, Statement, Suspect, Truncate, Values, Xid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -22,6 +22,9 @@ const SUSPECTS: u32 = 3;
 const SUSPECTS_CLEARED: u32 = 4;
 const EPOCH: u32 = 5;
 pub(crate) const APPLIED: u32 = 6;
+/// As those, with changes that are in a file of their own.
+pub(crate) const INTENT_SPILLED: u32 = 7;
+const OUTCOME_SPILLED: u32 = 8;
 
 /// An empty list of definitions.
 const NO_DEFINITIONS: [u8; 1] = [0];
@@ -49,15 +52,22 @@ impl Encoded {
 pub(crate) fn encode(record: &Record, interner: &mut Interner) -> Result<Encoded, postcard::Error> {
     let mut used = Used { interner, relations: Vec::new(), seen: HashSet::new() };
     let (kind, body) = match record {
-        Record::Intent(intent) => (INTENT, postcard::to_stdvec(&used.intent(intent))),
+        Record::Intent(intent) => match &intent.changes.spilled {
+            None => (INTENT, postcard::to_stdvec(&used.intent(intent))),
+            Some(spilled) => (INTENT_SPILLED, postcard::to_stdvec(&(spilled, used.intent(intent)))),
+        },
         Record::Outcome { of, flushed, outcome } => {
-            let outcome = match outcome {
+            let (spilled, outcome) = match outcome {
                 Outcome::Committed { order, changes, suspects } => {
-                    OutcomeOut::Committed { order: *order, changes: used.changes(changes), suspects }
+                    let rest = used.changes(&changes.rest);
+                    (changes.spilled.as_ref(), OutcomeOut::Committed { order: *order, changes: rest, suspects })
                 }
-                Outcome::Aborted => OutcomeOut::Aborted,
+                Outcome::Aborted => (None, OutcomeOut::Aborted),
             };
-            (OUTCOME, postcard::to_stdvec(&(of, flushed, outcome)))
+            match spilled {
+                None => (OUTCOME, postcard::to_stdvec(&(of, flushed, outcome))),
+                Some(spilled) => (OUTCOME_SPILLED, postcard::to_stdvec(&(spilled, of, flushed, outcome))),
+            }
         }
         Record::Suspects(suspects) => (SUSPECTS, postcard::to_stdvec(suspects)),
         Record::SuspectsCleared(tables) => (SUSPECTS_CLEARED, postcard::to_stdvec(tables)),
@@ -65,6 +75,22 @@ pub(crate) fn encode(record: &Record, interner: &mut Interner) -> Result<Encoded
         Record::Applied { below } => (APPLIED, postcard::to_stdvec(below)),
     };
     Ok(Encoded { kind, body: body?, relations: used.relations })
+}
+
+/// Changes with all that is needed to read them again, for a file of their own.
+pub(crate) fn encode_changes(changes: &[Change]) -> Result<Vec<u8>, postcard::Error> {
+    let mut interner = Interner::default();
+    let mut used = Used { interner: &mut interner, relations: Vec::new(), seen: HashSet::new() };
+    let body = used.changes(changes);
+    let definitions: Vec<(u32, &Relation)> = used.relations.iter().map(|(id, relation)| (*id, &**relation)).collect();
+    postcard::to_extend(&(definitions, body), Vec::new())
+}
+
+/// The same, from there. Values are slices of `payload`.
+pub(crate) fn decode_changes(payload: &Bytes) -> Result<Vec<Change>, DecodeError> {
+    let (definitions, changes): (Vec<(u32, Relation)>, Vec<ChangeIn<'_>>) = whole(payload)?;
+    let relations = definitions.into_iter().map(|(id, relation)| (id, Arc::new(relation))).collect();
+    Source { payload, relations: &relations }.changes(changes)
 }
 
 /// The definitions that a payload begins with.
@@ -77,16 +103,18 @@ pub(crate) fn decode(kind: u32, payload: &Bytes, relations: &Relations) -> Resul
     let (_, body): (Vec<(u32, Relation)>, &[u8]) = postcard::take_from_bytes(payload)?;
     let source = Source { payload, relations };
     Ok(match kind {
-        INTENT => Record::Intent(source.intent(whole(body)?)?),
+        INTENT => Record::Intent(source.intent(None, whole(body)?)?),
+        INTENT_SPILLED => {
+            let (spilled, intent): (Spilled, IntentIn<'_>) = whole(body)?;
+            Record::Intent(source.intent(Some(spilled), intent)?)
+        }
         OUTCOME => {
             let (of, flushed, outcome): (Sequence, bool, OutcomeIn<'_>) = whole(body)?;
-            let outcome = match outcome {
-                OutcomeIn::Committed { order, changes, suspects } => {
-                    Outcome::Committed { order, changes: source.changes(changes)?, suspects }
-                }
-                OutcomeIn::Aborted => Outcome::Aborted,
-            };
-            Record::Outcome { of, flushed, outcome }
+            Record::Outcome { of, flushed, outcome: source.outcome(None, outcome)? }
+        }
+        OUTCOME_SPILLED => {
+            let (spilled, of, flushed, outcome): (Spilled, Sequence, bool, OutcomeIn<'_>) = whole(body)?;
+            Record::Outcome { of, flushed, outcome: source.outcome(Some(spilled), outcome)? }
         }
         SUSPECTS => Record::Suspects(whole(body)?),
         SUSPECTS_CLEARED => Record::SuspectsCleared(whole(body)?),
@@ -143,6 +171,8 @@ enum ChangeOut<'a> {
     Truncate(&'a Truncate),
     Ddl(&'a DdlStatement),
     Statement(&'a Statement),
+    /// A COPY whose data go on in the next change.
+    CopyPart(CopyOut<'a>),
 }
 
 #[derive(Serialize)]
@@ -195,6 +225,8 @@ enum ChangeIn<'a> {
     Truncate(Truncate),
     Ddl(DdlStatement),
     Statement(Box<Statement>),
+    #[serde(borrow)]
+    CopyPart(CopyIn<'a>),
 }
 
 #[derive(Deserialize)]
@@ -246,13 +278,12 @@ impl Used<'_> {
                 values: &row.values,
                 old_key: &row.old_key,
             }),
-            Change::Copy(copy) => ChangeOut::Copy(CopyOut {
-                relation: self.relation(&copy.relation),
-                sql: &copy.sql,
-                settings: &copy.settings,
-                data: &copy.data,
-                rows: copy.rows,
-            }),
+            Change::Copy(copy) => {
+                let relation = self.relation(&copy.relation);
+                let CopyData { sql, settings, data, .. } = copy;
+                let out = |rows| CopyOut { relation, sql, settings, data, rows };
+                copy.rows.map_or_else(|| ChangeOut::CopyPart(out(0)), |rows| ChangeOut::Copy(out(rows)))
+            }
             Change::Truncate(truncate) => ChangeOut::Truncate(truncate),
             Change::Ddl(ddl) => ChangeOut::Ddl(ddl),
             Change::Statement(statement) => ChangeOut::Statement(statement),
@@ -268,7 +299,7 @@ impl Used<'_> {
             backend,
             xid: *xid,
             token: *token,
-            changes: self.changes(changes),
+            changes: self.changes(&changes.rest),
             may_write,
             may_write_any: *may_write_any,
             suspects,
@@ -301,13 +332,11 @@ impl Source<'_> {
                     values: self.values(row.values),
                     old_key: row.old_key.map(|key| self.values(key)),
                 }),
-                ChangeIn::Copy(copy) => Change::Copy(CopyData {
-                    relation: self.relation(copy.relation)?,
-                    sql: copy.sql,
-                    settings: copy.settings,
-                    data: copy.data.into_iter().map(|data| self.payload.slice_ref(data)).collect(),
-                    rows: copy.rows,
-                }),
+                ChangeIn::Copy(copy) => {
+                    let rows = Some(copy.rows);
+                    Change::Copy(self.copy(copy, rows)?)
+                }
+                ChangeIn::CopyPart(copy) => Change::Copy(self.copy(copy, None)?),
                 ChangeIn::Truncate(truncate) => Change::Truncate(truncate),
                 ChangeIn::Ddl(ddl) => Change::Ddl(ddl),
                 ChangeIn::Statement(statement) => Change::Statement(statement),
@@ -316,13 +345,28 @@ impl Source<'_> {
         changes.into_iter().map(change).collect()
     }
 
-    fn intent(&self, intent: IntentIn<'_>) -> Result<Intent, DecodeError> {
+    fn copy(&self, copy: CopyIn<'_>, rows: Option<u64>) -> Result<CopyData, DecodeError> {
+        let data = copy.data.into_iter().map(|data| self.payload.slice_ref(data)).collect();
+        let relation = self.relation(copy.relation)?;
+        Ok(CopyData { relation, sql: copy.sql, settings: copy.settings, data, rows })
+    }
+
+    fn outcome(&self, spilled: Option<Spilled>, outcome: OutcomeIn<'_>) -> Result<Outcome, DecodeError> {
+        Ok(match outcome {
+            OutcomeIn::Committed { order, changes, suspects } => {
+                Outcome::Committed { order, changes: Changes { spilled, rest: self.changes(changes)? }, suspects }
+            }
+            OutcomeIn::Aborted => Outcome::Aborted,
+        })
+    }
+
+    fn intent(&self, spilled: Option<Spilled>, intent: IntentIn<'_>) -> Result<Intent, DecodeError> {
         Ok(Intent {
             epoch: intent.epoch,
             backend: intent.backend,
             xid: intent.xid,
             token: intent.token,
-            changes: self.changes(intent.changes)?,
+            changes: Changes { spilled, rest: self.changes(intent.changes)? },
             may_write: intent.may_write,
             may_write_any: intent.may_write_any,
             suspects: intent.suspects,

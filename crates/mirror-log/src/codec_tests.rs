@@ -1,5 +1,5 @@
 use super::*;
-use pgshadow_model::{Bound, Column, ColumnType, Parameter, RelationKind, Shape};
+use pgshadow_model::{Bound, Column, ColumnType, Parameter, RelationKind, Shape, SpilledPart};
 use proptest::prelude::*;
 
 fn relation(name: String, columns: usize) -> Arc<Relation> {
@@ -48,7 +48,7 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (table(), operation, values(), prop::option::of(values())).prop_map(
             |(relation, operation, values, old_key)| Change::Row(RowImage { relation, operation, values, old_key })
         ),
-        1 => (table(), ".{0,9}", settings(), prop::collection::vec(bytes(), 0..4), any::<u64>()).prop_map(
+        1 => (table(), ".{0,9}", settings(), prop::collection::vec(bytes(), 0..4), any::<Option<u64>>()).prop_map(
             |(relation, sql, settings, data, rows)| Change::Copy(CopyData { relation, sql, settings, data, rows })
         ),
         1 => (".{0,9}", settings()).prop_map(|(sql, settings)| {
@@ -72,8 +72,17 @@ fn statement() -> impl Strategy<Value = Change> {
     )
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
-    prop::collection::vec(change(), 0..6)
+fn changes() -> impl Strategy<Value = Changes> {
+    (prop::option::of(spilled()), prop::collection::vec(change(), 0..6))
+        .prop_map(|(spilled, rest)| Changes { spilled, rest })
+}
+
+fn spilled() -> impl Strategy<Value = Spilled> {
+    let part = any::<(u64, u32, u32)>();
+    let part = part.prop_map(|(offset, length, changes)| SpilledPart { offset, length, changes });
+    let table = prop::option::of(".{1,5}".prop_map(|name| QualifiedName::new("s", name)));
+    (any::<(u64, bool)>(), prop::collection::vec(part, 1..4), prop::collection::btree_set(table, 0..3))
+        .prop_map(|((file, defines), parts, tables)| Spilled { file, parts, tables, defines })
 }
 
 fn suspects() -> impl Strategy<Value = Vec<Suspect>> {
@@ -135,10 +144,16 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_decoding_panic(kind in 0..9u32, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_make_decoding_panic(kind in 0..10u32, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let payload = Bytes::from(bytes);
         let _any = definitions(&payload);
         let _any = decode(kind, &payload, &Relations::new());
+    }
+
+    #[test]
+    fn changes_come_back_without_any_segment(changes in prop::collection::vec(change(), 0..9)) {
+        let content = Bytes::from(encode_changes(&changes).unwrap());
+        prop_assert_eq!(decode_changes(&content).unwrap(), changes);
     }
 
     #[test]
@@ -163,7 +178,7 @@ fn rows_share_one_definition_and_one_relation() {
     let record = Record::Outcome {
         of: 1,
         flushed: true,
-        outcome: Outcome::Committed { order: None, changes, suspects: vec![] },
+        outcome: Outcome::Committed { order: None, changes: changes.into(), suspects: vec![] },
     };
     let encoded = encode(&record, &mut Interner::default()).unwrap();
     assert_eq!(encoded.relations.len(), 1);
@@ -175,7 +190,7 @@ fn rows_share_one_definition_and_one_relation() {
         panic!("another kind of record");
     };
     let inside = payload.as_ptr_range();
-    for change in &changes {
+    for change in &changes.rest {
         let Change::Row(row) = change else { panic!("another kind of change") };
         assert!(Arc::ptr_eq(&row.relation, &relations[&1]));
         assert!(inside.contains(&row.values[0].as_ref().unwrap().as_ptr()), "a value is a slice of the payload");
@@ -190,7 +205,7 @@ fn a_relation_that_the_segment_lacks_is_an_error() {
     let record = Record::Outcome {
         of: 1,
         flushed: true,
-        outcome: Outcome::Committed { order: None, changes, suspects: vec![] },
+        outcome: Outcome::Committed { order: None, changes: changes.into(), suspects: vec![] },
     };
     let encoded = encode(&record, &mut Interner::default()).unwrap();
     let (payload, _) = payload(&encoded);

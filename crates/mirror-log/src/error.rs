@@ -122,3 +122,22 @@ pub enum ReadError {
     #[error(transparent)]
     Log(#[from] Error),
 }
+
+/// Why changes were not written out.
+#[derive(Debug, thiserror::Error)]
+pub enum SpillError {
+    /// Large transactions have the room that they may have.
+    #[error(
+        "large transactions that are under way or not yet applied take {bytes_max} bytes of the mirror log (half of its size)"
+    )]
+    Full {
+        /// What there can be.
+        bytes_max: u64,
+    },
+    /// The changes can't be encoded.
+    #[error("changes can't be encoded: {0}")]
+    Encode(String),
+    /// The disk refuses.
+    #[error(transparent)]
+    Log(#[from] Error),
+}

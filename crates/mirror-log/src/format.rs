@@ -2,12 +2,14 @@
 
 use pgshadow_model::Sequence;
 
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
+/// Of the versions before, those that are read as well: 3 has more kinds of records.
+const VERSION_MIN: u32 = 2;
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
 pub(crate) const ALIGNMENT: usize = 8;
 const MAGIC: [u8; 8] = *b"pgshlog\n";
-const KIND_MAX: u32 = 6;
+const KIND_MAX: u32 = 8;
 
 /// What a segment's records are bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl SegmentHeader {
         }
         // The version comes before the checksum: a later version may place its checksum elsewhere.
         let version = u32_at(checked, 8).ok_or(HeaderError::NotASegment)?;
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(HeaderError::Version(version));
         }
         if u32_at(crc, 0) != Some(crc32fast::hash(checked)) {
@@ -230,8 +232,8 @@ mod tests {
     #[test]
     fn a_later_version_is_named() {
         let mut bytes = SegmentHeader { base: 1, salt: 1 }.encode();
-        bytes[8] = 3;
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(3)));
+        bytes[8] = 4;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(4)));
     }
 
     #[test]

@@ -28,7 +28,7 @@
 //! A record without disk space reserved for it is never accepted: segments are allocated before they are used. So a
 //! full disk refuses records, and doesn't poison.
 //!
-//! # Format (version 2; integers are little-endian)
+//! # Format (version 3; integers are little-endian)
 //! `NNNNNNNNNNNNNNNNNNNN.segment` is named after its first record's number:
 //!
 //! | bytes | content |
@@ -48,7 +48,7 @@
 //! | 4..8 | CRC-32 of salt, length, number, unsynced, kind, payload |
 //! | 8..16 | number |
 //! | 16..20 | unsynced: how many records just before it weren't known to be on disk when it was written |
-//! | 20..24 | kind, 1 to 6 in the order of [`Record`] |
+//! | 20..24 | kind: 1 to 6 in the order of [`Record`]; 7 and 8 are 1 and 2 with changes in a file of their own |
 //! | 24.. | payload: definitions of relations, then the record's body (postcard); zeros up to the alignment |
 //!
 //! "unsynced" tells a torn write from damage. A disk may write the blocks of one unfinished group in any order, so a
@@ -60,6 +60,12 @@
 //! trimming; number and salt in the checksum keep a stale record from being read as a new one. After a restart a new
 //! segment is begun. `lock` keeps other processes out; `stopped` is the stop mark; `identity` tells
 //! this log from another one in its place.
+//!
+//! A transaction that is too large to be held in memory until it commits has a file of its own ([`Log::spill`],
+//! `NNNNNNNNNNNNNNNN.spilled`, named by a random number): parts of changes, each with a CRC-32 ahead of it. Its intent and outcome
+//! say where each part is. The file counts as the log's, and is removed when the transaction is applied or rolled back.
+//!
+//! Version 2 had neither those files nor the kinds 7 and 8; it is read as well.
 //!
 //! # What it is not
 //! It knows no transaction: it doesn't match outcomes with intents, sort by token, or decide what may be trimmed. It
@@ -83,6 +89,7 @@ mod recovery;
 mod relations;
 mod scan;
 mod shared;
+mod spill;
 mod state;
 mod stop_mark;
 #[cfg(test)]
@@ -90,10 +97,11 @@ mod tests;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};
-pub use error::{AppendError, Error, ReadError};
+pub use error::{AppendError, Error, ReadError, SpillError};
 #[cfg(any(test, feature = "faulty-disk"))]
 pub use faulty_disk::{Fault, FaultyDisk};
 pub use log::{Log, Status};
 pub use options::{Durability, OnFull, Options};
 pub use record::Record;
 pub use recovery::{RecoveredRecords, Recovery, TornTail};
+pub use spill::SpillFile;

@@ -11,7 +11,7 @@ use crate::relations::Interner;
 use crate::shared::{Progress, Shared};
 use crate::state::State;
 use crate::stop_mark::StopMark;
-use crate::{AppendError, Error, OnFull, Options, ReadError, Record, writer};
+use crate::{AppendError, Error, OnFull, Options, ReadError, Record, spill, writer};
 use pgshadow_model::Sequence;
 use pgshadow_telemetry::{Gauge, Histogram};
 use std::any::Any;
@@ -84,6 +84,7 @@ impl Log {
         let lock = lock.ok_or_else(|| Error::Locked { path: directory.to_owned() })?;
         let names = disk.list(directory).map_err(|e| Error::io("list", directory, e))?;
         let recovered = recover(&*disk, directory, &names)?;
+        let spilled = spill::found(&*disk, directory, &names);
         let (mark, stopped) = StopMark::open(&*disk, &directory.join("stopped"))?;
         let identity = identity(&*disk, &directory.join("identity"))?;
         disk.sync_directory(directory).map_err(|e| Error::io("sync", directory, e))?;
@@ -96,7 +97,7 @@ impl Log {
             disk: Arc::clone(&disk),
             segments: recovered.found,
         };
-        let mut state = State::new(options, recovered.segments, recovered.last, stopped);
+        let mut state = State::new(options, recovered.segments, spilled, recovered.last, stopped);
         first_spare(&*disk, &names, &mut state);
         let shared = Arc::new(Shared::new(disk, state));
         let log = Self {
@@ -114,6 +115,10 @@ impl Log {
             log.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok((log, recovery))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Gives the record a number and queues it; does no I/O and never waits. See the crate's doc for what to do with

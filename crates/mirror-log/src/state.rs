@@ -1,6 +1,6 @@
 //! The log's state behind its mutex: what is placed where, what waits, how much room there is. No I/O.
 
-use crate::codec::{APPLIED, Encoded, INTENT};
+use crate::codec::{APPLIED, Encoded, INTENT, INTENT_SPILLED};
 use crate::disk::DiskFile;
 use crate::format::{FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes, write_frame};
 use crate::relations::Relations;
@@ -72,6 +72,8 @@ pub(crate) struct State {
     pub pending: u64,
     /// Bytes of all files, spare and pending ones included.
     pub allocated: u64,
+    /// Of those, bytes of large transactions' own files.
+    pub spilled: u64,
     pub next: Sequence,
     pub written: Sequence,
     pub synced: Sequence,
@@ -90,9 +92,16 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub fn new(options: Options, segments: VecDeque<Segment>, last: Sequence, stopped: Option<String>) -> Self {
+    pub fn new(
+        options: Options,
+        segments: VecDeque<Segment>,
+        spilled: u64,
+        last: Sequence,
+        stopped: Option<String>,
+    ) -> Self {
         Self {
-            allocated: segments.iter().map(|s| s.length).sum(),
+            allocated: segments.iter().map(|s| s.length).sum::<u64>() + spilled,
+            spilled,
             options,
             segments,
             open: false,
@@ -147,7 +156,7 @@ impl State {
                 definitions
             }
         };
-        self.full &= record.kind != INTENT;
+        self.full &= !is_intent(record.kind);
         Ok(self.place(record, &definitions))
     }
 
@@ -155,7 +164,7 @@ impl State {
         if let Some(reason) = &self.poisoned {
             return Err(AppendError::Poisoned(reason.clone()));
         }
-        if self.closed || (kind == INTENT && self.stopped.is_some()) {
+        if self.closed || (is_intent(kind) && self.stopped.is_some()) {
             return Err(AppendError::Stopped);
         }
         if self.buffered_bytes >= self.options.buffer_bytes_max {
@@ -171,7 +180,7 @@ impl State {
 
     /// The rest is kept for what ends transactions that are under way.
     fn check_reserve(&mut self, kind: u32, bytes: u64) -> Result<(), AppendError> {
-        if kind == INTENT && self.room() < bytes + self.reserved() { Err(self.refuse(kind)) } else { Ok(()) }
+        if is_intent(kind) && self.room() < bytes + self.reserved() { Err(self.refuse(kind)) } else { Ok(()) }
     }
 
     /// Bytes that could still be appended.
@@ -279,4 +288,8 @@ impl State {
     pub fn first(&self) -> Sequence {
         self.segments.front().map_or(self.next, |segment| segment.header.base)
     }
+}
+
+fn is_intent(kind: u32) -> bool {
+    matches!(kind, INTENT | INTENT_SPILLED)
 }

@@ -4,6 +4,7 @@
 //! `Serialize`/`Deserialize`; their field order is part of the log's format (see `pgshadow-mirror-log`).
 #![warn(missing_docs)]
 
+mod changes;
 mod finding;
 mod hash;
 mod place;
@@ -11,6 +12,7 @@ mod position;
 mod relation;
 mod transaction;
 
+pub use changes::{Changes, Spilled, SpilledPart};
 pub use finding::{Cause, Finding, Kind, Severity};
 pub use hash::{RowsHash, hash_text};
 pub use place::{Place, Role};

@@ -1,4 +1,4 @@
-use crate::{Epoch, Lsn, QualifiedName, Relation, Sequence, Xid};
+use crate::{Changes, Epoch, Lsn, QualifiedName, Relation, Sequence, Xid};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -56,8 +56,8 @@ pub struct CopyData {
     pub settings: SessionSettings,
     /// The payloads of its CopyData messages, in order.
     pub data: Vec<Bytes>,
-    /// Rows copied, by the command tag.
-    pub rows: u64,
+    /// Rows copied, by the command tag. `None`: its data go on in the change that follows, which is of the same COPY.
+    pub rows: Option<u64>,
 }
 
 /// TRUNCATE, as the client wrote it.
@@ -152,7 +152,7 @@ pub struct Backend {
 }
 
 /// Written to the log, and durable, before anything that may commit is sent to the primary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// Life of the primary.
     pub epoch: Epoch,
@@ -164,7 +164,7 @@ pub struct Intent {
     pub token: Option<Lsn>,
     /// Its changes where they are known before the commit (explicit transactions); an autocommit statement's come with
     /// the outcome.
-    pub changes: Vec<Change>,
+    pub changes: Changes,
     /// Tables that it may write and whose images are not in `changes`: suspect if the outcome stays unknown.
     pub may_write: Vec<QualifiedName>,
     /// It may write tables that can't be named: if the outcome stays unknown, every table is suspect.
@@ -187,14 +187,14 @@ pub struct Order {
 }
 
 /// What became of an intent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It committed.
     Committed {
         /// Its place; `None` if it committed without an xid, or if nothing of it is to be applied.
         order: Option<Order>,
         /// Changes that were not in the intent yet, to be appended to those.
-        changes: Vec<Change>,
+        changes: Changes,
         /// What became suspect by it, beyond the intent's.
         suspects: Vec<Suspect>,
     },

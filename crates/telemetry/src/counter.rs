@@ -47,6 +47,8 @@ pub enum Counter {
     LogAppends,
     /// Bytes appended to the mirror log.
     LogAppendedBytes,
+    /// Bytes of large transactions written to files of their own.
+    LogSpilledBytes,
     /// Syncs of the mirror log.
     LogFsyncs,
     /// Connections that the applier opened to the shadow.
@@ -82,6 +84,7 @@ const PLAIN: &[Counter] = &[
     Counter::ApplyRetries,
     Counter::StatementsCompared,
     Counter::StatementsShed,
+    Counter::LogSpilledBytes,
 ];
 
 // Where each family starts in VALUES.
@@ -153,6 +156,7 @@ impl Counter {
             Self::ApplyRetries => 18,
             Self::StatementsCompared => 19,
             Self::StatementsShed => 20,
+            Self::LogSpilledBytes => 21,
         }
     }
 
@@ -215,6 +219,9 @@ impl Counter {
             Self::Suspects => ("pgshadow_suspects_total", "Times that a table was made suspect."),
             Self::LogAppends => ("pgshadow_log_appends_total", "Records appended to the mirror log."),
             Self::LogAppendedBytes => ("pgshadow_log_appended_bytes_total", "Bytes appended to the mirror log."),
+            Self::LogSpilledBytes => {
+                ("pgshadow_log_spilled_bytes_total", "Bytes of large transactions written to files of their own.")
+            }
             Self::LogFsyncs => ("pgshadow_log_fsyncs_total", "Syncs of the mirror log."),
             Self::ApplierConnects => ("pgshadow_applier_connects_total", "Connections opened to the shadow."),
             Self::ApplyRetries => ("pgshadow_apply_retries_total", "Batches that had to be repeated."),

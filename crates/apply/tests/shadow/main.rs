@@ -324,7 +324,7 @@ async fn payloads_come_back_from_the_log_and_statements_run_as_their_sessions_di
     let dates = relation(&rig.on_primary, "dates").await;
     let sql = "COPY dates FROM STDIN";
     let data = vec!["31.12.2025\n".into(), "01.02.20".into(), "26\n".into()];
-    let copy = CopyData { relation: dates, sql: sql.into(), settings: settings(), data, rows: 2 };
+    let copy = CopyData { relation: dates, sql: sql.into(), settings: settings(), data, rows: Some(2) };
     s.statement("INSERT INTO dates VALUES ('2025-12-31'), ('2026-02-01')", Change::Copy(copy)).await.unwrap();
     let index = "CREATE INDEX CONCURRENTLY t_v ON t (v)";
     let alone = Change::Ddl(DdlStatement { sql: index.into(), settings: settings(), in_transaction: false });

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_postgres::{Client, types::FromSql, types::Type};
 
+/// Changes of a part, where they are read part by part.
+pub const PART: usize = 10;
+
 pub struct Raw(pub Bytes);
 
 impl FromSql<'_> for Raw {
@@ -46,9 +49,14 @@ impl Log for MemoryLog {
         let committed = self.committed.lock().unwrap();
         committed.get(&sequence).map(|(_, c)| c.clone()).ok_or_else(|| "not in the log".to_owned().into())
     }
+    fn read_part(&self, sequence: Sequence, part: usize) -> Result<Option<Vec<Change>>, LogError> {
+        let all = self.read(sequence)?;
+        Ok(all.chunks(PART).nth(part).map(<[Change]>::to_vec))
+    }
     fn extent(&self) -> LogExtent {
         self.extent.lock().unwrap().clone()
     }
+    fn let_go(&self, _: Sequence) {}
     fn applied(&self, below: Sequence) {
         let mut old = self.below.lock().unwrap();
         assert!(*old <= below, "the position went back");

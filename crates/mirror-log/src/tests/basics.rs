@@ -42,7 +42,7 @@ fn relations_of(record: &Record) -> Vec<Arc<Relation>> {
         Change::Row(row) => Some(Arc::clone(&row.relation)),
         _ => None,
     };
-    changes.iter().filter_map(row).collect()
+    changes.rest.iter().filter_map(row).collect()
 }
 
 #[tokio::test]

@@ -1,12 +1,32 @@
-//! Files of format 2, as written when it was fixed: every later version must read them, or raise the version.
+//! Files of each format, as written when it was fixed: every later version must read them, or raise the version.
 
 use super::*;
-use pgshadow_model::{CopyData, DdlStatement, SessionSettings, Suspect, Truncate};
+use pgshadow_model::{CopyData, DdlStatement, SessionSettings, Spilled, SpilledPart, Suspect, Truncate};
+use std::collections::BTreeSet;
 
-const SEGMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/version-2.segment");
+const VERSION_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/version-2.segment");
+const VERSION_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/version-3.segment");
 
-/// One of everything.
+/// One of everything that version 3 has beyond version 2.
 fn everything() -> Vec<Record> {
+    let mut all = everything_of_2();
+    let part = |offset| SpilledPart { offset, length: 300, changes: 7 };
+    let tables = BTreeSet::from([None, Some(QualifiedName::new("public", "t"))]);
+    let spilled = Spilled { file: 0xABCD, parts: vec![part(0), part(300)], tables, defines: true };
+    let open = CopyData {
+        relation: relation("u"),
+        sql: "COPY u FROM STDIN".to_owned(),
+        settings: SessionSettings::default(),
+        data: vec![Bytes::from_static(b"1\tx\n")],
+        rows: None,
+    };
+    let changes = Changes { spilled: Some(spilled), rest: vec![Change::Copy(open)] };
+    all.extend([intent(changes.clone()), committed(8, changes)]);
+    all
+}
+
+/// One of everything that version 2 had.
+fn everything_of_2() -> Vec<Record> {
     let settings = SessionSettings {
         role: "app".to_owned(),
         search_path: "\"$user\", public".to_owned(),
@@ -20,7 +40,7 @@ fn everything() -> Vec<Record> {
         sql: sql("COPY u FROM STDIN"),
         settings: settings.clone(),
         data: vec![Bytes::from_static(b"1\tx\n"), Bytes::from_static(b"2\t\\N\n")],
-        rows: 2,
+        rows: Some(2),
     };
     let tables = vec![QualifiedName::new("public", "u")];
     let truncate = Truncate { tables: tables.clone(), sql: sql("TRUNCATE u"), settings: settings.clone() };
@@ -47,13 +67,21 @@ fn everything() -> Vec<Record> {
 
 #[test]
 fn version_2_is_read() {
-    let bytes = std::fs::read(SEGMENT).unwrap();
+    assert_eq!(read(VERSION_2), everything_of_2());
+}
+
+#[test]
+fn version_3_is_read() {
+    assert_eq!(read(VERSION_3), everything());
+}
+
+fn read(path: &str) -> Vec<Record> {
+    let bytes = std::fs::read(path).unwrap();
     let disk = FaultyDisk::default();
     disk.set_content(&Path::new(DIRECTORY).join(crate::format::segment_name(1)), &bytes);
     let (_log, recovery) = open(&disk);
     assert_eq!(recovery.torn_tail, None);
-    let read: Vec<_> = records(&recovery).into_iter().map(|(_, record)| record).collect();
-    assert_eq!(read, everything());
+    records(&recovery).into_iter().map(|(_, record)| record).collect()
 }
 
 /// Run it once, by name, when the version is raised.
@@ -68,6 +96,6 @@ fn write_the_fixture() {
     drop(log);
     // Opening it again cuts the zeros.
     drop(open(&disk));
-    std::fs::create_dir_all(Path::new(SEGMENT).parent().unwrap()).unwrap();
-    std::fs::write(SEGMENT, disk.content(&segments(&disk)[0]).unwrap()).unwrap();
+    std::fs::create_dir_all(Path::new(VERSION_3).parent().unwrap()).unwrap();
+    std::fs::write(VERSION_3, disk.content(&segments(&disk)[0]).unwrap()).unwrap();
 }

@@ -6,12 +6,13 @@ mod fixtures;
 mod limits;
 mod model;
 mod real_disk;
+mod spilled;
 
 use crate::{Durability, Error, FaultyDisk, Log, OnFull, Options, Record, Recovery};
 use bytes::Bytes;
 use pgshadow_model::{
-    Backend, Change, Column, ColumnType, Epoch, Intent, Lsn, Operation, Order, Outcome, QualifiedName, Relation,
-    RelationKind, RowImage, Sequence, Shape, Xid,
+    Backend, Change, Changes, Column, ColumnType, Epoch, Intent, Lsn, Operation, Order, Outcome, QualifiedName,
+    Relation, RelationKind, RowImage, Sequence, Shape, Xid,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,13 +68,13 @@ fn row(relation: &Arc<Relation>, bytes: usize) -> Change {
     })
 }
 
-fn intent(changes: Vec<Change>) -> Record {
+fn intent(changes: impl Into<Changes>) -> Record {
     Record::Intent(Intent {
         epoch: Epoch(1),
         backend: Backend { pid: 4711, cancel_key: Bytes::from_static(&[1, 2, 3, 4]) },
         xid: Some(Xid(99)),
         token: Some(Lsn(77)),
-        changes,
+        changes: changes.into(),
         may_write: vec![QualifiedName::new("public", "t")],
         may_write_any: false,
         suspects: Vec::new(),
@@ -81,7 +82,8 @@ fn intent(changes: Vec<Change>) -> Record {
     })
 }
 
-fn committed(of: Sequence, changes: Vec<Change>) -> Record {
+fn committed(of: Sequence, changes: impl Into<Changes>) -> Record {
+    let changes = changes.into();
     let order = Some(Order { epoch: Epoch(1), token: Lsn(0xABC), xid: Xid(99) });
     Record::Outcome { of, flushed: true, outcome: Outcome::Committed { order, changes, suspects: Vec::new() } }
 }

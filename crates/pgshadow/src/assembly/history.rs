@@ -4,10 +4,9 @@
 //! A timeline that changes, or a new life that begins below what is known to be on the old one's disk, tells so. What was
 //! written after the point that both histories share is suspect. That point is known where a standby was promoted and has
 //! run since then; the insert position that was read after a table's last write tells on which side of it that lies.
-use super::mirror::tables_of;
 use super::primary::{Unanswered, answered};
 use pgshadow_divergence::Store;
-use pgshadow_model::{Change, Epoch, Lsn, QualifiedName, Suspect};
+use pgshadow_model::{Epoch, Lsn, QualifiedName, Suspect};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -135,21 +134,11 @@ impl History {
         }
     }
 
-    /// These changes were committed.
-    pub fn written<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
+    /// Changes of these tables were committed.
+    pub fn written(&self, tables: impl IntoIterator<Item = Option<QualifiedName>>) {
         let mut known = self.lock();
         known.readings = 0;
-        let mut last = None;
-        for change in changes {
-            let row = if let Change::Row(row) = change { Some(std::sync::Arc::as_ptr(&row.relation)) } else { None };
-            if row.is_some() && row == last {
-                continue;
-            }
-            last = row;
-            for table in tables_of(change) {
-                known.written.insert(table, Written::Now);
-            }
-        }
+        known.written.extend(tables.into_iter().map(|table| (table, Written::Now)));
     }
 
     /// Whether positions are to be read, which are then given to [`History::read`].

@@ -2,17 +2,19 @@
 use super::history::History;
 use super::prepared::PreparedTransactions;
 use super::recovery::Recovered;
+use super::spilled::{self, SpilledFiles};
 use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
 use super::watch::Watch;
 use dashmap::DashMap;
-use pgshadow_apply::{BeganLate, Entry, LogError, LogExtent, OrderBook, Payload};
-use pgshadow_capture::{Journal, Settled, Stopped, Unsettled};
+use pgshadow_apply::{BeganLate, Entry, LogError, LogExtent, OrderBook, Payload, Vast};
+use pgshadow_capture::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
 use pgshadow_mirror_log::{AppendError, Log, ReadError, Record};
 use pgshadow_model::{
-    Cause, Change, DdlStatement, Epoch, Finding, Intent, Kind, Lsn, Outcome, QualifiedName, Sequence, Severity, Suspect,
+    Cause, Change, Changes, DdlStatement, Epoch, Finding, Intent, Kind, Lsn, Outcome, QualifiedName, Sequence,
+    Severity, Suspect,
 };
 use pgshadow_proxy::Gate;
 use pgshadow_telemetry::{Counter, Gauge};
@@ -58,6 +60,7 @@ pub(super) struct Mirror {
     in_flight: DashMap<Sequence, InFlight>,
     unflushed: Mutex<Vec<Unflushed>>,
     pub prepared: PreparedTransactions,
+    pub spilled: Arc<SpilledFiles>,
     /// With `durability = "os"`.
     unsynced: Option<Unsynced>,
     epoch: AtomicU32,
@@ -101,6 +104,7 @@ impl Mirror {
             in_flight: DashMap::new(),
             unflushed: Mutex::new(Vec::new()),
             prepared: PreparedTransactions::default(),
+            spilled: Arc::default(),
             unsynced,
             epoch: AtomicU32::new(0),
             life: Mutex::new(()),
@@ -185,13 +189,18 @@ impl Mirror {
     fn conclude(&self, settled: Settled) {
         let Settled { sequence, barrier, flushed, committed, order, intent_changes, changes, suspects } = settled;
         self.in_flight.remove(&sequence);
+        if committed {
+            self.spilled.committed(sequence, [&intent_changes, &changes]);
+        } else {
+            self.spilled.over(sequence, &self.log);
+        }
         let outcome = if committed { Outcome::Committed { order, changes, suspects } } else { Outcome::Aborted };
         let record = Record::Outcome { of: sequence, flushed, outcome };
         let written = self.append(&record);
         let Record::Outcome { outcome: Outcome::Committed { order, changes, suspects }, .. } = record else {
             return self.book.settle(sequence, barrier, None);
         };
-        self.history.written(intent_changes.iter().chain(&changes));
+        self.history.written(intent_changes.tables().into_iter().chain(changes.tables()));
         // without the watch it may be that of a later life than its epoch tells
         if let Some(order) = order.filter(|_| flushed && self.watch.holds()) {
             self.history.reached(order.epoch, order.token);
@@ -210,12 +219,11 @@ impl Mirror {
             }
         }
         let Some(order) = order else { return self.book.settle(sequence, barrier, None) };
-        let mut all = intent_changes;
-        all.extend(changes);
         let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
         // an index is there whether its last commit was flushed or not
-        let flushed = flushed || runs_beside(&all);
-        let entry = Entry { sequence, order, changes: Payload::memory(all), flush_gate: None, reply_number };
+        let flushed = flushed || runs_beside(&intent_changes.rest);
+        let entry =
+            Entry { sequence, order, changes: payload(intent_changes, changes), flush_gate: None, reply_number };
         if flushed {
             self.book.settle(sequence, barrier, Some(entry));
         } else {
@@ -231,9 +239,26 @@ impl Mirror {
         all.iter().filter(|(_, pid, since)| *since >= age && alone(*pid)).map(|(s, pid, _)| (*s, *pid)).collect()
     }
 
+    /// The changes of an intent and of its outcome, read again.
+    fn logged(&self, sequence: Sequence) -> Result<(Changes, Changes), LogError> {
+        let failed = |error: &str| LogError::from(error.to_owned());
+        let read = |at| match self.log.read(at) {
+            Err(ReadError::NotWritten(_)) if self.log.status().poisoned.is_none() => Err(LogError::NotYet),
+            read => read.map_err(|error| LogError::Failed(Box::new(error))),
+        };
+        let Record::Intent(intent) = read(sequence)? else { return Err(failed("not an intent")) };
+        let at = self.outcomes.get(&sequence).map(|o| *o);
+        match read(at.ok_or_else(|| failed("its outcome isn't known"))?)? {
+            Record::Outcome { of, outcome: Outcome::Committed { changes, .. }, .. } if of == sequence => {
+                Ok((intent.changes, changes))
+            }
+            _ => Err(failed("its outcome can't be read")),
+        }
+    }
+
     fn begin(&self, sequence: Sequence, record: &Record) -> Result<(), BeganLate> {
         match record {
-            Record::Intent(intent) if runs_beside(&intent.changes) => self.book.begin_beside(sequence),
+            Record::Intent(intent) if runs_beside(&intent.changes.rest) => self.book.begin_beside(sequence),
             _ => self.book.begin(sequence),
         }
     }
@@ -263,11 +288,12 @@ impl Mirror {
 
     /// Enters what the log held at the start.
     pub fn reenter(&self, recovered: Recovered) {
-        let Recovered { sequence, outcome_at, flushed, order, changes } = recovered;
+        let Recovered { sequence, outcome_at, flushed, order, intent_changes, changes } = recovered;
+        self.spilled.committed(sequence, [&intent_changes, &changes]);
         self.outcomes.insert(sequence, outcome_at);
         let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
-        let flushed = flushed || runs_beside(&changes);
-        let changes = Payload::memory(changes);
+        let flushed = flushed || runs_beside(&intent_changes.rest);
+        let changes = payload(intent_changes, changes);
         // A transaction that it depends on may still be open; it began before the outcome was written.
         let barrier = outcome_at;
         let mut entry = Entry { sequence, order, changes, flush_gate: None, reply_number };
@@ -298,7 +324,7 @@ impl Mirror {
             None => None,
         };
         if let Some(reason) = reason {
-            let written = intent_changes.iter().chain(&changes).flat_map(tables_of);
+            let written = intent_changes.tables().into_iter().chain(changes.tables());
             let mut tables: BTreeSet<Option<QualifiedName>> =
                 written.chain(lost.may_write.into_iter().map(Some)).collect();
             // what is missing and can't be named may be anywhere
@@ -313,14 +339,13 @@ impl Mirror {
                     "a lost transaction had written nothing that is known of"
                 );
             }
-            for change in intent_changes.iter().chain(&changes) {
+            for change in intent_changes.rest.iter().chain(&changes.rest) {
                 if let Change::Ddl(DdlStatement { sql, in_transaction: false, .. }) = change {
                     pgshadow_capture::Journal::not_repeated(self, sql, "whether the source has done it isn't known");
                 }
             }
             order = None;
-            intent_changes.clear();
-            changes.clear();
+            (intent_changes, changes) = (Changes::default(), Changes::default());
         }
         self.conclude(Settled {
             sequence: lost.sequence,
@@ -335,21 +360,31 @@ impl Mirror {
     }
 }
 
-/// Tables that a change writes. `None` stands for every table.
-pub(super) fn tables_of(change: &Change) -> Vec<Option<QualifiedName>> {
-    match change {
-        Change::Row(row) => vec![Some(row.relation.name.clone())],
-        Change::Copy(copy) => vec![Some(copy.relation.name.clone())],
-        Change::Truncate(truncate) => truncate.tables.iter().cloned().map(Some).collect(),
-        Change::Ddl(ddl) if ddl.in_transaction => vec![None],
-        Change::Ddl(_) | Change::Statement(_) => Vec::new(),
-    }
-}
-
 /// Whether an intent is about what changes no rows, and is repeated beside them.
 pub(super) fn runs_beside(changes: &[Change]) -> bool {
     let beside = |change: &Change| matches!(change, Change::Ddl(ddl) if !ddl.in_transaction);
     !changes.is_empty() && changes.iter().all(beside)
+}
+
+/// All changes of a transaction, or what is known of them where they are too many to be held.
+fn payload(first: Changes, more: Changes) -> Payload {
+    if first.spilled.is_none() && more.spilled.is_none() {
+        let mut all = first.rest;
+        all.extend(more.rest);
+        return Payload::memory(all);
+    }
+    let mut vast = Vast { tables: first.tables().into_iter().chain(more.tables()).collect(), ..Vast::default() };
+    for changes in [first, more] {
+        if let Some(spilled) = changes.spilled {
+            vast.defines |= spilled.defines;
+            vast.changes += spilled.changes();
+            vast.bytes += spilled.bytes();
+        }
+        vast.changes += changes.rest.len() as u64;
+        vast.bytes += changes.rest.iter().map(Change::memory_bytes).sum::<usize>() as u64;
+        vast.defines |= changes.rest.iter().any(|change| matches!(change, Change::Ddl(_) | Change::Truncate(_)));
+    }
+    Payload::Vast(Arc::new(vast))
 }
 
 impl std::fmt::Debug for Mirror {
@@ -393,7 +428,11 @@ impl Journal for Mirror {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    fn intent(&self, intent: Intent) -> (Vec<Change>, Result<Sequence, Stopped>) {
+    fn spill(&self) -> Result<Box<dyn Spill>, SpillRefused> {
+        spilled::begin(&self.spilled, &self.log)
+    }
+
+    fn intent(&self, intent: Intent) -> (Changes, Result<Sequence, Stopped>) {
         if self.is_stopped() {
             return (intent.changes, Err(Stopped));
         }
@@ -442,10 +481,12 @@ impl Journal for Mirror {
                 }
             }
         };
-        match record {
-            Record::Intent(intent) => (intent.changes, result),
-            _ => (Vec::new(), result),
+        let changes = if let Record::Intent(intent) = record { intent.changes } else { Changes::default() };
+        match &result {
+            Ok(sequence) => self.spilled.add(*sequence, [&changes]),
+            Err(_) => changes.spilled.iter().for_each(|spilled| self.log.remove_spilled(spilled.file)),
         }
+        (changes, result)
     }
 
     fn barrier(&self) -> Sequence {
@@ -549,26 +590,35 @@ impl pgshadow_apply::Log for Mirror {
     }
 
     fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
-        let failed = |error: String| LogError::from(error);
-        let read = |at| match self.log.read(at) {
-            Err(ReadError::NotWritten(_)) if self.log.status().poisoned.is_none() => Err(LogError::NotYet),
-            read => read.map_err(|error| LogError::Failed(Box::new(error))),
-        };
-        let Record::Intent(intent) = read(sequence)? else { return Err(failed("not an intent".to_owned())) };
-        let mut changes = intent.changes;
-        let at = self.outcomes.get(&sequence).map(|o| *o);
-        let at = at.ok_or_else(|| failed("its outcome isn't known".to_owned()))?;
-        match read(at)? {
-            Record::Outcome { of, outcome: Outcome::Committed { changes: more, .. }, .. } if of == sequence => {
-                changes.extend(more)
+        let (first, more) = self.logged(sequence)?;
+        Ok(first.rest.into_iter().chain(more.rest).collect())
+    }
+
+    fn read_part(&self, sequence: Sequence, mut part: usize) -> Result<Option<Vec<Change>>, LogError> {
+        let (first, more) = self.logged(sequence)?;
+        for changes in [first, more] {
+            if let Some(spilled) = changes.spilled {
+                if part < spilled.parts.len() {
+                    let read = self.log.read_spilled(&spilled, part);
+                    return read.map(Some).map_err(|error| LogError::Failed(Box::new(error)));
+                }
+                part -= spilled.parts.len();
             }
-            _ => return Err(failed("its outcome can't be read".to_owned())),
+            if part == 0 {
+                return Ok(Some(changes.rest));
+            }
+            part -= 1;
         }
-        Ok(changes)
+        Ok(None)
+    }
+
+    fn let_go(&self, sequence: Sequence) {
+        self.spilled.over(sequence, &self.log);
     }
 
     fn applied(&self, below: Sequence) {
         self.outcomes.retain(|sequence, _| *sequence >= below);
+        self.spilled.applied(below, &self.log);
         self.log.trim(self.trimmable(below));
     }
 }

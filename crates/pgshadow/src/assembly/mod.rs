@@ -12,6 +12,7 @@ mod prepared;
 mod primary;
 mod recovery;
 mod settle;
+mod spilled;
 mod suspects;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use super::mirror::{Mirror, runs_beside};
 use pgshadow_apply::LogExtent;
 use pgshadow_capture::Unsettled;
 use pgshadow_mirror_log::{Record, Recovery};
-use pgshadow_model::{Change, Intent, Order, Outcome, Sequence};
+use pgshadow_model::{Changes, Intent, Order, Outcome, Sequence};
 use std::collections::BTreeMap;
 
 /// A committed transaction that the log held.
@@ -14,7 +14,8 @@ pub(super) struct Recovered {
     pub outcome_at: Sequence,
     pub flushed: bool,
     pub order: Order,
-    pub changes: Vec<Change>,
+    pub intent_changes: Changes,
+    pub changes: Changes,
 }
 
 /// Reads the log; returns what must be looked up. `source`: the primary's system identifier.
@@ -55,14 +56,13 @@ pub(super) fn restore(
                 let Some(intent) = intents.remove(&of) else { continue };
                 if let Outcome::Committed { order, changes, suspects } = outcome {
                     mirror.keep_suspects(&suspects);
-                    let mut all = intent.changes;
-                    all.extend(changes);
                     if let Some(order) = order.filter(|_| flushed) {
                         mirror.history.reached(order.epoch, order.token);
                     }
-                    if let Some(order) = order.filter(|_| !all.is_empty()) {
+                    let intent_changes = intent.changes;
+                    if let Some(order) = order.filter(|_| !(intent_changes.is_empty() && changes.is_empty())) {
                         let (sequence, outcome_at) = (of, sequence);
-                        committed.push(Recovered { sequence, outcome_at, flushed, order, changes: all });
+                        committed.push(Recovered { sequence, outcome_at, flushed, order, intent_changes, changes });
                     }
                 }
             }
@@ -77,13 +77,16 @@ pub(super) fn restore(
     numbers.sort_unstable();
     for sequence in numbers {
         // nothing is applied yet in this process, so no number can come late
-        let beside = intents.get(&sequence).is_some_and(|intent| runs_beside(&intent.changes));
+        let beside = intents.get(&sequence).is_some_and(|intent| runs_beside(&intent.changes.rest));
         let _ = if beside { mirror.book.begin_beside(sequence) } else { mirror.book.begin(sequence) };
     }
     for recovered in committed {
         mirror.reenter(recovered);
     }
-    Ok(intents.into_iter().map(|(sequence, intent)| open(mirror, sequence, intent)).collect())
+    let open: Vec<Unsettled> = intents.into_iter().map(|(sequence, intent)| open(mirror, sequence, intent)).collect();
+    open.iter().for_each(|open| mirror.spilled.add(open.sequence, [&open.intent_changes]));
+    mirror.spilled.sweep(&mirror.log)?;
+    Ok(open)
 }
 
 /// The first record that belongs to the source at hand. With another one than before nothing in the log can be looked up or read
@@ -117,7 +120,7 @@ fn open(mirror: &Mirror, sequence: Sequence, intent: Intent) -> Unsettled {
         barrier: mirror.book.barrier(),
         backend: intent.backend,
         intent_changes: intent.changes,
-        changes: Vec::new(),
+        changes: Changes::default(),
         complete,
         may_write: intent.may_write,
         may_write_any: intent.may_write_any,

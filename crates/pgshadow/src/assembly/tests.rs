@@ -7,8 +7,8 @@ use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
 use pgshadow_mirror_log::{Log, Options, RealDisk, Recovery};
 use pgshadow_model::{
-    Backend, Change, Column, ColumnType, DdlStatement, Epoch, Intent, Lsn, Operation, Order, QualifiedName, Relation,
-    RelationKind, RowImage, Sequence, SessionSettings, Shape, Suspect, Xid,
+    Backend, Change, Changes, Column, ColumnType, DdlStatement, Epoch, Intent, Lsn, Operation, Order, QualifiedName,
+    Relation, RelationKind, RowImage, Sequence, SessionSettings, Shape, Suspect, Xid,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn intend(mirror: &Mirror, epoch: u32, changes: Vec<Change>) -> Sequence {
         backend: Backend { pid: 1, cancel_key: Bytes::new() },
         xid: Some(Xid(1)),
         token: Some(Lsn(1)),
-        changes,
+        changes: changes.into(),
         may_write: Vec::new(),
         may_write_any: false,
         suspects: Vec::new(),
@@ -65,8 +65,8 @@ fn commit(mirror: &Mirror, sequence: Sequence, epoch: u32, flushed: bool) {
         flushed,
         committed: true,
         order: Some(Order { epoch: Epoch(epoch), token: Lsn(sequence), xid: Xid(sequence) }),
-        intent_changes: vec![row(1)],
-        changes: Vec::new(),
+        intent_changes: vec![row(1)].into(),
+        changes: Changes::default(),
         suspects: Vec::new(),
     });
 }
@@ -78,8 +78,8 @@ fn lost(sequence: Sequence, changes: Vec<Change>) -> Unsettled {
         order: None,
         barrier: 0,
         backend: Backend { pid: 1, cancel_key: Bytes::new() },
-        intent_changes: changes,
-        changes: Vec::new(),
+        intent_changes: changes.into(),
+        changes: Changes::default(),
         complete: true,
         may_write: Vec::new(),
         may_write_any: false,

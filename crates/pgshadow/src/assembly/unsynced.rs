@@ -3,7 +3,6 @@
 //! The log then survives a crash of the process, but not one of the machine. So the name of each table is written to the store,
 //! durably, before the first write to it in one boot of the machine; if the next start finds another boot, exactly these
 //! tables are suspect. A clean end, after which the log is on disk, takes the names back.
-use super::mirror::tables_of;
 use pgshadow_divergence::{Error, Store};
 use pgshadow_model::{Intent, QualifiedName, Suspect};
 use std::collections::BTreeSet;
@@ -46,7 +45,7 @@ impl Unsynced {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let every = intent.may_write_any.then_some(None);
         let written =
-            intent.changes.iter().flat_map(tables_of).chain(intent.may_write.iter().cloned().map(Some)).chain(every);
+            intent.changes.tables().into_iter().chain(intent.may_write.iter().cloned().map(Some)).chain(every);
         let fresh: Vec<Option<QualifiedName>> = written.filter(|t| !tables.contains(t)).collect();
         if fresh.is_empty() {
             return Ok(());
@@ -76,7 +75,7 @@ fn doubtful(table: Option<QualifiedName>) -> Suspect {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use pgshadow_model::{Backend, Epoch};
+    use pgshadow_model::{Backend, Changes, Epoch};
 
     fn intent(table: &str) -> Intent {
         Intent {
@@ -84,7 +83,7 @@ mod tests {
             backend: Backend { pid: 1, cancel_key: Bytes::new() },
             xid: None,
             token: None,
-            changes: Vec::new(),
+            changes: Changes::default(),
             may_write: vec![QualifiedName::new("public", table)],
             may_write_any: false,
             suspects: Vec::new(),
