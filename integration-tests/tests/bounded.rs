@@ -2,6 +2,7 @@
 //!
 //! `make test` runs this small; `make bounded` (PGSHADOW_BOUNDED=full) with two million rows, a gigabyte, 2,000 connections and ten
 //! minutes.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 use integration_tests::client::Endpoint;
 use integration_tests::equal;
 use integration_tests::installation::{Installation, setting};
@@ -85,6 +86,7 @@ impl Stage {
             mib(self.at_start),
             mib(limit)
         );
+        println!("lag {}", self.pgshadow.status()["lag"]);
         assert!(most <= limit, "{what}: {} MiB, more than {} MiB", mib(most), mib(limit));
     }
 

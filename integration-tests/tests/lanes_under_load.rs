@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 use integration_tests::client::{Endpoint, within};
 use integration_tests::history::{Dice, Inversions};
+use integration_tests::proxy::PgshadowBuilder;
 use integration_tests::repeats;
 use integration_tests::scene::Scene;
 use std::time::Duration;
@@ -92,18 +93,38 @@ async fn session(place: Endpoint, seed: u64, number: u64, transactions: u32) {
     }
 }
 
-fn run(seed: u64, lanes: u32) {
-    eprintln!("seed {seed}, {lanes} lanes");
-    let scene = Scene::with(SCHEMA, "", |builder| builder.with_trace().set("apply", "lanes", &lanes.to_string()));
+/// `held`: so many transactions are held at most while others wait in the log; 0 for as many as by default.
+fn run(seed: u64, lanes: u32, held: u32) {
+    eprintln!("seed {seed}, {lanes} lanes, {held} held");
+    let (lanes, entries) = (lanes.to_string(), held.to_string());
+    let set_up = |builder: PgshadowBuilder| {
+        builder.with_trace().set("apply", "lanes", &lanes).set("test", "held_entries", &entries)
+    };
+    let mut scene = Scene::with(SCHEMA, "", set_up);
     let transactions = if repeats() > 1 { 300 } else { 80 };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let sessions: Vec<_> =
             (0..SESSIONS).map(|number| tokio::spawn(session(scene.app(), seed, number, transactions))).collect();
+        if held > 0 {
+            // its rows can't be written for a while
+            let locked = scene.target.connect().await;
+            locked.batch_execute("BEGIN; LOCK TABLE keyed IN EXCLUSIVE MODE").await.expect("a lock");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            locked.batch_execute("ROLLBACK").await.expect("the lock's end");
+        }
         for session in sessions {
             within(LIMIT, "a session", session).await.expect("a session's statements");
         }
     });
+    let read_again = |scene: &Scene| scene.pgshadow.metric("pgshadow_log_read_again_total").unwrap_or_default();
+    if held > 0 {
+        assert!(read_again(&scene) > 10.0, "{} transactions waited in the log", read_again(&scene));
+    }
+    if held > 0 && seed.is_multiple_of(2) {
+        scene.pgshadow.kill9();
+        scene.pgshadow.start();
+    }
     scene.expect_exact();
     let inversions = Inversions::of(&scene.pgshadow.trace());
     assert!(inversions.rows > 100, "{inversions:?}");
@@ -113,6 +134,13 @@ fn run(seed: u64, lanes: u32) {
 #[test]
 fn many_lanes_do_what_one_does() {
     for seed in 1..=u64::from(repeats().max(2)) {
-        run(seed, if seed.is_multiple_of(3) { 1 } else { 8 });
+        run(seed, if seed.is_multiple_of(3) { 1 } else { 8 }, 0);
+    }
+}
+
+#[test]
+fn what_waits_in_the_log_keeps_its_place() {
+    for seed in 1..=u64::from(repeats().max(4)) {
+        run(seed, 4, [1, 4, 30][usize::try_from(seed % 3).expect("small")]);
     }
 }

@@ -79,12 +79,9 @@ impl Choice {
         self.in_hand > 0 && self.ready.len() < LEFT_MAX && soon
     }
 
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    pub(crate) fn has_ready_beside(&self) -> bool {
-        !self.ready_beside.is_empty()
+    /// The first of those that a lane may take.
+    pub(crate) fn first_ready(&self) -> Option<Key> {
+        self.ready.first().copied()
     }
 
     pub(crate) fn unlist(&mut self, key: &Key) {
@@ -118,6 +115,16 @@ impl Choice {
 }
 
 impl State {
+    /// Whether there is something for a lane that nothing is known to stand before.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.choice.ready.first().is_some_and(|key| !self.is_held_back(key))
+    }
+
+    /// The same for what runs beside the lanes.
+    pub(crate) fn has_ready_beside(&self) -> bool {
+        self.choice.ready_beside.first().is_some_and(|key| !self.is_held_back(key))
+    }
+
     /// Lets the queues hold the first entries of the order.
     pub(crate) fn widen(&mut self) {
         self.widen_to(self.choice.window);
@@ -147,7 +154,7 @@ impl State {
     /// An entry that runs beside the lanes.
     pub(crate) fn take_beside(&mut self) -> Option<Entry> {
         let chosen = loop {
-            let key = *self.choice.ready_beside.first()?;
+            let key = *self.choice.ready_beside.first().filter(|key| !self.is_held_back(key))?;
             match self.blocker(&key, &HashSet::new()) {
                 Ok(Some(blocker)) => self.choice.block(key, blocker.1, true),
                 Ok(None) => break key,
@@ -193,6 +200,7 @@ impl State {
         let (mut rows, mut bytes, mut from) = (0, 0, Bound::Unbounded);
         while chosen.len() < max_entries
             && let Some(key) = self.choice.ready.range((from, Bound::Unbounded)).next().copied()
+            && !self.is_held_back(&key)
         {
             match self.blocker(&key, &together) {
                 Ok(Some(blocker)) => self.choice.block(key, blocker.1, false),
@@ -231,6 +239,9 @@ impl State {
         let (mut chosen, mut rows, mut bytes) = (Vec::new(), 0, 0);
         let mut held_units = HeldUnits::default();
         for (key, held) in &self.entries {
+            if self.is_held_back(key) {
+                break;
+            }
             if held.taken || held.units.beside || !fence.snapshot.contains(&held.entry.order) {
                 continue;
             }

@@ -3,6 +3,7 @@
 use crate::beside::Beside;
 use crate::common::Common;
 use crate::lane::Lane;
+use crate::loader;
 use crate::lock::Life;
 use crate::session::Session;
 use crate::tie::{Standing, standing};
@@ -32,10 +33,11 @@ impl Crew {
     }
 
     pub(crate) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        let shared = Arc::clone(&self.common.shared);
+        let (shared, common) = (Arc::clone(&self.common.shared), Arc::clone(&self.common));
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => {}
             () = self.live() => {}
+            never = loader::run(&common) => match never {},
         }
         shared.update(|s| (s.connected, s.doing) = (false, "stopped".to_owned()));
     }

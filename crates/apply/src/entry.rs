@@ -47,6 +47,16 @@ impl Payload {
         }
     }
 
+    /// Bytes of the changes, wherever they are; 0 if that isn't known.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        match self {
+            Self::Memory { bytes, .. } => *bytes as u64,
+            Self::Spilled => 0,
+            Self::Vast(vast) => vast.bytes,
+        }
+    }
+
+    /// Bytes that are here.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Memory { bytes, .. } => *bytes,

@@ -27,6 +27,7 @@
 #![warn(missing_docs)]
 
 mod applier;
+mod backlog;
 mod batch;
 mod beside;
 mod careful;
@@ -44,6 +45,7 @@ mod heal;
 #[cfg(test)]
 mod history_tests;
 mod lane;
+mod loader;
 mod lock;
 #[cfg(test)]
 mod model_tests;
@@ -79,12 +81,13 @@ pub use config::Config;
 pub use dial::{Dial, Dialed, Plain};
 pub use entry::{Entry, Payload, Vast};
 pub use error::{Error, LogError};
+pub use loader::Loaded;
 pub use order::{BeganLate, Lag, OrderBook};
 pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
 pub use rehearsal::SHED_BEHIND;
 pub use tie::LogExtent;
 
-use pgshadow_model::{Change, QualifiedName, Sequence};
+use pgshadow_model::{Change, Lsn, QualifiedName, Sequence};
 
 /// The mirror log, as the applier sees it.
 pub trait Log: Send + Sync + 'static {
@@ -100,6 +103,18 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// As there.
     fn read_part(&self, sequence: Sequence, part: usize) -> Result<Option<Vec<Change>>, LogError>;
+
+    /// The committed entry whose outcome has this number; `None` if it isn't `wanted`, by the number of its intent. `gate`: one
+    /// that is right for it, if its commit was not flushed. May block on the disk.
+    ///
+    /// # Errors
+    /// As there.
+    fn read_left(
+        &self,
+        outcome: Sequence,
+        gate: Option<Lsn>,
+        wanted: &dyn Fn(Sequence) -> bool,
+    ) -> Result<Option<Entry>, LogError>;
 
     /// Which log it is, and what it held when it was opened.
     fn extent(&self) -> LogExtent;

@@ -3,6 +3,7 @@
 //! An entry goes once (a) nothing is in flight that began below its barrier, and (b) no entry with a lower order that
 //! isn't on the shadow yet conflicts with it: one that is held, or in another lane's hands. Within one batch they go in order.
 
+use crate::backlog::Left;
 use crate::entry::Entry;
 use crate::position::{AppliedPosition, Fence};
 use crate::release::{Held, State};
@@ -13,6 +14,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+/// How often it is looked whether what is left in the log is needed.
+const ROOM_LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// A transaction began so late that the position written to the shadow had already passed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +46,7 @@ pub struct OrderBook {
     work: Notify,
     work_beside: Notify,
     progress: Notify,
+    room: Notify,
 }
 
 impl OrderBook {
@@ -55,6 +60,7 @@ impl OrderBook {
             work: Notify::new(),
             work_beside: Notify::new(),
             progress: Notify::new(),
+            room: Notify::new(),
         }
     }
 
@@ -110,11 +116,59 @@ impl OrderBook {
         self.progress.notify_waiters();
     }
 
+    /// As [`OrderBook::settle`], for an entry whose outcome stands in the log under this number: where many wait already it is
+    /// left there until there is room. False if it was left.
+    pub fn settle_or_leave(&self, barrier: Sequence, entry: Entry, outcome: Sequence) -> bool {
+        let full = self.lock().is_full(entry.changes.bytes());
+        if full {
+            self.leave(&entry, outcome);
+        } else {
+            self.settle(entry.sequence, barrier, Some(entry));
+        }
+        !full
+    }
+
+    /// An entry whose outcome stands in the log under this number is to be read from there when its turn comes.
+    pub fn leave(&self, entry: &Entry, outcome: Sequence) {
+        self.highest.fetch_max(entry.sequence, Ordering::SeqCst);
+        self.change(|state| state.leave(entry, outcome));
+        self.progress.notify_waiters();
+        self.room.notify_one();
+    }
+
+    /// Whether this intent was left in the log, and is still there.
+    pub(crate) fn is_left(&self, sequence: Sequence) -> bool {
+        self.lock().backlog.contains(sequence)
+    }
+
+    /// Waits until something that is left may be read.
+    pub(crate) async fn wait_for_room(&self) {
+        while self.next_left().is_none() {
+            // looked at now and then as well: what is ready may have come to nothing
+            let _ = tokio::time::timeout(ROOM_LOOKS_EVERY, self.room.notified()).await;
+        }
+    }
+
+    pub(crate) fn next_left(&self) -> Option<Left> {
+        self.lock().next_left()
+    }
+
+    pub(crate) fn loaded(&self, held: Vec<Held>, outcomes: &[Sequence], since: Instant) {
+        self.change(|state| state.loaded(held, outcomes, since));
+        self.progress.notify_waiters();
+    }
+
+    /// The outcome with this number can't be read: whatever it was, it is not waited for.
+    pub(crate) fn lose_left(&self, outcome: Sequence) {
+        self.change(|state| state.loaded(Vec::new(), &[outcome], Instant::now()));
+        self.progress.notify_waiters();
+    }
+
     /// Changes the state, and wakes a lane if there is something to take then. One that takes wakes the next one.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        let (work, beside) = (state.choice.has_ready(), state.choice.has_ready_beside());
+        let (work, beside) = (state.has_ready(), state.has_ready_beside());
         drop(state);
         if work {
             self.work.notify_one();
@@ -176,7 +230,7 @@ impl OrderBook {
 
     /// Whether entries are left that may go, to another lane or not.
     pub(crate) fn has_ready(&self) -> bool {
-        self.lock().choice.has_ready()
+        self.lock().has_ready()
     }
 
     /// An entry that changes no rows and waits for none (an index built concurrently), to be run beside the lanes.
@@ -205,6 +259,7 @@ impl OrderBook {
     pub fn applied(&self, sequences: &[Sequence]) {
         self.change(|state| state.applied(sequences, self.barrier()));
         self.progress.notify_waiters();
+        self.room.notify_one();
     }
 
     /// What is applied.
@@ -238,8 +293,8 @@ impl OrderBook {
     pub fn lag(&self) -> Lag {
         let mut state = self.lock();
         Lag {
-            entries: state.entries.len() as u64,
-            bytes: state.bytes as u64,
+            entries: state.entries.len() as u64 + state.backlog.len(),
+            bytes: state.bytes as u64 + state.backlog.bytes(),
             memory_bytes: state.memory_bytes as u64,
             ms: state.oldest_ms(),
             in_flight: state.in_flight.len() as u64,
@@ -287,6 +342,11 @@ impl OrderBook {
     #[cfg(test)]
     pub(crate) fn set_window(&self, entries: usize) {
         self.lock().choice.window = entries;
+    }
+
+    /// So many entries are held before others are left in the log; for tests.
+    pub fn set_held_max(&self, entries: usize) {
+        self.lock().held_max = entries;
     }
 
     #[cfg(test)]

@@ -16,6 +16,8 @@ pub(crate) struct Without {
     pub(crate) in_flight: bool,
     /// Part (b).
     pub(crate) conflicts: bool,
+    /// What is left in the log.
+    pub(crate) floor: bool,
 }
 
 pub(crate) fn relation(table: &str) -> Arc<Relation> {

@@ -20,7 +20,8 @@ impl State {
         range.start < range.end
             && (self.in_flight.range(range.clone()).next().is_some()
                 || self.in_flight_beside.range(range.clone()).next().is_some()
-                || self.unapplied.range(range).any(|(s, _)| !batch.contains(s)))
+                || self.unapplied.range(range.clone()).any(|(s, _)| !batch.contains(s))
+                || self.backlog.any_of(range))
     }
 
     /// The position once this batch is applied. It stays true whatever becomes of what other lanes have in hand.
@@ -41,6 +42,7 @@ impl State {
         self.restored.get_or_insert_with(|| position.clone());
         let gone: Vec<Sequence> = self.unapplied.keys().filter(|s| position.contains(**s)).copied().collect();
         gone.into_iter().for_each(|s| self.remove(s));
+        self.backlog.forget(position);
         self.in_flight.retain(|s| !position.contains(*s));
         self.in_flight_beside.retain(|s| !position.contains(*s));
         self.applied = position.above.iter().cloned().collect();
@@ -50,6 +52,7 @@ impl State {
     pub(crate) fn skip(&mut self, last: Sequence) {
         let gone: Vec<Sequence> = self.unapplied.range(..=last).map(|(s, _)| *s).collect();
         gone.into_iter().for_each(|s| self.remove(s));
+        self.backlog.forget(&AppliedPosition { below: last + 1, above: Vec::new() });
     }
 
     /// The low-water mark if `batch` were applied.
@@ -61,6 +64,7 @@ impl State {
     /// The same without what is in flight beside, or prepared.
     pub(crate) fn below_in_lanes(&self, batch: &BTreeSet<Sequence>, barrier: Sequence) -> Sequence {
         let waiting = self.unapplied.keys().find(|s| !batch.contains(s)).copied().unwrap_or(Sequence::MAX);
+        let waiting = waiting.min(self.backlog.first());
         barrier.min(waiting).min(self.first_in_doubt()).max(self.restored.as_ref().map_or(0, |r| r.below))
     }
 }

@@ -1,5 +1,6 @@
 //! The state behind the book: what is in flight, what waits for what, and what may go.
 
+use crate::backlog::{Backlog, Left};
 use crate::choice::Choice;
 use crate::entry::{Entry, Payload};
 use crate::position::{AppliedPosition, Fence};
@@ -7,8 +8,12 @@ use crate::queues::Key;
 use crate::ranges::Ranges;
 use crate::units::Units;
 use pgshadow_model::{Change, Epoch, Lsn, Order, Sequence, Xid};
+use pgshadow_telemetry::Counter;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::time::Instant;
+
+/// Entries that are held at once.
+const HELD_MAX: usize = 32_768;
 
 /// A position in one life of the primary.
 type Place = (Epoch, Lsn);
@@ -51,6 +56,10 @@ pub(crate) struct State {
     by_raised: BTreeSet<(Sequence, Key)>,
     by_gate: BTreeSet<(Place, Key)>,
     pub(crate) choice: Choice,
+    /// What is left in the log for now.
+    pub(crate) backlog: Backlog,
+    /// So many entries are held here before others are left there.
+    pub(crate) held_max: usize,
     /// Applied, at or above `below`.
     pub(crate) applied: Ranges,
     /// What the shadow said at the start.
@@ -65,10 +74,7 @@ pub(crate) struct State {
 
 impl Held {
     pub(crate) fn new(entry: Entry, barrier: Sequence) -> Self {
-        let bytes = match &entry.changes {
-            Payload::Vast(vast) => usize::try_from(vast.bytes).unwrap_or(usize::MAX),
-            changes => changes.bytes(),
-        };
+        let bytes = usize::try_from(entry.changes.log_bytes()).unwrap_or(usize::MAX);
         let (units, rows, alone) = match &entry.changes {
             Payload::Memory { changes, .. } => {
                 let alone = changes.iter().any(|change| !matches!(change, Change::Row(_) | Change::Statement(_)));
@@ -91,7 +97,7 @@ impl Held {
 
 impl State {
     pub(crate) fn new(memory_bytes_max: usize) -> Self {
-        Self { memory_bytes_max, ..Self::default() }
+        Self { memory_bytes_max, held_max: HELD_MAX, ..Self::default() }
     }
 
     /// False if a position that has passed this sequence was written.
@@ -132,7 +138,55 @@ impl State {
         self.advance();
     }
 
-    fn add(&mut self, mut held: Held) {
+    /// Whether what is settled now is better left in the log. What is left goes before what comes later.
+    pub(crate) fn is_full(&self, bytes: usize) -> bool {
+        !self.backlog.is_empty()
+            || self.entries.len() >= self.held_max
+            || (self.memory_bytes + bytes > self.memory_bytes_max && !self.entries.is_empty())
+    }
+
+    /// Settles an entry that stays in the log.
+    pub(crate) fn leave(&mut self, entry: &Entry, outcome: Sequence) {
+        let sequence = entry.sequence;
+        self.settle(sequence, None);
+        if entry.order.epoch == self.epoch {
+            self.latest = self.latest.max(entry.order.token);
+        }
+        if !(self.is_restored(sequence) || self.applied.contains(sequence) || self.unapplied.contains_key(&sequence)) {
+            self.backlog.leave((entry.order, sequence), outcome, entry.changes.log_bytes(), entry.flush_gate);
+        }
+    }
+
+    /// What is to be read from the log now, if there is room for it.
+    pub(crate) fn next_left(&self) -> Option<Left> {
+        let room = self.entries.len() <= self.held_max / 2 && self.memory_bytes <= self.memory_bytes_max / 2;
+        // what could go waits for what is left
+        let held_back = self.choice.first_ready().is_some_and(|first| self.is_held_back(&first));
+        if room || held_back { self.backlog.first_block() } else { None }
+    }
+
+    /// These were left, and are held from now on; all of these outcomes were read.
+    pub(crate) fn loaded(&mut self, all: Vec<Held>, outcomes: &[Sequence], since: Instant) {
+        for held in all {
+            if self.backlog.take(held.entry.sequence) {
+                Counter::LogReadAgain.add(1);
+                self.add_since(held, since);
+            }
+        }
+        self.backlog.read(outcomes);
+        self.advance();
+    }
+
+    /// Whether what is left may stand before it.
+    pub(crate) fn is_held_back(&self, key: &Key) -> bool {
+        !self.is_floor_off() && self.backlog.floor().is_some_and(|floor| *key >= floor)
+    }
+
+    fn add(&mut self, held: Held) {
+        self.add_since(held, Instant::now());
+    }
+
+    fn add_since(&mut self, mut held: Held, since: Instant) {
         let sequence = held.entry.sequence;
         let applied = self.is_restored(sequence) || self.applied.contains(sequence);
         if applied || self.unapplied.contains_key(&sequence) {
@@ -144,7 +198,7 @@ impl State {
             held.entry.changes = Payload::Spilled;
         }
         self.memory_bytes += held.entry.changes.bytes();
-        self.arrivals.push_back((sequence, Instant::now()));
+        self.arrivals.push_back((sequence, since));
         self.by_barrier.insert((held.barrier, held.key()));
         self.choice.add(held.key(), &held.units);
         self.entries.insert(held.key(), held);
@@ -235,6 +289,9 @@ impl State {
     /// a lane's hands.
     pub(crate) fn is_lower_left(&self, sequence: Sequence, taken: bool) -> bool {
         let Some(order) = self.unapplied.get(&sequence) else { return false };
+        if !taken && self.is_held_back(&(*order, sequence)) {
+            return true;
+        }
         let lower = self.entries.range(..(*order, sequence));
         lower.into_iter().any(|(_, held)| (held.taken || !taken) && !held.units.is_added_beside())
     }
@@ -311,7 +368,8 @@ impl State {
         while self.arrivals.front().is_some_and(|(s, _)| !self.unapplied.contains_key(s)) {
             self.arrivals.pop_front();
         }
-        let oldest = self.arrivals.front().map(|(_, at)| at.elapsed().as_millis());
+        let first = self.arrivals.front().map(|(_, at)| *at).into_iter().chain(self.backlog.since()).min();
+        let oldest = first.map(|at| at.elapsed().as_millis());
         oldest.map_or(0, |ms| u64::try_from(ms).unwrap_or(u64::MAX))
     }
 
@@ -325,7 +383,18 @@ impl State {
             None => true,
         };
         let first = self.in_flight.iter().find(|s| seen(s)).copied().unwrap_or(Sequence::MAX);
-        first >= fence.mark && !self.entries.iter().any(left)
+        first >= fence.mark && self.backlog.first() >= fence.mark && !self.entries.iter().any(left)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    fn is_floor_off(&self) -> bool {
+        false
+    }
+
+    #[cfg(test)]
+    fn is_floor_off(&self) -> bool {
+        self.without.floor
     }
 
     #[cfg(not(test))]

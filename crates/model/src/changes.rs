@@ -44,6 +44,13 @@ impl Changes {
         self.spilled.is_none() && self.rest.is_empty()
     }
 
+    /// What they take, roughly, wherever they are.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let rest: usize = self.rest.iter().map(Change::memory_bytes).sum();
+        rest as u64 + self.spilled.as_ref().map_or(0, Spilled::bytes)
+    }
+
     /// Tables that they write, some of them perhaps several times; `None` stands for every table.
     #[must_use]
     pub fn tables(&self) -> Vec<Option<QualifiedName>> {
@@ -85,7 +92,8 @@ impl Change {
     /// What it takes in memory, roughly, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        const FIXED: usize = 64;
+        // its place in a list, and what goes with the buffers of its values
+        const FIXED: usize = size_of::<Change>() + 80;
         match self {
             Self::Row(image) => FIXED + values_bytes(&image.values) + image.old_key.as_ref().map_or(0, values_bytes),
             Self::Copy(copy) => FIXED + copy.sql.len() + copy.data.iter().map(|d| d.len() + 32).sum::<usize>(),
@@ -94,7 +102,7 @@ impl Change {
             Self::Statement(statement) => {
                 let bound = statement.bound.iter().flat_map(|b| &b.parameters);
                 let values: usize = bound.map(|p| 48 + p.value.as_ref().map_or(0, Bytes::len)).sum();
-                8 * FIXED + statement.sql.len() + values
+                6 * FIXED + statement.sql.len() + values
             }
         }
     }
@@ -113,5 +121,5 @@ impl Change {
 }
 
 fn values_bytes(values: &Values) -> usize {
-    values.iter().map(|v| 40 + v.as_ref().map_or(0, Bytes::len)).sum()
+    values.iter().map(|v| 60 + v.as_ref().map_or(0, Bytes::len)).sum()
 }

@@ -49,6 +49,8 @@ pub enum Counter {
     LogAppendedBytes,
     /// Bytes of large transactions written to files of their own.
     LogSpilledBytes,
+    /// Transactions that waited in the log alone, and were read again.
+    LogReadAgain,
     /// Syncs of the mirror log.
     LogFsyncs,
     /// Connections that the applier opened to the shadow.
@@ -85,6 +87,7 @@ const PLAIN: &[Counter] = &[
     Counter::StatementsCompared,
     Counter::StatementsShed,
     Counter::LogSpilledBytes,
+    Counter::LogReadAgain,
 ];
 
 // Where each family starts in VALUES.
@@ -157,6 +160,7 @@ impl Counter {
             Self::StatementsCompared => 19,
             Self::StatementsShed => 20,
             Self::LogSpilledBytes => 21,
+            Self::LogReadAgain => 22,
         }
     }
 
@@ -222,6 +226,10 @@ impl Counter {
             Self::LogSpilledBytes => {
                 ("pgshadow_log_spilled_bytes_total", "Bytes of large transactions written to files of their own.")
             }
+            Self::LogReadAgain => (
+                "pgshadow_log_read_again_total",
+                "Transactions that waited in the mirror log alone, and were read again.",
+            ),
             Self::LogFsyncs => ("pgshadow_log_fsyncs_total", "Syncs of the mirror log."),
             Self::ApplierConnects => ("pgshadow_applier_connects_total", "Connections opened to the shadow."),
             Self::ApplyRetries => ("pgshadow_apply_retries_total", "Batches that had to be repeated."),

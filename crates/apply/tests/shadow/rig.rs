@@ -33,6 +33,8 @@ pub struct MemoryLog {
     begun: Mutex<Vec<Sequence>>,
     pub below: Mutex<Sequence>,
     pub reads: Mutex<u64>,
+    /// How many were read that had been left.
+    pub left: Mutex<u64>,
     pub extent: Mutex<LogExtent>,
     /// So many reads find that it isn't written yet.
     pub not_yet: Mutex<u64>,
@@ -48,6 +50,19 @@ impl Log for MemoryLog {
         *self.reads.lock().unwrap() += 1;
         let committed = self.committed.lock().unwrap();
         committed.get(&sequence).map(|(_, c)| c.clone()).ok_or_else(|| "not in the log".to_owned().into())
+    }
+    fn read_left(
+        &self,
+        outcome: Sequence,
+        _gate: Option<Lsn>,
+        wanted: &dyn Fn(Sequence) -> bool,
+    ) -> Result<Option<Entry>, LogError> {
+        // here an outcome has its intent's number
+        let committed = self.committed.lock().unwrap();
+        let (order, changes) = committed.get(&outcome).cloned().ok_or_else(|| LogError::from("gone".to_owned()))?;
+        *self.left.lock().unwrap() += 1;
+        let (sequence, changes) = (outcome, Payload::memory(changes));
+        Ok(wanted(sequence).then_some(Entry { sequence, order, changes, flush_gate: None, reply_number: sequence }))
     }
     fn read_part(&self, sequence: Sequence, part: usize) -> Result<Option<Vec<Change>>, LogError> {
         let all = self.read(sequence)?;

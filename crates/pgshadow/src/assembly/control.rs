@@ -200,7 +200,7 @@ async fn beat(client: &Connection, mirror: &Mirror, functions_at: &mut u64) -> R
     let reading = mirror.history.begins_to_read();
     if waiting > 0 || reading || lag.entries > 0 {
         let positions = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text, pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text";
-        if waiting > 0 {
+        if waiting > 0 || mirror.gate_wanted() {
             // the insert position after their replies: beyond it lies none of their commit records
             let row = answered(client.query_one(positions, &[])).await?;
             still_in(client, mirror)?;

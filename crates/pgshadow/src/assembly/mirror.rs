@@ -1,7 +1,6 @@
 //! Where sessions write down what they do: the log, and the applier's book behind it.
 use super::history::History;
 use super::prepared::PreparedTransactions;
-use super::recovery::Recovered;
 use super::spilled::{self, SpilledFiles};
 use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
@@ -13,7 +12,7 @@ use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
 use pgshadow_mirror_log::{AppendError, Log, ReadError, Record};
 use pgshadow_model::{
-    Cause, Change, Changes, DdlStatement, Epoch, Finding, Intent, Kind, Lsn, Outcome, QualifiedName, Sequence,
+    Cause, Change, Changes, DdlStatement, Epoch, Finding, Intent, Kind, Lsn, Order, Outcome, QualifiedName, Sequence,
     Severity, Suspect,
 };
 use pgshadow_proxy::Gate;
@@ -34,7 +33,6 @@ const LOST_MAX: usize = 10_000;
 /// A committed entry whose flush on the primary isn't known yet (`synchronous_commit = off`).
 #[derive(Debug)]
 pub(super) struct Unflushed {
-    pub sequence: Sequence,
     pub barrier: Sequence,
     pub entry: Entry,
 }
@@ -59,6 +57,9 @@ pub(super) struct Mirror {
     outcomes: DashMap<Sequence, Sequence>,
     in_flight: DashMap<Sequence, InFlight>,
     unflushed: Mutex<Vec<Unflushed>>,
+    /// The last insert position that was read for such entries.
+    gate: Mutex<Option<(Epoch, Lsn)>>,
+    gate_wanted: AtomicBool,
     pub prepared: PreparedTransactions,
     pub spilled: Arc<SpilledFiles>,
     /// With `durability = "os"`.
@@ -103,6 +104,8 @@ impl Mirror {
             outcomes: DashMap::new(),
             in_flight: DashMap::new(),
             unflushed: Mutex::new(Vec::new()),
+            gate: Mutex::new(None),
+            gate_wanted: AtomicBool::new(false),
             prepared: PreparedTransactions::default(),
             spilled: Arc::default(),
             unsynced,
@@ -225,9 +228,20 @@ impl Mirror {
         let entry =
             Entry { sequence, order, changes: payload(intent_changes, changes), flush_gate: None, reply_number };
         if flushed {
-            self.book.settle(sequence, barrier, Some(entry));
+            self.settle_entry(barrier, entry);
         } else {
-            self.wait_for_flush(Unflushed { sequence, barrier, entry });
+            self.wait_for_flush(Unflushed { barrier, entry });
+        }
+    }
+
+    /// Gives an entry to the book, or leaves it in the log where that has it.
+    fn settle_entry(&self, barrier: Sequence, entry: Entry) {
+        let sequence = entry.sequence;
+        let Some(at) = self.outcomes.get(&sequence).map(|at| *at) else {
+            return self.book.settle(sequence, barrier, Some(entry));
+        };
+        if !self.book.settle_or_leave(barrier, entry, at) {
+            self.outcomes.remove(&sequence);
         }
     }
 
@@ -239,16 +253,19 @@ impl Mirror {
         all.iter().filter(|(_, pid, since)| *since >= age && alone(*pid)).map(|(s, pid, _)| (*s, *pid)).collect()
     }
 
+    fn read_record(&self, at: Sequence) -> Result<Record, LogError> {
+        match self.log.read(at) {
+            Err(ReadError::NotWritten(_)) if self.log.status().poisoned.is_none() => Err(LogError::NotYet),
+            read => read.map_err(|error| LogError::Failed(Box::new(error))),
+        }
+    }
+
     /// The changes of an intent and of its outcome, read again.
     fn logged(&self, sequence: Sequence) -> Result<(Changes, Changes), LogError> {
         let failed = |error: &str| LogError::from(error.to_owned());
-        let read = |at| match self.log.read(at) {
-            Err(ReadError::NotWritten(_)) if self.log.status().poisoned.is_none() => Err(LogError::NotYet),
-            read => read.map_err(|error| LogError::Failed(Box::new(error))),
-        };
-        let Record::Intent(intent) = read(sequence)? else { return Err(failed("not an intent")) };
+        let Record::Intent(intent) = self.read_record(sequence)? else { return Err(failed("not an intent")) };
         let at = self.outcomes.get(&sequence).map(|o| *o);
-        match read(at.ok_or_else(|| failed("its outcome isn't known"))?)? {
+        match self.read_record(at.ok_or_else(|| failed("its outcome isn't known"))?)? {
             Record::Outcome { of, outcome: Outcome::Committed { changes, .. }, .. } if of == sequence => {
                 Ok((intent.changes, changes))
             }
@@ -272,6 +289,26 @@ impl Mirror {
         self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Whether a position is wanted for what the log held at the start.
+    pub fn gate_wanted(&self) -> bool {
+        self.gate_wanted.load(Ordering::Acquire)
+    }
+
+    /// A position that lies above a commit of this process's time or before it, which was not known to be flushed. `known`: one that
+    /// was read for it.
+    fn gate_for(&self, order: Order, known: Option<Lsn>) -> Option<Lsn> {
+        if order.epoch != self.epoch() {
+            // The life that could have said so is over: any gate of it is one that will never be known to be passed.
+            return Some(Lsn(0));
+        }
+        let read = self.gate.lock().unwrap_or_else(PoisonError::into_inner).filter(|(epoch, _)| *epoch == order.epoch);
+        let gate = known.or(read.map(|(_, lsn)| lsn));
+        if gate.is_none() {
+            self.gate_wanted.store(true, Ordering::Release);
+        }
+        gate
+    }
+
     /// These first entries may be applied once the primary has flushed up to `lsn`, an insert position read after they were
     /// counted: it lies above their commit records. Those that came since then may lie above it.
     pub fn gate_unflushed(&self, counted: usize, lsn: Lsn) {
@@ -280,32 +317,20 @@ impl Mirror {
             let counted = counted.min(unflushed.len());
             unflushed.drain(..counted).collect()
         };
+        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = Some((self.epoch(), lsn));
+        self.gate_wanted.store(false, Ordering::Release);
         for mut unflushed in waiting {
             unflushed.entry.flush_gate = Some(lsn);
-            self.book.settle(unflushed.sequence, unflushed.barrier, Some(unflushed.entry));
+            self.settle_entry(unflushed.barrier, unflushed.entry);
         }
     }
 
-    /// Enters what the log held at the start.
-    pub fn reenter(&self, recovered: Recovered) {
-        let Recovered { sequence, outcome_at, flushed, order, intent_changes, changes } = recovered;
-        self.spilled.committed(sequence, [&intent_changes, &changes]);
-        self.outcomes.insert(sequence, outcome_at);
-        let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
-        let flushed = flushed || runs_beside(&intent_changes.rest);
-        let changes = payload(intent_changes, changes);
-        // A transaction that it depends on may still be open; it began before the outcome was written.
-        let barrier = outcome_at;
-        let mut entry = Entry { sequence, order, changes, flush_gate: None, reply_number };
-        if flushed {
-            self.book.settle(sequence, barrier, Some(entry));
-        } else if order.epoch == self.epoch() {
-            self.wait_for_flush(Unflushed { sequence, barrier, entry });
-        } else {
-            // The life that could have said so is over: any gate of it is one that will never be known to be passed.
-            entry.flush_gate = Some(Lsn(0));
-            self.book.settle(sequence, barrier, Some(entry));
-        }
+    /// What the log held at the start, committed: it is read again when its turn comes.
+    pub fn reenter(&self, sequence: Sequence, outcome_at: Sequence, order: Order, changes: [&Changes; 2]) {
+        self.spilled.committed(sequence, changes);
+        let bytes = changes.iter().map(|changes| changes.bytes()).sum();
+        let changes = Payload::Vast(Arc::new(Vast { bytes, ..Vast::default() }));
+        self.book.leave(&Entry { sequence, order, changes, flush_gate: None, reply_number: 0 }, outcome_at);
     }
 
     /// A transaction whose outcome is now known, or never will be (`committed` is then assumed, its tables suspect).
@@ -375,13 +400,12 @@ fn payload(first: Changes, more: Changes) -> Payload {
     }
     let mut vast = Vast { tables: first.tables().into_iter().chain(more.tables()).collect(), ..Vast::default() };
     for changes in [first, more] {
+        vast.bytes += changes.bytes();
+        vast.changes += changes.rest.len() as u64;
         if let Some(spilled) = changes.spilled {
             vast.defines |= spilled.defines;
             vast.changes += spilled.changes();
-            vast.bytes += spilled.bytes();
         }
-        vast.changes += changes.rest.len() as u64;
-        vast.bytes += changes.rest.iter().map(Change::memory_bytes).sum::<usize>() as u64;
         vast.defines |= changes.rest.iter().any(|change| matches!(change, Change::Ddl(_) | Change::Truncate(_)));
     }
     Payload::Vast(Arc::new(vast))
@@ -592,6 +616,29 @@ impl pgshadow_apply::Log for Mirror {
     fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
         let (first, more) = self.logged(sequence)?;
         Ok(first.rest.into_iter().chain(more.rest).collect())
+    }
+
+    fn read_left(
+        &self,
+        outcome: Sequence,
+        gate: Option<Lsn>,
+        wanted: &dyn Fn(Sequence) -> bool,
+    ) -> Result<Option<Entry>, LogError> {
+        let committed = match self.read_record(outcome)? {
+            Record::Outcome { of, flushed, outcome: Outcome::Committed { order: Some(order), changes, .. } } => {
+                wanted(of).then_some((of, flushed, order, changes))
+            }
+            _ => return Err(LogError::from("not the outcome of a commit".to_owned())),
+        };
+        let Some((sequence, flushed, order, more)) = committed else { return Ok(None) };
+        let Record::Intent(intent) = self.read_record(sequence)? else {
+            return Err(LogError::from("not an intent".to_owned()));
+        };
+        let flushed = flushed || runs_beside(&intent.changes.rest);
+        let flush_gate = if flushed { None } else { Some(self.gate_for(order, gate).ok_or(LogError::NotYet)?) };
+        self.outcomes.insert(sequence, outcome);
+        let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Entry { sequence, order, changes: payload(intent.changes, more), flush_gate, reply_number }))
     }
 
     fn read_part(&self, sequence: Sequence, mut part: usize) -> Result<Option<Vec<Change>>, LogError> {

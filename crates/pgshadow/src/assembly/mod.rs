@@ -42,7 +42,7 @@ use unsynced::Unsynced;
 use windows::Windows;
 
 /// Bytes of changes that may wait for the shadow in memory; beyond, they are read again from the log.
-const BOOK_BYTES_MAX: usize = 64 << 20;
+const BOOK_BYTES_MAX: usize = 32 << 20;
 /// Clients at once.
 const CLIENTS_MAX: usize = 10_000;
 /// How long sessions have to end their transactions at shutdown.
@@ -170,6 +170,9 @@ fn open_mirror(config: &Config) -> Result<(Arc<Mirror>, pgshadow_mirror_log::Rec
     let (log, recovery) = Log::open(options, Arc::new(RealDisk))?;
     let store = Arc::new(Store::open(directory.join("findings.redb"))?);
     let book = Arc::new(OrderBook::new(BOOK_BYTES_MAX));
+    if let Some(entries) = config.test.held_entries {
+        book.set_held_max(entries);
+    }
     let (unsynced, suspects) = Unsynced::open(&store)?;
     let unsynced = (config.mirror_log.durability == config::Durability::Os).then_some(unsynced);
     let mirror = Mirror::new(log, book, store, Arc::new(Catalog::default()), unsynced);

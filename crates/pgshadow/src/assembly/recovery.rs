@@ -7,17 +7,6 @@ use pgshadow_mirror_log::{Record, Recovery};
 use pgshadow_model::{Changes, Intent, Order, Outcome, Sequence};
 use std::collections::BTreeMap;
 
-/// A committed transaction that the log held.
-#[derive(Debug)]
-pub(super) struct Recovered {
-    pub sequence: Sequence,
-    pub outcome_at: Sequence,
-    pub flushed: bool,
-    pub order: Order,
-    pub intent_changes: Changes,
-    pub changes: Changes,
-}
-
 /// Reads the log; returns what must be looked up. `source`: the primary's system identifier.
 pub(super) fn restore(
     mirror: &Mirror,
@@ -43,7 +32,7 @@ pub(super) fn restore(
         last: recovery.last,
     });
     let mut intents: BTreeMap<Sequence, Intent> = BTreeMap::new();
-    let mut committed = Vec::new();
+    let mut committed = 0;
     for record in recovery.read_all() {
         let (sequence, record) = record?;
         match record {
@@ -61,8 +50,8 @@ pub(super) fn restore(
                     }
                     let intent_changes = intent.changes;
                     if let Some(order) = order.filter(|_| !(intent_changes.is_empty() && changes.is_empty())) {
-                        let (sequence, outcome_at) = (of, sequence);
-                        committed.push(Recovered { sequence, outcome_at, flushed, order, intent_changes, changes });
+                        committed += 1;
+                        mirror.reenter(of, sequence, order, [&intent_changes, &changes]);
                     }
                 }
             }
@@ -72,16 +61,11 @@ pub(super) fn restore(
     }
     mirror.keep_suspects(&mirror.history.begins());
     mirror.history.keep(&mirror.store, true);
-    tracing::info!(committed = committed.len(), open = intents.len(), last = recovery.last, "the log was read");
-    let mut numbers: Vec<Sequence> = intents.keys().copied().chain(committed.iter().map(|c| c.sequence)).collect();
-    numbers.sort_unstable();
-    for sequence in numbers {
+    tracing::info!(committed, open = intents.len(), last = recovery.last, "the log was read");
+    for (sequence, intent) in &intents {
         // nothing is applied yet in this process, so no number can come late
-        let beside = intents.get(&sequence).is_some_and(|intent| runs_beside(&intent.changes.rest));
-        let _ = if beside { mirror.book.begin_beside(sequence) } else { mirror.book.begin(sequence) };
-    }
-    for recovered in committed {
-        mirror.reenter(recovered);
+        let beside = runs_beside(&intent.changes.rest);
+        let _ = if beside { mirror.book.begin_beside(*sequence) } else { mirror.book.begin(*sequence) };
     }
     let open: Vec<Unsettled> = intents.into_iter().map(|(sequence, intent)| open(mirror, sequence, intent)).collect();
     open.iter().for_each(|open| mirror.spilled.add(open.sequence, [&open.intent_changes]));

@@ -1,7 +1,7 @@
 use super::mirror::Mirror;
 use super::recovery::restore;
 use bytes::Bytes;
-use pgshadow_apply::{Entry, OrderBook};
+use pgshadow_apply::{Entry, Loaded, OrderBook};
 use pgshadow_capture::{Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
@@ -89,6 +89,7 @@ fn lost(sequence: Sequence, changes: Vec<Change>) -> Unsettled {
 }
 
 fn take(mirror: &Mirror) -> Vec<Entry> {
+    while matches!(mirror.book.load(mirror), Loaded::Some) {}
     mirror.book.take_batch(100, 100, None)
 }
 

@@ -118,4 +118,5 @@ impl Default for Admin {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Test {
     pub trace: String,
+    pub held_entries: u32,
 }

@@ -144,6 +144,8 @@ pub struct Admin {
 pub struct Test {
     /// Where to write one line for each row: epoch, token, xid, order of reply and of apply.
     pub trace: Option<PathBuf>,
+    /// Committed transactions that are held before others are left in the log.
+    pub held_entries: Option<usize>,
 }
 
 /// A closed list of words.
@@ -197,7 +199,10 @@ impl Config {
             apply: Apply { lanes: lanes(&document, file.apply.lanes)? },
             compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
             admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
-            test: Test { trace: Some(file.test.trace).filter(|trace| !trace.is_empty()).map(PathBuf::from) },
+            test: Test {
+                trace: Some(file.test.trace).filter(|trace| !trace.is_empty()).map(PathBuf::from),
+                held_entries: usize::try_from(file.test.held_entries).ok().filter(|entries| *entries > 0),
+            },
         };
         config.check(&document)?;
         Ok(config)
