@@ -2,7 +2,7 @@
 //!
 //! `make test` runs this small; `make bounded` (PGSHADOW_BOUNDED=full) with two million rows, a gigabyte, 2,000 connections and ten
 //! minutes.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 use integration_tests::client::Endpoint;
 use integration_tests::equal;
 use integration_tests::installation::{Installation, setting};
