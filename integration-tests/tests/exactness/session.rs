@@ -5,7 +5,7 @@ use integration_tests::client::Endpoint;
 use integration_tests::raw::{Frame, RawClient};
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// A logged-in client.
 #[derive(Debug)]
@@ -14,6 +14,10 @@ pub struct Session {
     protocol: Protocol,
     /// Statements of the protocol by their text.
     prepared: HashMap<String, String>,
+    /// Statements sent to be prepared, in order: their text where they have a name. Not answered yet.
+    preparing: VecDeque<Option<String>>,
+    /// Names given so far.
+    names: usize,
     /// What it was told, in words that are the same for equal answers.
     pub told: Vec<String>,
 }
@@ -38,7 +42,8 @@ impl Session {
             ("options", options.as_str()),
         ];
         client.start(&parameters, &place.password).expect("it lets the client in");
-        Session { client, protocol, prepared: HashMap::new(), told: Vec::new() }
+        let preparing = VecDeque::new();
+        Session { client, protocol, prepared: HashMap::new(), preparing, names: 0, told: Vec::new() }
     }
 
     /// Sends a statement; its answer is still to be read.
@@ -76,15 +81,17 @@ impl Session {
     /// A statement with parameters is prepared under a name and kept; others have none.
     fn extended(&mut self, sql: &str, parameters: &[&str], portion: i32, bytes: &mut BytesMut) {
         let mut name = String::new();
-        let next = self.prepared.len();
         if parameters.is_empty() {
             frontend::parse("", sql, [], bytes).expect("a Parse");
+            self.preparing.push_back(None);
         } else if let Some(known) = self.prepared.get(sql) {
             name.clone_from(known);
         } else {
-            name = format!("s{next}");
+            name = format!("s{}", self.names);
+            self.names += 1;
             frontend::parse(&name, sql, [], bytes).expect("a Parse");
             self.prepared.insert(sql.to_owned(), name.clone());
+            self.preparing.push_back(Some(sql.to_owned()));
         }
         let value = |value: &&str, bytes: &mut BytesMut| {
             bytes.extend_from_slice(value.as_bytes());
@@ -110,7 +117,14 @@ impl Session {
                 state = frame.field(b'C');
             }
             self.told.extend(said(&frame));
+            if frame.tag == b'1' {
+                self.preparing.pop_front();
+            }
             if frame.tag == b'Z' {
+                // refused (a deadlock with a TRUNCATE of its table, say), or skipped
+                for unprepared in self.preparing.drain(..).flatten() {
+                    self.prepared.remove(&unprepared);
+                }
                 return Ok(state);
             }
         }
