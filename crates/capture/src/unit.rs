@@ -149,7 +149,7 @@ impl Unit {
 
     /// Writes out what it holds where that has become much. False if it had to be given up.
     pub fn spill(&mut self, journal: &impl Journal) -> bool {
-        let spilled = if self.captured.is_large() { self.captured.spill(journal) } else { Ok(()) };
+        let spilled = if self.captured.is_large() { self.captured.spill(|| journal.spill()) } else { Ok(()) };
         self.or_give_up(spilled).is_some()
     }
 

@@ -46,7 +46,7 @@ fn on_stage(
     plant.before(schema, target);
     let servers = stage.pair(bout);
     let builder = Pgshadow::between(&servers[0], &servers[1]).database(&source.database).durability(bout.durability);
-    let mut pgshadow = builder.with_trace().start();
+    let mut pgshadow = builder.with_trace().set("test", "held_entries", &bout.held.to_string()).start();
     let place = if bout.direct { source.clone() } else { pgshadow.app() };
     let seen = load(bout, scripts, servers, &mut pgshadow, place);
     let mut verdict = check::verdict(bout, schema, scripts, seen, &pgshadow, databases, plant);

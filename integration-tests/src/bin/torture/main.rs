@@ -144,12 +144,13 @@ fn one(stage: &mut Stage, settings: &Settings, journal: &mut Journal, bout: &Bou
     let verdict = bout::run(stage, bout, &schema, &scripts, settings.plant);
     let target = stage::majors()[1];
     journal.say(&format!(
-        "{name} {:?} {} -> {target}, {} sessions, {} units each, {}{}: {:.1} s, {verdict}",
+        "{name} {:?} {} -> {target}, {} sessions, {} units each, {}, {} held{}: {:.1} s, {verdict}",
         bout.kind,
         bout.plan.source,
         bout.plan.sessions,
         bout.plan.units,
         bout.durability,
+        bout.held,
         if bout.faults.is_empty() { String::new() } else { format!(", {:?}", bout.faults) },
         started.elapsed().as_secs_f64()
     ));

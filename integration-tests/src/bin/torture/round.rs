@@ -42,6 +42,8 @@ pub struct Bout {
     pub faults: Vec<Fault>,
     /// `[mirror_log] durability`
     pub durability: &'static str,
+    /// So many transactions are held while others wait in the log; 0: as by default.
+    pub held: u32,
     /// Past pgshadow.
     pub direct: bool,
 }
@@ -70,10 +72,11 @@ pub fn bout(seed: u64, number: u64, majors: [u32; 2], wanted: bool, without: &[S
         faults = (0..dice.between(1, 2)).map(|_| *dice.pick(&all)).collect();
     }
     let durability = *dice.pick(&["fsync", "os"]);
+    let held = *dice.pick(&[0, 0, 1, 8, 40]);
     let hang_up = kind == Kind::Faulty;
     let source = majors[usize::from(same_major)];
     let plan = Plan { seed, sessions, units, tier, source, hang_up, without: without.to_vec() };
-    Bout { kind, same_major, plan, faults, durability, direct: false }
+    Bout { kind, same_major, plan, faults, durability, held, direct: false }
 }
 
 const PRELUDE: &str = "CREATE SCHEMA odd;
