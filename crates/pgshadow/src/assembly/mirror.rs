@@ -1,21 +1,21 @@
 //! Where sessions write down what they do: the log, and the applier's book behind it.
+mod journal;
+mod reread;
+
+use self::reread::payload;
 use super::history::History;
 use super::prepared::PreparedTransactions;
-use super::spilled::{self, SpilledFiles};
+use super::spilled::SpilledFiles;
 use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
 use super::watch::Watch;
 use dashmap::DashMap;
-use pgshadow_apply::{BeganLate, Entry, LogError, LogExtent, OrderBook, Payload, Vast};
-use pgshadow_capture::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
+use pgshadow_apply::{BeganLate, Entry, LogExtent, OrderBook, Payload, Vast};
+use pgshadow_capture::{Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
-use pgshadow_mirror_log::{AppendError, Log, ReadError, Record};
-use pgshadow_model::{
-    Cause, Change, Changes, DdlStatement, Epoch, Finding, Intent, Kind, Lsn, Order, Outcome, QualifiedName, Sequence,
-    Severity, Suspect,
-};
-use pgshadow_proxy::Gate;
+use pgshadow_mirror_log::{AppendError, Log, Record};
+use pgshadow_model::{Change, Changes, DdlStatement, Epoch, Lsn, Order, Outcome, QualifiedName, Sequence, Suspect};
 use pgshadow_telemetry::{Counter, Gauge};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -23,10 +23,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Sessions that may wait for room in the log at once (`on_full = "block_writes"`).
-const BLOCKED_MAX: usize = 256;
-/// How often one of them looks whether there is room.
-const ROOM_POLL: Duration = Duration::from_millis(5);
 /// Transactions that may wait to be looked up.
 const LOST_MAX: usize = 10_000;
 
@@ -253,26 +249,6 @@ impl Mirror {
         all.iter().filter(|(_, pid, since)| *since >= age && alone(*pid)).map(|(s, pid, _)| (*s, *pid)).collect()
     }
 
-    fn read_record(&self, at: Sequence) -> Result<Record, LogError> {
-        match self.log.read(at) {
-            Err(ReadError::NotWritten(_)) if self.log.status().poisoned.is_none() => Err(LogError::NotYet),
-            read => read.map_err(|error| LogError::Failed(Box::new(error))),
-        }
-    }
-
-    /// The changes of an intent and of its outcome, read again.
-    fn logged(&self, sequence: Sequence) -> Result<(Changes, Changes), LogError> {
-        let failed = |error: &str| LogError::from(error.to_owned());
-        let Record::Intent(intent) = self.read_record(sequence)? else { return Err(failed("not an intent")) };
-        let at = self.outcomes.get(&sequence).map(|o| *o);
-        match self.read_record(at.ok_or_else(|| failed("its outcome isn't known"))?)? {
-            Record::Outcome { of, outcome: Outcome::Committed { changes, .. }, .. } if of == sequence => {
-                Ok((intent.changes, changes))
-            }
-            _ => Err(failed("its outcome can't be read")),
-        }
-    }
-
     fn begin(&self, sequence: Sequence, record: &Record) -> Result<(), BeganLate> {
         match record {
             Record::Intent(intent) if runs_beside(&intent.changes.rest) => self.book.begin_beside(sequence),
@@ -292,21 +268,6 @@ impl Mirror {
     /// Whether a position is wanted for what the log held at the start.
     pub fn gate_wanted(&self) -> bool {
         self.gate_wanted.load(Ordering::Acquire)
-    }
-
-    /// A position that lies above a commit of this process's time or before it, which was not known to be flushed. `known`: one that
-    /// was read for it.
-    fn gate_for(&self, order: Order, known: Option<Lsn>) -> Option<Lsn> {
-        if order.epoch != self.epoch() {
-            // The life that could have said so is over: any gate of it is one that will never be known to be passed.
-            return Some(Lsn(0));
-        }
-        let read = self.gate.lock().unwrap_or_else(PoisonError::into_inner).filter(|(epoch, _)| *epoch == order.epoch);
-        let gate = known.or(read.map(|(_, lsn)| lsn));
-        if gate.is_none() {
-            self.gate_wanted.store(true, Ordering::Release);
-        }
-        gate
     }
 
     /// These first entries may be applied once the primary has flushed up to `lsn`, an insert position read after they were
@@ -391,281 +352,8 @@ pub(super) fn runs_beside(changes: &[Change]) -> bool {
     !changes.is_empty() && changes.iter().all(beside)
 }
 
-/// All changes of a transaction, or what is known of them where they are too many to be held.
-fn payload(first: Changes, more: Changes) -> Payload {
-    if first.spilled.is_none() && more.spilled.is_none() {
-        let mut all = first.rest;
-        all.extend(more.rest);
-        return Payload::memory(all);
-    }
-    let mut vast = Vast { tables: first.tables().into_iter().chain(more.tables()).collect(), ..Vast::default() };
-    for changes in [first, more] {
-        vast.bytes += changes.bytes();
-        vast.changes += changes.rest.len() as u64;
-        if let Some(spilled) = changes.spilled {
-            vast.defines |= spilled.defines;
-            vast.changes += spilled.changes();
-        }
-        vast.defines |= changes.rest.iter().any(|change| matches!(change, Change::Ddl(_) | Change::Truncate(_)));
-    }
-    Payload::Vast(Arc::new(vast))
-}
-
 impl std::fmt::Debug for Mirror {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mirror").field("stopped", &self.is_stopped()).finish_non_exhaustive()
-    }
-}
-
-/// One session among those that wait for room, until it is dropped.
-struct Waiting<'a> {
-    all: &'a AtomicUsize,
-    number: usize,
-}
-
-impl<'a> Waiting<'a> {
-    fn of(all: &'a AtomicUsize) -> Self {
-        Self { all, number: all.fetch_add(1, Ordering::AcqRel) + 1 }
-    }
-
-    fn is_one_of(&self, most: usize) -> bool {
-        self.number <= most
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Journal for Mirror {
-    fn mirroring(&self) -> bool {
-        !self.is_stopped()
-    }
-
-    fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
-    }
-
-    fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
-    }
-
-    fn spill(&self) -> Result<Box<dyn Spill>, SpillRefused> {
-        spilled::begin(&self.spilled, &self.log)
-    }
-
-    fn intent(&self, intent: Intent) -> (Changes, Result<Sequence, Stopped>) {
-        if self.is_stopped() {
-            return (intent.changes, Err(Stopped));
-        }
-        if let Some(unsynced) = &self.unsynced
-            && let Err(error) = unsynced.note(&self.store, &intent)
-        {
-            self.stop(&error.to_string());
-            return (intent.changes, Err(Stopped));
-        }
-        let pid = intent.backend.pid;
-        let record = Record::Intent(intent);
-        let mut waiting = None;
-        let result = loop {
-            let numbering = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
-            let drawn = self.log.append(&record);
-            let drawn = match drawn {
-                Ok(sequence) => self.begin(sequence, &record).map(|()| sequence).map_err(|late| {
-                    // never sent under this number
-                    let aborted = Record::Outcome { of: late.0, flushed: false, outcome: Outcome::Aborted };
-                    let _ = self.log.append(aborted);
-                    None
-                }),
-                Err(error) => Err(Some(error)),
-            };
-            drop(numbering);
-            match drawn {
-                Ok(sequence) => {
-                    self.in_flight.insert(sequence, InFlight { pid, since: Instant::now() });
-                    break Ok(sequence);
-                }
-                Err(None) => {}
-                Err(Some(AppendError::Busy)) => {
-                    tokio::task::block_in_place(|| std::thread::sleep(std::time::Duration::from_millis(1)));
-                }
-                // a thread each: above the limit there would be none left to make room with
-                Err(Some(AppendError::Full))
-                    if self.log.blocks_writes()
-                        && waiting.get_or_insert_with(|| Waiting::of(&self.blocked)).is_one_of(BLOCKED_MAX) =>
-                {
-                    tokio::task::block_in_place(|| std::thread::sleep(ROOM_POLL));
-                }
-                Err(Some(AppendError::TooLarge { .. } | AppendError::Encode(_))) => break Err(Stopped),
-                Err(Some(error)) => {
-                    self.stop(&error.to_string());
-                    break Err(Stopped);
-                }
-            }
-        };
-        let changes = if let Record::Intent(intent) = record { intent.changes } else { Changes::default() };
-        match &result {
-            Ok(sequence) => self.spilled.add(*sequence, [&changes]),
-            Err(_) => changes.spilled.iter().for_each(|spilled| self.log.remove_spilled(spilled.file)),
-        }
-        (changes, result)
-    }
-
-    fn barrier(&self) -> Sequence {
-        self.book.barrier()
-    }
-
-    fn latest(&self) -> Lsn {
-        self.book.latest()
-    }
-
-    fn settle(&self, settled: Settled) {
-        self.conclude(settled);
-    }
-
-    fn lost(&self, unsettled: Unsettled) {
-        let sequence = unsettled.sequence;
-        if let Err(error) = self.lost.try_send(unsettled) {
-            // the log still has its intent without an outcome: a restart looks it up
-            tracing::error!(sequence, %error, "a lost transaction can't be looked up now; it waits for the next start");
-        }
-    }
-
-    fn prepared(&self, gid: String, unsettled: Unsettled) {
-        self.in_flight.remove(&unsettled.sequence);
-        self.book.park(unsettled.sequence, unsettled.order.map(|o| o.xid));
-        if let Some(ended_unseen) = self.prepared.add(gid, unsettled) {
-            self.lost(ended_unseen);
-        }
-    }
-
-    fn finishing_prepared(&self, gid: &str) -> Option<Sequence> {
-        let sequence = self.prepared.ending(gid)?;
-        self.book.park(sequence, None);
-        Some(sequence)
-    }
-
-    fn finished_prepared(&self, gid: &str, committed: bool) {
-        if let Some(open) = self.prepared.take(gid) {
-            self.found_out(open, committed, None);
-        }
-    }
-
-    fn suspect(&self, suspects: Vec<Suspect>) {
-        self.keep_suspects(&suspects);
-    }
-
-    fn renamed(&self, old: &QualifiedName, new: &QualifiedName) {
-        if let Some(reason) = self.store.is_suspect(old) {
-            self.keep_suspects(&[Suspect { table: Some(new.clone()), reason }]);
-        }
-    }
-
-    fn not_repeated(&self, sql: &str, reason: &str) {
-        let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-        let statement = (!sql.is_empty()).then(|| sql.to_owned());
-        let finding = Finding {
-            id: 0,
-            kind: Kind::Schema,
-            cause: Cause::Unknown,
-            severity: Severity::Warning,
-            table: None,
-            key: statement.clone(),
-            column: None,
-            primary: None,
-            shadow: None,
-            sqlstate: None,
-            message: Some(format!("a statement was not repeated on the shadow, since {reason}; run it there yourself")),
-            sql: statement,
-            fingerprint: "schema-not-repeated".to_owned(),
-            xid: None,
-            lsn: None,
-            user: None,
-            application: None,
-            healed: false,
-            count: 1,
-            first_seen: now.clone(),
-            last_seen: now,
-            acknowledged: false,
-        };
-        if let Err(error) = self.store.record(finding) {
-            tracing::error!(%error, "a finding could not be written down");
-        }
-    }
-}
-
-impl Gate for Mirror {
-    async fn durable(&self, sequence: Sequence) {
-        if let Err(error) = self.log.durable(sequence).await {
-            self.stop(&error.to_string());
-        }
-    }
-
-    async fn known_life(&self) {
-        self.watch.wait().await;
-    }
-}
-
-impl pgshadow_apply::Log for Mirror {
-    fn extent(&self) -> LogExtent {
-        self.extent.get().cloned().unwrap_or_default()
-    }
-
-    fn read(&self, sequence: Sequence) -> Result<Vec<Change>, LogError> {
-        let (first, more) = self.logged(sequence)?;
-        Ok(first.rest.into_iter().chain(more.rest).collect())
-    }
-
-    fn read_left(
-        &self,
-        outcome: Sequence,
-        gate: Option<Lsn>,
-        wanted: &dyn Fn(Sequence) -> bool,
-    ) -> Result<Option<Entry>, LogError> {
-        let committed = match self.read_record(outcome)? {
-            Record::Outcome { of, flushed, outcome: Outcome::Committed { order: Some(order), changes, .. } } => {
-                wanted(of).then_some((of, flushed, order, changes))
-            }
-            _ => return Err(LogError::from("not the outcome of a commit".to_owned())),
-        };
-        let Some((sequence, flushed, order, more)) = committed else { return Ok(None) };
-        let Record::Intent(intent) = self.read_record(sequence)? else {
-            return Err(LogError::from("not an intent".to_owned()));
-        };
-        let flushed = flushed || runs_beside(&intent.changes.rest);
-        let flush_gate = if flushed { None } else { Some(self.gate_for(order, gate).ok_or(LogError::NotYet)?) };
-        self.outcomes.insert(sequence, outcome);
-        let reply_number = self.replies.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Entry { sequence, order, changes: payload(intent.changes, more), flush_gate, reply_number }))
-    }
-
-    fn read_part(&self, sequence: Sequence, mut part: usize) -> Result<Option<Vec<Change>>, LogError> {
-        let (first, more) = self.logged(sequence)?;
-        for changes in [first, more] {
-            if let Some(spilled) = changes.spilled {
-                if part < spilled.parts.len() {
-                    let read = self.log.read_spilled(&spilled, part);
-                    return read.map(Some).map_err(|error| LogError::Failed(Box::new(error)));
-                }
-                part -= spilled.parts.len();
-            }
-            if part == 0 {
-                return Ok(Some(changes.rest));
-            }
-            part -= 1;
-        }
-        Ok(None)
-    }
-
-    fn let_go(&self, sequence: Sequence) {
-        self.spilled.over(sequence, &self.log);
-    }
-
-    fn applied(&self, below: Sequence) {
-        self.outcomes.retain(|sequence, _| *sequence >= below);
-        self.spilled.applied(below, &self.log);
-        self.log.trim(self.trimmable(below));
     }
 }
