@@ -62,6 +62,27 @@ fn a_row_of_a_parent_is_healed_beside_its_heir_s() {
 }
 
 #[test]
+fn rows_of_one_statement_that_need_each_other() {
+    for action in ["NO ACTION", "CASCADE", "SET NULL"] {
+        exact(
+            &format!(
+                "CREATE TABLE ring (id int PRIMARY KEY, up int REFERENCES ring ON DELETE {action}, v text);
+                CREATE TABLE named (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text UNIQUE, of text REFERENCES named (name));"
+            ),
+            "INSERT INTO ring VALUES (1, 2, 'a'), (2, 1, 'b');
+            INSERT INTO ring VALUES (10, 9, 'c'), (9, 10, 'd') ON CONFLICT (id) DO UPDATE SET up = excluded.up;
+            INSERT INTO ring SELECT g, 101 + g % 50, 'long' FROM generate_series(101, 150) g;
+            UPDATE ring SET v = v || '!', up = CASE id WHEN 1 THEN 2 ELSE up END;
+            INSERT INTO named (name, of) VALUES ('x', 'y'), ('y', 'z'), ('z', 'x');
+            UPDATE named SET of = CASE name WHEN 'x' THEN 'z' WHEN 'y' THEN 'x' ELSE 'y' END;
+            BEGIN; INSERT INTO ring VALUES (201, 202, 'e'), (202, 201, 'f'); INSERT INTO ring VALUES (203, 201, 'g');
+            UPDATE ring SET v = 'h' WHERE id = 202; DELETE FROM ring WHERE id > 200; COMMIT;
+            DELETE FROM ring WHERE id IN (9, 10); DELETE FROM ring WHERE id > 100; DELETE FROM named;",
+        );
+    }
+}
+
+#[test]
 fn statements_over_one_tree_in_one_transaction() {
     for action in ["CASCADE", "SET NULL", "NO ACTION"] {
         let again = if action == "NO ACTION" { "" } else { "DELETE FROM tree WHERE id IN (31, 4, 8);" };

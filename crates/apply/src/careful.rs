@@ -209,6 +209,9 @@ impl Lane {
             }
             *waiting = left;
             let stuck = waiting.rows.len() == before;
+            if stuck && may_wait && self.write_at_once(session, entry, &waiting.rows, reports).await? {
+                *waiting = Waiting::default();
+            }
             if stuck && !end {
                 break;
             }

@@ -112,6 +112,10 @@ impl Lane {
                     refused.push((pair, reason));
                 }
             }
+            let images: Vec<&RowImage> = refused.iter().map(|(pair, _)| &pair.1).collect();
+            if refused.len() == left.len() && self.run_at_once(session, &images, &Reports::default()).await?.is_some() {
+                break;
+            }
             if refused.is_empty() || refused.len() == left.len() {
                 broken.extend(refused.into_iter().map(|(pair, reason)| (pair.0.clone(), reason)));
                 break;

@@ -70,6 +70,7 @@ mod shadow_table;
 mod statement;
 mod target;
 mod tie;
+mod together;
 mod trace;
 mod units;
 #[cfg(test)]

@@ -55,17 +55,51 @@ pub(crate) fn form_of(image: &RowImage, tolerant: bool) -> Form {
 
 /// The statement; `None` if the image doesn't say which row is meant (a keyless table's UPDATE without the old row).
 pub(crate) fn text(relation: &Relation, table: &ShadowTable, form: Form) -> Option<PlanText> {
-    let mut b = Builder { relation, table, params: Vec::new() };
+    let mut b = Builder { relation, table, params: Vec::new(), first: 0, row: String::new() };
     let sql = match form {
         Form::Insert => b.insert(),
         Form::Update { old } => b.update(old)?,
         Form::Upsert { old } => b.upsert(old)?,
-        Form::Delete => format!("DELETE FROM {} AS x WHERE {} RETURNING {}", b.rows(), b.place(false)?, b.evidence()),
+        Form::Delete => b.delete()?,
         Form::Texts => format!("SELECT {}", b.image_texts()),
         Form::Check => format!("SELECT {} FROM {} AS x WHERE {}", b.evidence(), b.rows(), b.place(false)?),
         Form::Read => format!("SELECT {} FROM {} AS x WHERE {}", b.row_texts(), b.rows(), b.place(false)?),
     };
     Some(PlanText { sql, params: b.params })
+}
+
+/// Several rows in one statement, whose foreign keys are checked at its end: the result has the row's place and what its own
+/// statement gives. Parameters are by row.
+pub(crate) fn together(rows: &[(&Relation, &ShadowTable, Form)]) -> Option<(String, Vec<Vec<Param>>)> {
+    let (mut parts, mut results, mut params, mut first) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for (n, (relation, table, form)) in rows.iter().enumerate() {
+        let mut b = Builder { relation, table, params: Vec::new(), first, row: n.to_string() };
+        let mut result = |name: &str| results.push(format!("SELECT {n}::int4 AS n, e FROM {name}{n}"));
+        match form {
+            Form::Update { old } | Form::Upsert { old } => {
+                let Steps { before, main } = b.update_steps(*old)?;
+                parts.extend(before.map(|delete| format!("d{n} AS ({delete})")));
+                parts.push(format!("u{n} AS ({main})"));
+                result("u");
+                if matches!(form, Form::Upsert { .. }) {
+                    parts.push(format!("i{n} AS ({})", b.insert_unless_updated()));
+                    result("i");
+                }
+            }
+            Form::Insert => {
+                parts.push(format!("i{n} AS ({})", b.insert()));
+                result("i");
+            }
+            Form::Delete => {
+                parts.push(format!("u{n} AS ({})", b.delete()?));
+                result("u");
+            }
+            Form::Texts | Form::Read | Form::Check => return None,
+        }
+        first += b.params.len();
+        params.push(b.params);
+    }
+    Some((format!("WITH {} {}", parts.join(", "), results.join(" UNION ALL ")), params))
 }
 
 /// An UPDATE as statements: at most one before the one that gives the result.
@@ -78,9 +112,18 @@ struct Builder<'a> {
     relation: &'a Relation,
     table: &'a ShadowTable,
     params: Vec<Param>,
+    /// Parameters of others that come before.
+    first: usize,
+    /// Behind the names of the parts of a statement that writes several rows.
+    row: String,
 }
 
 impl Builder<'_> {
+    fn delete(&mut self) -> Option<String> {
+        let (rows, place) = (self.rows(), self.place(false)?);
+        Some(format!("DELETE FROM {rows} AS x WHERE {place} RETURNING {}", self.evidence()))
+    }
+
     fn rows(&self) -> String {
         own_rows(self.relation, self.table.partitioned)
     }
@@ -92,7 +135,7 @@ impl Builder<'_> {
             self.params.push(param);
             self.params.len() - 1
         });
-        format!("${}::{}", n + 1, cast(of))
+        format!("${}::{}", self.first + n + 1, cast(of))
     }
 
     fn value(&mut self, position: usize) -> String {
@@ -172,9 +215,10 @@ impl Builder<'_> {
     fn replace(&mut self) -> Option<Steps> {
         let before = format!("DELETE FROM {} AS x WHERE {} RETURNING 1", self.rows(), self.place(true)?);
         let (head, values) = self.insert_select();
+        let evidence = self.evidence();
         Some(Steps {
             before: Some(before),
-            main: format!("{head} SELECT {values} FROM d RETURNING {}", self.evidence()),
+            main: format!("{head} SELECT {values} FROM d{row} RETURNING {evidence}", row = self.row),
         })
     }
 
@@ -190,13 +234,14 @@ impl Builder<'_> {
         }
         let Steps { before, main } = self.update_steps(old)?;
         let before = before.map_or_else(String::new, |delete| format!("d AS ({delete}), "));
+        let insert = self.insert_unless_updated();
+        Some(format!("WITH {before}u AS ({main}), i AS ({insert}) SELECT e FROM u UNION ALL SELECT e FROM i"))
+    }
+
+    fn insert_unless_updated(&mut self) -> String {
         let (head, values) = self.insert_select();
         let evidence = self.evidence();
-        Some(format!(
-            "WITH {before}u AS ({main}), \
-             i AS ({head} SELECT {values} WHERE NOT EXISTS (SELECT FROM u) RETURNING {evidence}) \
-             SELECT e FROM u UNION ALL SELECT e FROM i"
-        ))
+        format!("{head} SELECT {values} WHERE NOT EXISTS (SELECT FROM u{}) RETURNING {evidence}", self.row)
     }
 
     /// The condition that finds the row.

@@ -58,12 +58,17 @@ pub(crate) struct Plan {
 impl Plan {
     /// The parameters' values; `None` if the image doesn't have them all.
     pub(crate) fn values(&self, image: &RowImage) -> Option<Vec<Raw>> {
-        let value = |param: &Param| match param {
-            Param::New(i) => image.values.get(*i),
-            Param::Old(i) => image.old_key.as_ref().and_then(|k| k.get(*i)),
-        };
-        self.params.iter().map(|p| value(p).cloned().map(Raw)).collect()
+        values_of(&self.params, image)
     }
+}
+
+/// Parameters' values; `None` if the image doesn't have them all.
+pub(crate) fn values_of(params: &[Param], image: &RowImage) -> Option<Vec<Raw>> {
+    let value = |param: &Param| match param {
+        Param::New(i) => image.values.get(*i),
+        Param::Old(i) => image.old_key.as_ref().and_then(|k| k.get(*i)),
+    };
+    params.iter().map(|p| value(p).cloned().map(Raw)).collect()
 }
 
 /// Settings that the texts of values, the meaning of names and the safety of the data depend on; the last ones not in every
