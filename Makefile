@@ -9,7 +9,7 @@ ENV = . ./.deps/env
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag conform torture clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag conform torture bounded clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -29,6 +29,11 @@ test: test-deps
 torture: test-deps
 	$(ENV) && $(CARGO) build --workspace --bin pgshadow --bin torture
 	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' ./target/debug/torture
+
+# make bounded   its memory with 2 million rows, 1 GB, 2,000 connections, a target away for 10 minutes; half an hour, resumable
+bounded: test-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' scripts/bounded.sh
 
 # make lint      format, clippy, shell scripts, the compose file; cargo-deny where it is installed
 lint: lint-deps

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// What pgshadow may take in all, and what each connection may add (`docs/memory.md`).
 const LIMIT: u64 = 256 << 20;
-const PER_CONNECTION: u64 = 256 << 10;
+const PER_CONNECTION: u64 = 64 << 10;
 /// What the small cases may add to what it takes at the start.
 const SMALL_GROWTH: u64 = 48 << 20;
 /// The whole of a case at most.
