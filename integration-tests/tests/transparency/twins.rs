@@ -166,6 +166,10 @@ struct Side {
     behind: RawClient,
     /// The superuser, directly.
     observer: RawClient,
+    /// A transaction with a number, open from before the first session: no row that goes is pruned, which one side may
+    /// do earlier than the other, so that later rows had other places and came in another order. It has no snapshot:
+    /// CREATE INDEX CONCURRENTLY would wait for one.
+    _horizon: RawClient,
 }
 
 /// See the module.
@@ -227,6 +231,10 @@ impl Twins {
             place,
             behind: client(direct, "SET lock_timeout = '8s'"),
             observer: client(&direct.as_user("postgres", ""), STATE),
+            _horizon: client(
+                &direct.as_user("postgres", ""),
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT txid_current()",
+            ),
         };
         let sides = [side(&direct, direct.clone()), side(&source, pgshadow.app())];
         let target = client(&target.superuser().in_database(&name), STATE);
