@@ -150,9 +150,12 @@ fn over_crashes() {
     let app = scene.app();
     for _ in 0..3 {
         app.psql(&format!(
-            "BEGIN; DELETE FROM t; INSERT INTO t {ROWS}; UPDATE t SET v = v + 1; COMMIT; UPDATE t SET pad = pad || v"
+            "BEGIN; DELETE FROM t; INSERT INTO t {ROWS}; UPDATE t SET v = v + 1, pad = pad || v; COMMIT"
         ));
-        app.psql("DELETE FROM u; INSERT INTO u SELECT g, repeat('w', 300) FROM generate_series(10, 9000) g");
+        // the outcome of a block can be asked for, whenever pgshadow went
+        app.psql(
+            "BEGIN; DELETE FROM u; INSERT INTO u SELECT g, repeat('w', 300) FROM generate_series(10, 9000) g; COMMIT",
+        );
         scene.pgshadow.kill9();
         scene.pgshadow.start();
     }

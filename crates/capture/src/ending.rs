@@ -117,11 +117,7 @@ impl<J: Journal> Session<J> {
         let (deferrable, locks) = (unit.deferrable, unit.hidden_writes);
         let mut send = |purpose: Purpose, sql: &str| {
             out.server(frontend::own_statement(own::NAME, sql.as_bytes(), None));
-            self.pending.push_back(Expected::Own(OwnRun {
-                purpose,
-                left: frontend::OWN_STATEMENT_REPLIES,
-                values: Vec::new(),
-            }));
+            self.pending.push_back(Expected::Own(OwnRun::new(purpose, frontend::OWN_STATEMENT_REPLIES)));
         };
         if deferrable {
             send(Purpose::Constraints, own::CHECK_CONSTRAINTS);

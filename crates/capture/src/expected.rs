@@ -1,5 +1,6 @@
 //! What is awaited of the server, and what prepared statements and portals stand for.
 use crate::moments::Moments;
+use crate::pairing::LockedRows;
 use crate::plan::{Plan, Step, Strip};
 use crate::rehearsal::{BoundStatement, Sampled};
 use bytes::Bytes;
@@ -68,7 +69,7 @@ pub(crate) struct Stage {
     /// Why the images can't be used.
     pub broken: Option<&'static str>,
     /// Rows that were locked ahead, as they came.
-    pub locked: Vec<Bytes>,
+    pub locked: LockedRows,
     /// Over the rows that the client got.
     pub returned: Option<RowsHash>,
     /// The statement itself, where it is to be compared.
@@ -162,6 +163,15 @@ pub(crate) struct OwnRun {
     pub left: usize,
     /// What it returned.
     pub values: Vec<Bytes>,
+    /// The same of [`Purpose::Lock`].
+    pub locked: LockedRows,
+}
+
+impl OwnRun {
+    /// `left`: replies that it gets.
+    pub fn new(purpose: Purpose, left: usize) -> Self {
+        Self { purpose, left, values: Vec::new(), locked: LockedRows::default() }
+    }
 }
 
 /// A prepared statement of the protocol.

@@ -286,7 +286,7 @@ impl<J: Journal> Session<J> {
         }
         if let (Some(statement), Some(lock)) = (lock, step.lock()) {
             let (purpose, left) = (Purpose::Lock(Arc::clone(lock)), frontend::OWN_STATEMENT_REPLIES);
-            self.pending.push_back(Expected::Own(OwnRun { purpose, left, values: Vec::new() }));
+            self.pending.push_back(Expected::Own(OwnRun::new(purpose, left)));
             out.server(statement);
         }
         let run = ExecuteRun {
@@ -324,7 +324,7 @@ impl<J: Journal> Session<J> {
         ] {
             out.server(bytes);
         }
-        self.pending.push_back(Expected::Own(OwnRun { purpose: Purpose::Ran, left: 6, values: Vec::new() }));
+        self.pending.push_back(Expected::Own(OwnRun::new(Purpose::Ran, 6)));
     }
 
     pub(crate) fn sync(&mut self, frame: Frame, out: &mut Output) {

@@ -142,11 +142,7 @@ impl<J: Journal> Session<J> {
             names => frontend::own_statement(NAME, probe::sql().as_bytes(), Some(&probe::parameter(names))),
         });
         let purpose = Purpose::Probe { names, epoch: self.shared.catalog.epoch() };
-        self.pending.push_back(Expected::Own(OwnRun {
-            purpose,
-            left: frontend::OWN_STATEMENT_REPLIES,
-            values: Vec::new(),
-        }));
+        self.pending.push_back(Expected::Own(OwnRun::new(purpose, frontend::OWN_STATEMENT_REPLIES)));
         if self.batch {
             out.server(frontend::flush());
         } else {

@@ -79,7 +79,7 @@ impl<J: Journal> Session<J> {
         }
         self.replaced.insert((b'S', name.clone()), self.syncs_sent);
         let purpose = Purpose::Parse { name: name.clone(), before: Box::new(before.clone()), plan };
-        self.pending.push_back(Expected::Own(OwnRun { purpose, left: 5, values: Vec::new() }));
+        self.pending.push_back(Expected::Own(OwnRun::new(purpose, 5)));
         self.batch = true;
     }
 

@@ -261,11 +261,12 @@ impl<J: Journal> Session<J> {
             backend::DATA_ROW => {
                 let body = frame.body_bytes();
                 let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten());
-                // copied where many may come: they must not hold the whole read buffer
-                run.values.extend(value.map(|v| match run.purpose {
-                    Purpose::Lock(_) => Bytes::copy_from_slice(v),
-                    _ => body.slice_ref(v),
-                }));
+                match (value, &run.purpose) {
+                    // copied where many may come: they must not hold the whole read buffer
+                    (Some(row), Purpose::Lock(_)) => run.locked.push(Bytes::copy_from_slice(row)),
+                    (Some(value), _) => run.values.push(body.slice_ref(value)),
+                    (None, _) => {}
+                }
                 self.pending.push_front(Expected::Own(run));
             }
             _ if run.left > 1 => {
@@ -276,7 +277,7 @@ impl<J: Journal> Session<J> {
                 Purpose::Constraints | Purpose::Parse { .. } | Purpose::Ran => {}
                 Purpose::Lock(_) => {
                     if let Some(Expected::Execute(next)) = self.pending.front_mut() {
-                        next.stage.locked = run.values;
+                        next.stage.locked = run.locked;
                     }
                 }
                 Purpose::End { locks } => self.ended(run.values.last().map(|v| &**v), locks),
@@ -317,7 +318,9 @@ fn lock_reply(run: &mut QueryRun, frame: &Frame, out: &mut Output) {
         backend::DATA_ROW => {
             let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten());
             // one that can't be read makes the numbers differ
-            run.stage.locked.extend(value.and_then(backend::bytea_text).map(Bytes::from));
+            if let Some(row) = value.and_then(backend::bytea_text) {
+                run.stage.locked.push(Bytes::from(row));
+            }
         }
         backend::COMMAND_COMPLETE => run.locked = true,
         _ => out.client(frame.bytes.clone()),

@@ -5,7 +5,7 @@ use crate::expected::{SqlPrepared, Stage};
 use crate::image;
 use crate::journal::Journal;
 use crate::own;
-use crate::pairing;
+use crate::pairing::{self, TOGETHER_BYTES_MAX};
 use crate::plan::{Control, Effect, OldRow, Step, Strip, WriteEffect};
 use crate::session::Session;
 use crate::unit::Unit;
@@ -16,9 +16,6 @@ use pgshadow_model::{
 use pgshadow_telemetry::{Counter, StatementClass};
 use pgshadow_wire::{Frame, backend, edit};
 use std::sync::Arc;
-
-/// Bytes of images that must be held together until a statement is done.
-const TOGETHER_BYTES_MAX: usize = 16 << 20;
 
 impl<J: Journal> Session<J> {
     /// The end token has arrived, or hasn't.
@@ -232,7 +229,7 @@ fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64
         Some(reason) => Err(reason),
         None if matches!(write.old, OldRow::Locked(_)) => {
             let locked =
-                stage.locked.iter().map(|record| image::read_locked(record, write)).collect::<Option<Vec<_>>>();
+                stage.locked.rows().iter().map(|record| image::read_locked(record, write)).collect::<Option<Vec<_>>>();
             locked.ok_or("a locked row could not be read").and_then(|l| pairing::with_locked(write, stage.images, l))
         }
         None => Ok(stage.images),

@@ -201,7 +201,10 @@ fn checksum(number: u64, offset: u64, content: &[u8]) -> u32 {
 
 fn remove(disk: &dyn Disk, path: &Path) -> bool {
     let removed = disk.remove(path);
-    if let Err(error) = &removed {
+    // one that was applied, and named by the log for a while still
+    if let Err(error) = &removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
         tracing::warn!(path = %path.display(), %error, "the file of a large transaction can't be removed");
     }
     removed.is_ok()
