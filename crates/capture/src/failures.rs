@@ -131,7 +131,9 @@ impl<J: Journal> Session<J> {
         for (place, expected) in skipped.into_iter().enumerate().rev() {
             match expected {
                 Expected::Reply { before: Before::Statement(name, before), .. } => {
-                    self.restore_statement(name, before);
+                    // a Parse that was refused has taken the unnamed one with it
+                    let taken = place == 0 && name.is_empty();
+                    self.restore_statement(name, before.filter(|_| !taken));
                 }
                 Expected::Reply { before: Before::Portal(name, before), .. } => self.restore_portal(name, before),
                 Expected::Execute(run) if place > 0 => {

@@ -321,5 +321,9 @@ fn statements_survive_what_happens_to_their_tables() {
         let failed = vec![bind("", "nothing", &[]), sync()];
         sessions.push(("planned anew", [keyed, run(&[]), failed, run(&[]), vec![q("ROLLBACK")], run(&[])].concat()));
     }
+    let ruled = "CREATE RULE r AS ON UPDATE TO t DO INSTEAD NOTHING";
+    let taken = [parse("k", ruled), parse("", WRITES[2]), sync(), parse("", "SELEC"), sync()];
+    let gone = [bind("", "k", &[]), execute("", 0), sync(), bind("", "", &[]), execute("", 0), sync()];
+    sessions.push(("taken by a refused one", [taken.as_slice(), &gone, &[q("DROP RULE r ON t")]].concat()));
     Stage::old().expect_same(&sessions);
 }
