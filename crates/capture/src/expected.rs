@@ -186,6 +186,8 @@ pub(crate) struct Prepared {
     pub generation: u64,
     /// The parameters' description (a frame), once it is known.
     pub parameters: Arc<OnceLock<Bytes>>,
+    /// An error came while the server was given it anew: it has none by that name, or one of another text.
+    pub lost: bool,
 }
 
 /// What PREPARE prepared.

@@ -38,9 +38,9 @@ impl<J: Journal> Session<J> {
                 let (types, parameters) = (Bytes::copy_from_slice(read.types), Arc::new(OnceLock::new()));
                 let unknown = step.strip() == Strip::Rows && !are_declared(&text, &types, &parameters);
                 let asked = (unknown && !name.is_empty()).then(|| (name.clone(), Arc::clone(&parameters)));
-                let prepared = Prepared { text, plan: Arc::clone(&plan), step, types, generation, parameters };
-                let before = self.statements.insert(name.clone(), prepared);
-                let before = Before::Statement(name, before);
+                let ours = Arc::clone(&plan);
+                let prepared = Prepared { text, plan: ours, step, types, generation, parameters, lost: false };
+                let before = Before::Statement(name.clone(), self.statements.insert(name, prepared));
                 self.replacing(&before);
                 self.pending.push_back(Expected::Reply { plan: Some(plan), before });
                 self.batch = true;
@@ -133,6 +133,16 @@ impl<J: Journal> Session<J> {
             // whether it is still there, or has ever been, isn't known yet
             return self.hold = Hold::Answers(frame);
         }
+        let told = strip == Strip::Rows && parameters.as_ref().is_some_and(|known| known.get().is_some());
+        if let Some((b'S', name)) =
+            named.filter(|(_, name)| !told && self.statements.get(*name).is_some_and(|s| s.lost))
+        {
+            match self.current(&Bytes::copy_from_slice(name), out) {
+                Current::Is(_) => {}
+                Current::Ask(names) => return self.ask(names, frame, out),
+                Current::Wait => return self.hold = Hold::Answers(frame),
+            }
+        }
         self.batch = true;
         let gone = named.and_then(|(_, name)| self.portals.get(name)).is_some_and(|p| p.gone && parameters.is_none());
         // of what returns nothing the server tells that even where the transaction has failed, or the table is gone
@@ -146,16 +156,6 @@ impl<J: Journal> Session<J> {
         }
         self.pending.push_back(Expected::Describe(strip, parameters));
         out.server(frame.bytes);
-    }
-
-    /// Whether a statement or portal was made in the open batch.
-    fn is_of_batch(&self, kind: u8, name: &[u8]) -> bool {
-        let batch = self.pending.iter().rev().take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_)));
-        batch.into_iter().any(|e| match e {
-            Expected::Reply { before: Before::Statement(made, _), .. } => kind == b'S' && made == name,
-            Expected::Reply { before: Before::Portal(made, _), .. } => kind == b'P' && made == name,
-            _ => false,
-        })
     }
 
     pub(crate) fn close(&mut self, frame: Frame, out: &mut Output) {

@@ -3,6 +3,7 @@ use crate::expected::{Before, Expected, OwnRun, Portal, Prepared, Purpose, Stage
 use crate::journal::Journal;
 use crate::outcome::aborted;
 use crate::plan::{Control, Effect, Plan, Step, Strip};
+use crate::renewal::LEFT_WHEN_CLOSED;
 use crate::session::{Hold, Output, Session};
 use bytes::Bytes;
 use pgshadow_sql::LockAhead;
@@ -148,7 +149,8 @@ impl<J: Journal> Session<J> {
                         self.restore_statement(Bytes::new(), run.unnamed);
                     }
                 }
-                Expected::Own(OwnRun { purpose: Purpose::Parse { name, before, .. }, .. }) => {
+                Expected::Own(OwnRun { purpose: Purpose::Parse { name, mut before, .. }, left, .. }) => {
+                    before.lost |= left <= LEFT_WHEN_CLOSED;
                     self.restore_statement(name, Some(*before));
                 }
                 _ => {}

@@ -135,6 +135,16 @@ impl<J: Journal> Session<J> {
         last.is_some_and(|batch| (self.syncs_answered..self.syncs_sent).contains(batch))
     }
 
+    /// Whether a statement or portal was made in the open batch.
+    pub(crate) fn is_of_batch(&self, kind: u8, name: &[u8]) -> bool {
+        let batch = self.pending.iter().rev().take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_)));
+        batch.into_iter().any(|e| match e {
+            Expected::Reply { before: Before::Statement(made, _), .. } => kind == b'S' && made == name,
+            Expected::Reply { before: Before::Portal(made, _), .. } => kind == b'P' && made == name,
+            _ => false,
+        })
+    }
+
     /// Asks in the session what these names are; `frame` is taken again when the answer is there.
     pub(crate) fn ask(&mut self, names: Vec<String>, frame: Frame, out: &mut Output) {
         out.server(match names.as_slice() {

@@ -157,8 +157,8 @@ impl<J: Journal> Session<J> {
     pub(crate) fn is_current(&self, prepared: &Prepared) -> bool {
         let same_catalog = prepared.plan.epoch == self.shared.catalog.epoch();
         let looked_up = self.identity.is_some() || matches!(prepared.step.effect, Effect::None);
-        matches!(prepared.step.effect, Effect::Control(_))
-            || same_catalog && prepared.generation == self.identity_changes && looked_up
+        let same = same_catalog && prepared.generation == self.identity_changes && looked_up;
+        !prepared.lost && (same || matches!(prepared.step.effect, Effect::Control(_)))
     }
 
     /// What SQL's PREPARE prepared is planned again where tables or settings may have changed; names to ask for first.

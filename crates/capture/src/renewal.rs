@@ -11,6 +11,9 @@ use pgshadow_sql::parse;
 use pgshadow_wire::frontend;
 use std::sync::Arc;
 
+/// How many answers are left of those to [`Session::parse_again`] once the client's statement is closed.
+pub(crate) const LEFT_WHEN_CLOSED: usize = 2;
+
 /// How a prepared statement stands.
 pub(crate) enum Current {
     /// So; the server has it.
@@ -33,7 +36,10 @@ impl<J: Journal> Session<J> {
             return Current::Wait;
         }
         if self.units.back().is_some_and(|u| u.failed && !u.closed) {
-            // the server refuses whatever it is given
+            // the server refuses whatever it is given, but in other words what it doesn't have
+            if prepared.lost {
+                self.parse_again(name, &prepared, &prepared.text, Arc::clone(&prepared.plan), out);
+            }
             return Current::Is(Some(prepared));
         }
         let plan = match self.known(&prepared.text) {
@@ -42,8 +48,8 @@ impl<J: Journal> Session<J> {
         };
         self.probe_failed = false;
         let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
-        if plan.text != prepared.plan.text {
-            if !self.can_be_planned(&prepared.text) {
+        if prepared.lost || plan.text != prepared.plan.text {
+            if !prepared.lost && !self.can_be_planned(&prepared.text) {
                 // the server will refuse the one that it has, in its own words
                 let reason = "a prepared statement wrote it whose tables could not be looked up any more";
                 let suspects = prepared.step.suspects_of_all(reason);
@@ -53,7 +59,7 @@ impl<J: Journal> Session<J> {
             let text = plan.text.as_ref().unwrap_or(&prepared.text);
             self.parse_again(name, &prepared, text, Arc::clone(&plan), out);
         }
-        let renewed = Prepared { plan, step, generation: self.identity_changes, ..prepared };
+        let renewed = Prepared { plan, step, generation: self.identity_changes, lost: false, ..prepared };
         self.statements.insert(name.clone(), renewed.clone());
         Current::Is(Some(renewed))
     }
