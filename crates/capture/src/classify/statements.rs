@@ -25,8 +25,6 @@ const WITHOUT_CODE: &[&str] = &[
     "DROP MATERIALIZED VIEW",
     "CREATE TRIGGER",
     "DROP TRIGGER",
-    "CREATE POLICY",
-    "ALTER POLICY",
     "DROP POLICY",
     "CREATE STATISTICS",
     "DROP STATISTICS",
@@ -41,7 +39,7 @@ const ADDS_VALUES_IN_BLOCKS: u32 = 120_000;
 
 /// Whether what it makes does nothing but what its text names.
 fn of_what_it_names(tag: &str) -> bool {
-    matches!(tag, "CREATE VIEW" | "CREATE DOMAIN" | "CREATE TYPE")
+    matches!(tag, "CREATE VIEW" | "CREATE DOMAIN" | "CREATE TYPE" | "CREATE POLICY" | "ALTER POLICY")
 }
 
 impl Context<'_> {

@@ -1,8 +1,8 @@
 //! What is asked of the catalog.
 
 // Sources of functions in SQL and PL/pgSQL tell by their words what they may do; those that are kept parsed (BEGIN ATOMIC)
-// don't. A view stands here with the names of what it calls and reads as its words, an
-// aggregate with those of its functions.
+// don't. A view, or a table with policies, stands here with the names of what it calls
+// and reads as its words, an aggregate with those of its functions.
 pub(super) const LOAD: &str = "
 SELECT p.proname::pg_catalog.text,
        n.nspname OPERATOR(pg_catalog.=) 'pg_catalog' AND p.oid OPERATOR(pg_catalog.<) 16384 AS built_in,
@@ -27,12 +27,28 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_rewrite r ON r.ev_class OPERATOR(p
      LEFT JOIN pg_catalog.pg_proc f ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
           AND f.oid OPERATOR(pg_catalog.=) d.refobjid
      LEFT JOIN pg_catalog.pg_class v ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-          AND v.oid OPERATOR(pg_catalog.=) d.refobjid AND v.relkind OPERATOR(pg_catalog.=) 'v'
+          AND v.oid OPERATOR(pg_catalog.=) d.refobjid AND (v.relkind OPERATOR(pg_catalog.=) 'v'
+            OR EXISTS (SELECT FROM pg_catalog.pg_policy y WHERE y.polrelid OPERATOR(pg_catalog.=) v.oid))
           AND NOT v.oid OPERATOR(pg_catalog.=) c.oid
      LEFT JOIN pg_catalog.pg_operator o ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass
           AND o.oid OPERATOR(pg_catalog.=) d.refobjid
      LEFT JOIN pg_catalog.pg_proc u ON u.oid OPERATOR(pg_catalog.=) o.oprcode
-WHERE c.relkind OPERATOR(pg_catalog.=) 'v' AND c.oid OPERATOR(pg_catalog.>=) 16384 GROUP BY c.oid, c.relname";
+WHERE c.relkind OPERATOR(pg_catalog.=) 'v' AND c.oid OPERATOR(pg_catalog.>=) 16384 GROUP BY c.oid, c.relname
+UNION ALL
+SELECT c.relname::pg_catalog.text, false, false, true, false,
+       COALESCE(pg_catalog.string_agg(pg_catalog.concat_ws(' ', f.proname, v.relname, u.proname), ' '), ''), false
+FROM pg_catalog.pg_policy y JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) y.polrelid
+     LEFT JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+          AND d.objid OPERATOR(pg_catalog.=) y.oid
+     LEFT JOIN pg_catalog.pg_proc f ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+          AND f.oid OPERATOR(pg_catalog.=) d.refobjid
+     LEFT JOIN pg_catalog.pg_class v ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+          AND v.oid OPERATOR(pg_catalog.=) d.refobjid AND v.oid OPERATOR(pg_catalog.>=) 16384
+          AND NOT v.oid OPERATOR(pg_catalog.=) c.oid
+     LEFT JOIN pg_catalog.pg_operator o ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass
+          AND o.oid OPERATOR(pg_catalog.=) d.refobjid
+     LEFT JOIN pg_catalog.pg_proc u ON u.oid OPERATOR(pg_catalog.=) o.oprcode
+GROUP BY c.oid, c.relname";
 
 pub(super) const EVENT_TRIGGERS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger
 WHERE NOT evtenabled OPERATOR(pg_catalog.=) 'D')";

@@ -52,6 +52,8 @@ fn redefined(statement: &Kind, found: &Ddl) -> Option<Vec<String>> {
         Kind::CreateEnumStmt(create) => last(&create.type_name),
         Kind::CompositeTypeStmt(create) => create.typevar.as_ref().map(|name| vec![name.relname.clone()]),
         Kind::CreateDomainStmt(create) => last(&create.domainname),
+        Kind::CreatePolicyStmt(policy) => policy.table.as_ref().map(|name| vec![name.relname.clone()]),
+        Kind::AlterPolicyStmt(policy) => policy.table.as_ref().map(|name| vec![name.relname.clone()]),
         Kind::AlterEnumStmt(_) => Some(Vec::new()),
         Kind::CreateSchemaStmt(create) if create.schema_elts.is_empty() => Some(Vec::new()),
         // what comes to light by that is known under its name already
