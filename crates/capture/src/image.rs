@@ -64,6 +64,23 @@ pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
     fields.end().then_some(Image { xid: Xid(xid), token: Lsn(token), table_oid, operation, old, parameters, values })
 }
 
+/// Where a row's transaction stands and of which table the row is, whatever columns that has; `None` where not even that can
+/// be read.
+pub(crate) fn head(record: &Bytes, write: &WriteEffect) -> Option<(Xid, Lsn, u32)> {
+    let mut reader = Reader::new(record);
+    reader.i32()?;
+    let mut next = || {
+        reader.u32()?;
+        reader.value()?
+    };
+    let (xid, token) = (next()?, next()?);
+    let table_oid = match write.has_table_oid() {
+        true => u32::from_be_bytes(next()?.try_into().ok()?),
+        false => write.table.relation.oid,
+    };
+    Some((Xid(u64::from_be_bytes(xid.try_into().ok()?)), Lsn(u64::from_be_bytes(token.try_into().ok()?)), table_oid))
+}
+
 /// Reads `record_send(ROW(columns...))` of a row that was locked ahead.
 pub(crate) fn read_locked(record: &Bytes, write: &WriteEffect) -> Option<Values> {
     let columns = &write.table.relation.columns;

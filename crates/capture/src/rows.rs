@@ -53,7 +53,15 @@ impl<J: Journal> Session<J> {
                     stage.images = Vec::new();
                 }
             }
-            None => stage.broken = Some("a written row could not be read"),
+            None => {
+                stage.broken = Some("a written row could not be read");
+                let head = record_of(&frame, binary).and_then(|record| image::head(&record, write));
+                if let (Some((xid, token, _)), Some(unit)) = (head, self.units.front_mut()) {
+                    unit.drew(xid, token);
+                }
+                // of another table, perhaps: that one must not be missed for its columns
+                stage.elsewhere |= head.is_none_or(|(.., table)| !write.table.tree_oids.contains(&table));
+            }
         }
         match write.strip {
             Strip::Rows => None,
@@ -274,13 +282,17 @@ pub(crate) struct ReadRow {
     bytes: usize,
 }
 
-/// The image in a row's last field.
-pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Option<ReadRow> {
+/// A row's last field. Copied: an image may be held for long, and must not hold the whole read buffer.
+fn record_of(frame: &Frame, binary: bool) -> Option<Bytes> {
     let body = frame.body_bytes();
     let (_, value) = backend::last_field(&body)?;
     let record = body.slice(value?);
-    // copied: an image may be held for long, and must not hold the whole read buffer
-    let record = if binary { Bytes::copy_from_slice(&record) } else { Bytes::from(backend::bytea_text(&record)?) };
+    Some(if binary { Bytes::copy_from_slice(&record) } else { Bytes::from(backend::bytea_text(&record)?) })
+}
+
+/// The image in a row's last field.
+pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Option<ReadRow> {
+    let record = record_of(frame, binary)?;
     let relation = &write.table.relation;
     let image = image::read(&record, write)?;
     let row = if write.by_key {

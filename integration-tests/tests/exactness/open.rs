@@ -22,11 +22,9 @@ pub const SUSPECT: &[(&str, &str)] = &[
 /// Wrong today: the kind, and a part of what is wrong.
 #[rustfmt::skip]
 pub const WRONG: &[(&str, &str)] = &[
-    ("A policy that calls a function that writes", "not suspect"),
     ("A prepared statement that keeps its table, since the session had temporary ones before", "told something else"),
     ("A prepared statement that keeps its table, since the session had temporary ones before", "source holds something else"),
     ("A trigger made past pgshadow, on both sides", "not suspect"),
-    ("A table made and dropped in front of another in the search_path, under prepared statements", "not suspect"),
     ("temp_file_limit below what RETURNING would need", "told something else"),
     ("A role that may not ask for the position in the log", "told something else"),
     ("A role that may not ask for the position in the log", "source holds something else"),
