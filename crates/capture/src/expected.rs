@@ -54,6 +54,8 @@ pub(crate) enum SyncPurpose {
     Probe,
     /// Ours, before the client's COMMIT in a Query.
     BeforeCommit,
+    /// Ours, after a ROLLBACK of ours: what it is answered is the answer to the client's before it.
+    RollBack,
     /// Ours, after the failure of a COPY amid whose data the client sent Syncs.
     AfterCopy,
 }
@@ -149,6 +151,8 @@ pub(crate) enum Purpose {
     },
     /// Puts a portal that has returned nothing in the place of one that the server thinks has returned rows.
     Ran,
+    /// Ends what a COMMIT that never came to run was to end.
+    RollBack,
     Constraints,
     /// Locks and reads the rows of the client's Execute behind it.
     Lock(Arc<LockAhead>),

@@ -1,15 +1,13 @@
 //! ReadyForQuery, and the outcome of a transaction.
-use crate::expected::{Expected, QueryRun, SyncPurpose};
+use crate::expected::{Expected, OwnRun, Purpose, SyncPurpose};
 use crate::journal::{Journal, Settled, Unsettled};
-use crate::plan::{Control, Effect, Plan, Step};
+use crate::own::NAME;
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
-use bytes::Bytes;
 use pgshadow_catalog::Redefined;
 use pgshadow_model::{Changes, Intent, Sequence, Suspect};
-use pgshadow_telemetry::{Counter, StatementClass};
+use pgshadow_telemetry::Counter;
 use pgshadow_wire::{Frame, frontend};
-use std::sync::Arc;
 
 impl<J: Journal> Session<J> {
     pub(crate) fn ready(&mut self, frame: Frame, out: &mut Output) {
@@ -33,8 +31,8 @@ impl<J: Journal> Session<J> {
                 if ends_unit {
                     self.finish_front();
                 }
-                forward = purpose == SyncPurpose::Client;
-                self.syncs_answered += u64::from(forward);
+                forward = matches!(purpose, SyncPurpose::Client | SyncPurpose::RollBack);
+                self.syncs_answered += u64::from(purpose == SyncPurpose::Client);
                 if purpose == SyncPurpose::Probe {
                     return self.resume(out);
                 }
@@ -101,15 +99,17 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    /// Ends a block that only our own statement's failure left open.
+    /// Ends a block that only our own statement's failure left open. Not by a Query, which would take the client's unnamed
+    /// statement with it.
     pub(crate) fn roll_back(&mut self, out: &mut Output) {
-        let plan = Plan { steps: vec![Arc::new(control_rollback())], ..Plan::empty() };
-        let mut run = QueryRun::new(Arc::new(plan), 0, true);
-        run.instead = Some(Bytes::new());
-        run.ends_unit = true;
-        self.pending.push_back(Expected::Query(Box::new(run)));
+        // that of the statement which failed is still there
+        out.server(frontend::close_portal(NAME));
+        out.server(frontend::own_statement(NAME, b"ROLLBACK", None));
+        let (purpose, left) = (Purpose::RollBack, 1 + frontend::OWN_STATEMENT_REPLIES);
+        self.pending.push_back(Expected::Own(OwnRun { purpose, left, values: Vec::new() }));
+        out.server(frontend::sync());
+        self.pending.push_back(Expected::Sync { ends_unit: true, purpose: SyncPurpose::RollBack });
         self.hold = Hold::Ready;
-        out.server(frontend::query(b"ROLLBACK"));
     }
 
     pub(crate) fn resume(&mut self, out: &mut Output) {
@@ -260,9 +260,4 @@ pub(crate) fn aborted(sequence: u64) -> Settled {
         changes: Changes::default(),
         suspects: Vec::new(),
     }
-}
-
-pub(crate) fn control_rollback() -> Step {
-    let effect = Effect::Control(Control::Rollback { chain: false });
-    Step { effect, alone: true, ..Step::none(StatementClass::Transaction) }
 }

@@ -274,7 +274,7 @@ impl<J: Journal> Session<J> {
                 self.pending.push_front(Expected::Own(run));
             }
             _ => match run.purpose {
-                Purpose::Constraints | Purpose::Parse { .. } | Purpose::Ran => {}
+                Purpose::Constraints | Purpose::Parse { .. } | Purpose::Ran | Purpose::RollBack => {}
                 Purpose::Lock(_) => {
                     if let Some(Expected::Execute(next)) = self.pending.front_mut() {
                         next.stage.locked = run.locked;

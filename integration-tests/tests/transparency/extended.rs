@@ -272,6 +272,13 @@ fn what_does_not_fit_is_refused_in_the_same_words() {
         .push(("a query takes the statement", vec![parse("", WRITES[3]), q("SELECT 1"), bind("", "", &[]), sync()]));
     let kept = vec![parse("", WRITES[3]), sync(), parse("s", "SELEC"), q("SELECT 1"), sync(), bind("", "", &[])];
     sessions.push(("a query that is skipped takes nothing", [kept, vec![execute("", 0), sync()]].concat()));
+    let begun = vec![q("BEGIN"), parse("u", "UPDATE child SET u = 2 WHERE id = 101"), parse("c", "COMMIT")];
+    let ended =
+        vec![parse("", WRITES[3]), bind("", "u", &[]), execute("", 0), bind("", "c", &[]), execute("", 0), sync()];
+    sessions.push((
+        "a commit that fails takes nothing",
+        [begun, ended, vec![bind("", "", &[]), execute("", 0), sync()]].concat(),
+    ));
     let closed = vec![parse("s", WRITES[3]), bind("", "s", &["x"]), close_portal(""), sync(), bind("", "s", &[])];
     for sql in ["DELETE FROM t WHERE id = $1", "DELETE FROM t WHERE id = $1 RETURNING id", "DELETE FROM t"] {
         let bound = bind("p", "s", if sql.contains('$') { &["4"] } else { &[] });
@@ -319,6 +326,10 @@ fn statements_survive_what_happens_to_their_tables() {
         sessions.push(("in a failed block", [failed, run(&[]), vec![q("ROLLBACK")], run(&[])].concat()));
         let keyed = vec![parse("s", sql), sync(), q("BEGIN"), q("ALTER TABLE lab.a DROP CONSTRAINT a_pkey")];
         let failed = vec![bind("", "nothing", &[]), sync()];
+        let taken = [parse("k", ruled), parse("", sql), sync(), parse("", "SELEC"), sync()];
+        let gone = [bind("", "k", &[]), execute("", 0), sync(), bind("", "", &[]), execute("", 0), sync()];
+        let back = [q(unruled)];
+        sessions.push(("unnamed, taken by a refused one", [taken.as_slice(), &gone, &back].concat()));
         sessions.push(("planned anew", [keyed, run(&[]), failed, run(&[]), vec![q("ROLLBACK")], run(&[])].concat()));
     }
     let ruled = "CREATE RULE r AS ON UPDATE TO t DO INSTEAD NOTHING";
