@@ -192,6 +192,8 @@ pub(crate) struct Prepared {
     pub parameters: Arc<OnceLock<Bytes>>,
     /// An error came while the server was given it anew: it has none by that name, or one of another text.
     pub lost: bool,
+    /// Tables that the server may write in place of those that its text means now, where the rows can't tell.
+    pub kept: Vec<Suspect>,
 }
 
 /// What PREPARE prepared.

@@ -38,8 +38,8 @@ impl<J: Journal> Session<J> {
                 let (types, parameters) = (Bytes::copy_from_slice(read.types), Arc::new(OnceLock::new()));
                 let unknown = step.strip() == Strip::Rows && !are_declared(&text, &types, &parameters);
                 let asked = (unknown && !name.is_empty()).then(|| (name.clone(), Arc::clone(&parameters)));
-                let ours = Arc::clone(&plan);
-                let prepared = Prepared { text, plan: ours, step, types, generation, parameters, lost: false };
+                let (ours, kept) = (Arc::clone(&plan), Vec::new());
+                let prepared = Prepared { text, plan: ours, step, types, generation, parameters, lost: false, kept };
                 let before = Before::Statement(name.clone(), self.statements.insert(name, prepared));
                 self.replacing(&before);
                 self.pending.push_back(Expected::Reply { plan: Some(plan), before });

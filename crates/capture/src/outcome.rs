@@ -106,7 +106,7 @@ impl<J: Journal> Session<J> {
         out.server(frontend::close_portal(NAME));
         out.server(frontend::own_statement(NAME, b"ROLLBACK", None));
         let (purpose, left) = (Purpose::RollBack, 1 + frontend::OWN_STATEMENT_REPLIES);
-        self.pending.push_back(Expected::Own(OwnRun { purpose, left, values: Vec::new() }));
+        self.pending.push_back(Expected::Own(OwnRun::new(purpose, left)));
         out.server(frontend::sync());
         self.pending.push_back(Expected::Sync { ends_unit: true, purpose: SyncPurpose::RollBack });
         self.hold = Hold::Ready;

@@ -4,9 +4,11 @@ use crate::classify::names_needed;
 use crate::expected::{Expected, OwnRun, Prepared, Purpose};
 use crate::journal::Journal;
 use crate::own::NAME;
+use crate::plan::{Effect, Plan, Step};
 use crate::planning::{Known, readable};
 use crate::session::{Output, Session};
 use bytes::Bytes;
+use pgshadow_model::Suspect;
 use pgshadow_sql::parse;
 use pgshadow_wire::frontend;
 use std::sync::Arc;
@@ -22,6 +24,23 @@ pub(crate) enum Current {
     Ask(Vec<String>),
     /// The transaction may have failed unseen: then nothing can be planned in it.
     Wait,
+}
+
+const KEPT: &str = "a prepared statement may have written it that had been prepared before another table took its name";
+
+/// Tables that a statement was prepared for, and may still write although its text means others now: the server looks names up
+/// again only where it has a reason to. Rows that tell of which table they are need none of this.
+fn kept(prepared: &Prepared, plan: &Plan, step: &Step) -> Vec<Suspect> {
+    if plan.text != prepared.plan.text || matches!(&step.effect, Effect::Write(write) if write.has_table_oid()) {
+        return Vec::new();
+    }
+    let mut kept = prepared.kept.clone();
+    let before = prepared.step.tables();
+    if prepared.step.writes() && before != step.tables() {
+        let fresh = before.into_iter().map(|table| Suspect { table: Some(table), reason: KEPT.to_owned() });
+        kept.extend(fresh.filter(|suspect| !prepared.kept.contains(suspect)));
+    }
+    kept
 }
 
 impl<J: Journal> Session<J> {
@@ -47,7 +66,12 @@ impl<J: Journal> Session<J> {
             Known::Plan(plan) => plan,
         };
         self.probe_failed = false;
-        let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
+        let mut step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
+        let kept = if prepared.lost { Vec::new() } else { kept(&prepared, &plan, &step) };
+        if !kept.is_empty() {
+            let own = step.suspects_of_all(KEPT).into_iter().filter(|s| s.table.is_some());
+            step = Arc::new(step.declared(kept.iter().cloned().chain(own).collect()));
+        }
         if prepared.lost || plan.text != prepared.plan.text {
             if !prepared.lost && !self.can_be_planned(&prepared.text) {
                 // the server will refuse the one that it has, in its own words
@@ -59,21 +83,14 @@ impl<J: Journal> Session<J> {
             let text = plan.text.as_ref().unwrap_or(&prepared.text);
             self.parse_again(name, &prepared, text, Arc::clone(&plan), out);
         }
-        let renewed = Prepared { plan, step, generation: self.identity_changes, lost: false, ..prepared };
+        let renewed = Prepared { plan, step, generation: self.identity_changes, lost: false, kept, ..prepared };
         self.statements.insert(name.clone(), renewed.clone());
         Current::Is(Some(renewed))
     }
 
     /// Gives the server another text of a prepared statement. First under a name of our own: if that is refused, the
     /// client's statement is still there.
-    fn parse_again(
-        &mut self,
-        name: &Bytes,
-        before: &Prepared,
-        text: &[u8],
-        plan: Arc<crate::plan::Plan>,
-        out: &mut Output,
-    ) {
+    fn parse_again(&mut self, name: &Bytes, before: &Prepared, text: &[u8], plan: Arc<Plan>, out: &mut Output) {
         for bytes in [
             frontend::close_statement(NAME),
             frontend::parse(NAME, text, &before.types),

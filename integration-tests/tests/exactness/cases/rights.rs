@@ -33,6 +33,16 @@ fn row_security() -> Vec<Case> {
         case("Row-level security, several rows: UPDATE without WHERE", WIDE).role("tenant").q("UPDATE rl SET v = 7").declared(POLICY),
         case("Row-level security, several rows: DELETE without WHERE", WIDE).role("tenant").q("DELETE FROM rl").declared(POLICY),
         case("Row-level security, rows found by a condition", TENANTS).role("tenant").p("UPDATE rl SET v = 7 WHERE v > $1", &["0"]).declared(POLICY),
+        case("Row-level security, a table made in front of it, under prepared statements", format!("{TENANTS} CREATE SCHEMA {{s}}_front; GRANT ALL ON SCHEMA {{s}}_front TO tenant;")).role("tenant")
+            .q("SET search_path = {s}_front, {s}")
+            .p("UPDATE rl SET v = $1 WHERE id = $2", &["5", "1"])
+            .q("CREATE TABLE {s}_front.rl (id int PRIMARY KEY, who text, v int)")
+            .q("INSERT INTO {s}_front.rl VALUES (3, 'tenant', 0)")
+            .q("ALTER TABLE {s}_front.rl ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+            .q("CREATE POLICY own ON {s}_front.rl USING (who = current_user)")
+            .p("UPDATE rl SET v = $1 WHERE id = $2", &["6", "3"])
+            .declared(&[("rl", ""), ("s_front.rl", "")])
+            .unwrapped(),
         case("Row-level security, forced on the owner", "CREATE TABLE rl (id int PRIMARY KEY, who text, v int); INSERT INTO rl VALUES (1, 'app', 1), (2, 'b', 1); ALTER TABLE rl ENABLE ROW LEVEL SECURITY; ALTER TABLE rl FORCE ROW LEVEL SECURITY; CREATE POLICY own ON rl USING (who = current_user);")
             .p("UPDATE rl SET v = $1 WHERE id = 1", &["5"]),
     ]
