@@ -158,7 +158,7 @@ fn a_client_that_does_not_read() {
     for (client, text) in clients.iter_mut().zip(&texts) {
         client.send_frame(b'Q', &[text.as_bytes(), b"\0"].concat()).expect("sent");
     }
-    std::thread::sleep(Duration::from_secs(scaled(5, 60)));
+    std::thread::sleep(Duration::from_secs(scaled(2, 60)));
     stage.expect_bounded("while it does not read", 2);
     for client in &mut clients {
         let mut got = 0;
@@ -179,7 +179,7 @@ fn a_client_that_does_not_read() {
 #[test]
 fn many_idle_connections() {
     let _alone = ALONE.lock();
-    let connections = scaled(300, 2000);
+    let connections = scaled(200, 2000);
     let stage = Stage::of(WIDE, connections);
     let place = stage.app();
     let before = stage.status("VmRSS");
@@ -208,7 +208,7 @@ fn a_target_that_is_away() {
     stage.pgshadow.restart();
     stage.pgshadow.wait_drained(CASE);
     stage.target.stop();
-    let bench = load.run(&stage.app(), Duration::from_secs(scaled(20, 600)));
+    let bench = load.run(&stage.app(), Duration::from_secs(scaled(10, 600)));
     println!("{} transactions, {:.0} a second", bench.transactions, bench.transactions_per_second);
     stage.expect_bounded("while the target is away", 16);
     // and again, read from the log

@@ -1,13 +1,17 @@
-//! Brings what was left in the log back to the book, as soon as there is room.
+//! Leaves in the log what the book has no room for, and brings it back as soon as there is some.
 
+use crate::backlog::Left;
 use crate::common::Common;
 use crate::entry::{Entry, Payload};
 use crate::lane::{LOG_ATTEMPTS, PAUSE_MIN};
-use crate::release::Held;
+use crate::queues::Key;
+use crate::release::{Held, State};
 use crate::{Error, Log, LogError, OrderBook};
 use pgshadow_model::Sequence;
+use pgshadow_telemetry::Counter;
 use std::convert::Infallible;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Bytes of changes that are read at once; what is beyond is read a second time when its turn comes.
 const BYTES_MAX: usize = 16 << 20;
@@ -63,6 +67,52 @@ pub enum Loaded {
     NotYet,
     /// The entry whose outcome has this number can't be read. Those before it are in the book.
     Failed(Sequence, LogError),
+}
+
+impl State {
+    /// Whether what is settled now is better left in the log. What is left goes before what comes later.
+    pub(crate) fn is_full(&self, bytes: usize) -> bool {
+        !self.backlog.is_empty()
+            || self.entries.len() >= self.held_max
+            || (self.memory_bytes + bytes > self.memory_bytes_max && !self.entries.is_empty())
+    }
+
+    /// Settles an entry that stays in the log.
+    pub(crate) fn leave(&mut self, entry: &Entry, outcome: Sequence) {
+        let sequence = entry.sequence;
+        self.settle(sequence, None);
+        if entry.order.epoch == self.epoch {
+            self.latest = self.latest.max(entry.order.token);
+        }
+        if !(self.is_restored(sequence) || self.applied.contains(sequence) || self.unapplied.contains_key(&sequence)) {
+            self.backlog.leave((entry.order, sequence), outcome, entry.changes.log_bytes(), entry.flush_gate);
+        }
+    }
+
+    /// What is to be read from the log now, if there is room for it.
+    pub(crate) fn next_left(&self) -> Option<Left> {
+        let room = self.entries.len() <= self.held_max / 2 && self.memory_bytes <= self.memory_bytes_max / 2;
+        // what could go waits for what is left
+        let held_back = self.choice.first_ready().is_some_and(|first| self.is_held_back(&first));
+        if room || held_back { self.backlog.first_block() } else { None }
+    }
+
+    /// These were left, and are held from now on; all of these outcomes were read.
+    pub(crate) fn loaded(&mut self, all: Vec<Held>, outcomes: &[Sequence], since: Instant) {
+        for held in all {
+            if self.backlog.take(held.entry.sequence) {
+                Counter::LogReadAgain.add(1);
+                self.add_since(held, since);
+            }
+        }
+        self.backlog.read(outcomes);
+        self.advance();
+    }
+
+    /// Whether what is left may stand before it.
+    pub(crate) fn is_held_back(&self, key: &Key) -> bool {
+        !self.is_floor_off() && self.backlog.floor().is_some_and(|floor| *key >= floor)
+    }
 }
 
 impl OrderBook {

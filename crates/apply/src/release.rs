@@ -1,6 +1,6 @@
 //! The state behind the book: what is in flight, what waits for what, and what may go.
 
-use crate::backlog::{Backlog, Left};
+use crate::backlog::Backlog;
 use crate::choice::Choice;
 use crate::entry::{Entry, Payload};
 use crate::position::{AppliedPosition, Fence};
@@ -8,7 +8,6 @@ use crate::queues::Key;
 use crate::ranges::Ranges;
 use crate::units::Units;
 use pgshadow_model::{Change, Epoch, Lsn, Order, Sequence, Xid};
-use pgshadow_telemetry::Counter;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::time::Instant;
 
@@ -33,7 +32,7 @@ pub(crate) struct Held {
 
 #[derive(Default)]
 pub(crate) struct State {
-    memory_bytes_max: usize,
+    pub(crate) memory_bytes_max: usize,
     pub(crate) memory_bytes: usize,
     pub(crate) bytes: usize,
     pub(crate) epoch: Epoch,
@@ -138,55 +137,12 @@ impl State {
         self.advance();
     }
 
-    /// Whether what is settled now is better left in the log. What is left goes before what comes later.
-    pub(crate) fn is_full(&self, bytes: usize) -> bool {
-        !self.backlog.is_empty()
-            || self.entries.len() >= self.held_max
-            || (self.memory_bytes + bytes > self.memory_bytes_max && !self.entries.is_empty())
-    }
-
-    /// Settles an entry that stays in the log.
-    pub(crate) fn leave(&mut self, entry: &Entry, outcome: Sequence) {
-        let sequence = entry.sequence;
-        self.settle(sequence, None);
-        if entry.order.epoch == self.epoch {
-            self.latest = self.latest.max(entry.order.token);
-        }
-        if !(self.is_restored(sequence) || self.applied.contains(sequence) || self.unapplied.contains_key(&sequence)) {
-            self.backlog.leave((entry.order, sequence), outcome, entry.changes.log_bytes(), entry.flush_gate);
-        }
-    }
-
-    /// What is to be read from the log now, if there is room for it.
-    pub(crate) fn next_left(&self) -> Option<Left> {
-        let room = self.entries.len() <= self.held_max / 2 && self.memory_bytes <= self.memory_bytes_max / 2;
-        // what could go waits for what is left
-        let held_back = self.choice.first_ready().is_some_and(|first| self.is_held_back(&first));
-        if room || held_back { self.backlog.first_block() } else { None }
-    }
-
-    /// These were left, and are held from now on; all of these outcomes were read.
-    pub(crate) fn loaded(&mut self, all: Vec<Held>, outcomes: &[Sequence], since: Instant) {
-        for held in all {
-            if self.backlog.take(held.entry.sequence) {
-                Counter::LogReadAgain.add(1);
-                self.add_since(held, since);
-            }
-        }
-        self.backlog.read(outcomes);
-        self.advance();
-    }
-
-    /// Whether what is left may stand before it.
-    pub(crate) fn is_held_back(&self, key: &Key) -> bool {
-        !self.is_floor_off() && self.backlog.floor().is_some_and(|floor| *key >= floor)
-    }
-
     fn add(&mut self, held: Held) {
         self.add_since(held, Instant::now());
     }
 
-    fn add_since(&mut self, mut held: Held, since: Instant) {
+    /// `since`: when it was settled.
+    pub(crate) fn add_since(&mut self, mut held: Held, since: Instant) {
         let sequence = held.entry.sequence;
         let applied = self.is_restored(sequence) || self.applied.contains(sequence);
         if applied || self.unapplied.contains_key(&sequence) {
@@ -388,12 +344,12 @@ impl State {
 
     #[cfg(not(test))]
     #[allow(clippy::unused_self)]
-    fn is_floor_off(&self) -> bool {
+    pub(crate) fn is_floor_off(&self) -> bool {
         false
     }
 
     #[cfg(test)]
-    fn is_floor_off(&self) -> bool {
+    pub(crate) fn is_floor_off(&self) -> bool {
         self.without.floor
     }
 
