@@ -37,7 +37,7 @@ fn errors(place: &Endpoint, stop: &AtomicBool, statements: impl Fn(u32) -> Strin
 
 /// Looks for a race: it takes as long as that takes to come up.
 fn truncate_beside_a_concurrent_index(server: &Cluster) {
-    let place = server.app();
+    let place = server.superuser();
     place.psql("CREATE TABLE t (id int PRIMARY KEY, n int)");
     let stop = AtomicBool::new(false);
     let truncate = |_| "TRUNCATE t".to_owned();
