@@ -173,6 +173,10 @@ impl Session<'_> {
             End::Commit => {
                 let reply = self.control("COMMIT", &states)?;
                 self.seen.committed += u64::from(reply.error.is_none());
+                if reply.error.is_some_and(|(state, _)| state == "57014") {
+                    // one that was stopped before it had begun (its Parse was done) leaves the block open
+                    self.control("ROLLBACK", &[])?;
+                }
             }
             End::Prepare { gid, commit } => {
                 let reply = self.control(&format!("PREPARE TRANSACTION '{gid}'"), &states)?;
