@@ -125,12 +125,14 @@ fn functions() -> Vec<Case> {
              GRANT USAGE ON SCHEMA {s} TO tenant; GRANT SELECT ON t TO tenant; GRANT INSERT ON log TO tenant;"))
             .role("tenant")
             .q("SELECT count(*) FROM t")
-            .declared(&[("log", ""), ("t", "")]),
+            .declared(&[("log", ""), ("t", "")])
+            .alone(),
         case("A policy made through pgshadow that calls a function that writes", t_and("CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY"))
             .q("CREATE POLICY p ON t USING ({f}(id))")
             .q("SELECT count(*) FROM t")
             .apart()
-            .declared(&[("log", ""), ("t", "")]),
+            .declared(&[("log", ""), ("t", "")])
+            .alone(),
         case("A function with dynamic SQL", t_and("CREATE FUNCTION {f}(x text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE x; END';"))
             .q("SELECT {f}('UPDATE t SET v = 0 WHERE id = 1')")
             .declared(&[("t", "")]),
