@@ -140,6 +140,7 @@ impl<J: Journal> Session<J> {
         let redefined = if committed { std::mem::take(&mut unit.code) } else { Redefined::Nothing };
         let defines = unit.ddl || !redefined.is_nothing();
         if defines {
+            self.shared.catalog.seen_to_define(&unit.defines, &redefined);
             self.shared.catalog.changed(&redefined);
         }
         if let (true, Some(gid)) = (committed, &unit.prepared) {

@@ -1,7 +1,9 @@
-use crate::{Functions, Redefined, Table};
+use crate::{Functions, Redefined, Seen, Table};
 use dashmap::{DashMap, DashSet};
+use pgshadow_model::QualifiedName;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// Entries kept before the cache is emptied: bounds its memory where names are generated.
@@ -28,6 +30,7 @@ pub struct Catalog {
     /// Prepared transactions that define nothing.
     undefining: DashSet<String>,
     functions: RwLock<Arc<Functions>>,
+    seen: Mutex<Seen>,
 }
 
 impl Catalog {
@@ -56,6 +59,17 @@ impl Catalog {
         self.tables.clear();
     }
 
+    /// Definitions of these tables (`None`: of something that isn't known) have come through pgshadow.
+    pub fn seen_to_define(&self, tables: &BTreeSet<Option<QualifiedName>>, redefined: &Redefined) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).add(tables, redefined);
+    }
+
+    /// What the definitions named that have come since this was last asked.
+    #[must_use]
+    pub fn take_seen(&self) -> Seen {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A transaction was prepared; `defines`: by its end definitions change.
     pub fn prepared(&self, gid: &str, defines: bool) {
         if defines || self.undefining.len() >= PREPARED_MAX {
@@ -69,6 +83,7 @@ impl Catalog {
     /// A prepared transaction is committed, or rolled back: what it defined, if it isn't known to define nothing, is there now.
     pub fn finished(&self, gid: &str) {
         if self.undefining.remove(gid).is_none() {
+            self.seen_to_define(&BTreeSet::new(), &Redefined::Anything);
             self.changed(&Redefined::Anything);
         }
     }

@@ -14,10 +14,12 @@ mod cache;
 mod functions;
 pub mod probe;
 mod redefined;
+mod seen;
 mod table;
 
 pub use cache::Catalog;
 pub use functions::{FunctionNature, Functions, block_may_commit, block_may_define};
 pub use probe::{Identity, Probed};
 pub use redefined::Redefined;
+pub use seen::Seen;
 pub use table::{Default, Table};

@@ -1,4 +1,5 @@
 //! The primary, watched on a connection of pgshadow's own: its life (epoch), its functions, its flush position.
+use super::definitions::Definitions;
 use super::error::AssemblyError;
 use super::fitness;
 use super::history::Standing;
@@ -135,7 +136,7 @@ pub(super) fn settle_epoch(mirror: &Mirror, fingerprint: &str, standing: Standin
     Epoch(epoch)
 }
 
-async fn load_functions(client: &Client, mirror: &Mirror) -> Result<u64, Unanswered> {
+pub(super) async fn load_functions(client: &Client, mirror: &Mirror) -> Result<u64, Unanswered> {
     let definitions = mirror.catalog.definitions();
     mirror.catalog.set_functions(answered(Functions::load(client, definitions)).await?);
     Ok(definitions)
@@ -152,6 +153,7 @@ pub(super) fn start(
         let mut client = Some(client);
         let (mut told, mut attempts) = (None, 0);
         let mut functions_at = mirror.catalog.definitions();
+        let mut definitions = Definitions::default();
         while !shutdown.is_cancelled() {
             client = match client.filter(|c| !c.is_closed()) {
                 None => match contact(&config, &mirror).await {
@@ -166,7 +168,7 @@ pub(super) fn start(
                     }
                     Err(_) => None,
                 },
-                Some(client) => match beat(&client, &mirror, &mut functions_at).await {
+                Some(client) => match beat(&client, &mirror, &mut functions_at, &mut definitions).await {
                     Ok(()) => Some(client),
                     Err(error) => {
                         tracing::warn!(%error, "the watch on the primary was interrupted");
@@ -174,12 +176,19 @@ pub(super) fn start(
                     }
                 },
             };
+            if client.is_none() {
+                mirror.looks.given_up();
+            }
             attempts += u32::from(client.is_none());
             let pause = if client.is_some() || attempts <= HASTY { BEAT } else { RETRY };
             let needed = async {
                 match &client {
                     Some(client) => {
-                        tokio::select! { () = mirror.catalog.defined() => {}, () = client.ended.cancelled() => {} }
+                        tokio::select! {
+                            () = mirror.catalog.defined() => {},
+                            () = mirror.looks.wanted() => {},
+                            () = client.ended.cancelled() => {},
+                        }
                     }
                     None => mirror.watch.wanted().await,
                 }
@@ -189,7 +198,13 @@ pub(super) fn start(
     })
 }
 
-async fn beat(client: &Connection, mirror: &Mirror, functions_at: &mut u64) -> Result<(), Unanswered> {
+async fn beat(
+    client: &Connection,
+    mirror: &Mirror,
+    functions_at: &mut u64,
+    definitions: &mut Definitions,
+) -> Result<(), Unanswered> {
+    definitions.look(client, mirror).await?;
     if *functions_at != mirror.catalog.definitions() {
         *functions_at = load_functions(client, mirror).await?;
     }

@@ -3,6 +3,7 @@ mod journal;
 mod reread;
 
 use self::reread::payload;
+use super::definitions::Looks;
 use super::history::History;
 use super::prepared::PreparedTransactions;
 use super::spilled::SpilledFiles;
@@ -75,6 +76,8 @@ pub(super) struct Mirror {
     pub unwritten: Unwritten,
     pub history: History,
     pub watch: Watch,
+    /// At what the primary's catalog holds.
+    pub looks: Looks,
     /// The shadow is too far behind for statements of the clients to be run on it as well.
     pub behind: AtomicBool,
 }
@@ -114,6 +117,7 @@ impl Mirror {
             stop_marked: Mutex::new(false),
             unwritten: Unwritten::default(),
             watch: Watch::default(),
+            looks: Looks::default(),
             behind: AtomicBool::new(false),
         }
     }

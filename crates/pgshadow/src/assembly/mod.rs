@@ -4,6 +4,7 @@
 //! applier's book. [`recovery`] reads what the last process left there. [`control`] watches the primary on a connection of
 //! its own, [`settle`] looks up transactions whose outcome no session saw, and [`windows`] shows it all.
 mod control;
+mod definitions;
 mod error;
 mod fitness;
 mod history;

@@ -150,11 +150,13 @@ impl Source for Windows {
     async fn drained(&self, timeout: Duration) -> bool {
         let Some(mirror) = &self.mirror else { return true };
         let looked_at = mirror.prepared.looked_at();
+        let definitions = mirror.looks.looked();
         let mark = mirror.book.barrier();
         let healed = self.lock_applier().as_ref().map(|applier| applier.healed(mark));
         let all = async {
             // one that was committed past pgshadow is waited for as well
             looked_at.await;
+            definitions.await;
             mirror.book.wait_applied(mark).await;
             match healed {
                 Some(healed) => healed.await,

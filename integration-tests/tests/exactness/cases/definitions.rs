@@ -136,7 +136,14 @@ fn under_prepared_statements() -> Vec<Case> {
             .behind_on_both("CREATE TRIGGER writes AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION {f}()")
             .p("UPDATE t SET v = $1 WHERE id = $2", &["2", "2"])
             .q("UPDATE t SET v = 3 WHERE id = 3")
-            .declared(&[("t", ""), ("audit", "")]),
+            .alone()
+            .declared(&[(EVERY_TABLE, "")]),
+        case("A function that is made to write past pgshadow, on both sides", t_and("CREATE TABLE audit (id int); CREATE FUNCTION {f}(i int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN i; END'"))
+            .q("SELECT {f}(1)")
+            .behind_on_both("CREATE OR REPLACE FUNCTION {f}(i int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (i); RETURN i; END'")
+            .q("SELECT {f}(2)")
+            .alone()
+            .declared(&[(EVERY_TABLE, "")]),
         case("DDL of another session beside an open transaction", t_and("CREATE TABLE o (id int PRIMARY KEY); INSERT INTO o VALUES (1);"))
             .each(&["BEGIN", "UPDATE t SET v = 1 WHERE id = 1"])
             .by(1, "ALTER TABLE o ADD COLUMN w int DEFAULT 4")
@@ -349,7 +356,8 @@ fn one_string() -> Vec<Case> {
             "DROP TABLE, CREATE TABLE of its name and writes in one string",
             "DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
         )
-        .declared(&[("t", "")]),
+        .declared(&[(EVERY_TABLE, "")])
+        .alone(),
     ]
 }
 
