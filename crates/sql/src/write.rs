@@ -36,6 +36,8 @@ pub struct Write {
     pub returning_options: bool,
     /// ON CONFLICT
     pub on_conflict: OnConflict,
+    /// The columns that ON CONFLICT names; empty where it names none, or expressions, a constraint or a part of the rows.
+    pub conflict_columns: Vec<String>,
     /// Columns assigned by SET, also by that of ON CONFLICT DO UPDATE and those of MERGE.
     pub assigned: Vec<String>,
     /// The column list of INSERT, empty if it has none.

@@ -26,6 +26,7 @@ pub(super) fn insert(statement: &InsertStmt, summary: &Summary) -> Write {
     );
     if let Some(clause) = &statement.on_conflict_clause {
         write.on_conflict = on_conflict(clause);
+        write.conflict_columns = conflict_columns(clause).unwrap_or_default();
         write.assigned = target_names(&clause.target_list);
     }
     if let (Some(1), Some(Kind::SelectStmt(select))) = (rows, boxed(&statement.select_stmt)) {
@@ -79,6 +80,7 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
         returning_options: returning.as_ref().is_some_and(|clause| !clause.options.is_empty()),
         returning_columns: returning.as_ref().map_or(Some(0), returning_columns),
         on_conflict: OnConflict::None,
+        conflict_columns: Vec::new(),
         assigned: Vec::new(),
         insert_columns: Vec::new(),
         writes_in_with: summary.nested_writes.clone(),
@@ -110,6 +112,15 @@ fn on_conflict(clause: &OnConflictClause) -> OnConflict {
         Ok(OnConflictAction::OnconflictUpdate) => OnConflict::Update,
         _ => OnConflict::None,
     }
+}
+
+fn conflict_columns(clause: &OnConflictClause) -> Option<Vec<String>> {
+    let infer = clause.infer.as_ref().filter(|infer| infer.where_clause.is_none())?;
+    let name = |node: &Node| match kind(node)? {
+        Kind::IndexElem(element) if !element.name.is_empty() => Some(element.name.clone()),
+        _ => None,
+    };
+    infer.index_elems.iter().map(name).collect()
 }
 
 /// The columns of a SET clause or an INSERT column list, each once.

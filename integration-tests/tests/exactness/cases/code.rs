@@ -121,18 +121,16 @@ fn functions() -> Vec<Case> {
         case("A domain's check that calls a function that writes", t_and("CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; CREATE DOMAIN {f}_d AS int CHECK ({f}(VALUE)); CREATE TABLE dom (id int PRIMARY KEY, d {f}_d);"))
             .q("INSERT INTO dom VALUES (1, 7)")
             .declared(&[("log", ""), ("dom", "")]),
-        case("A policy that calls a function that writes", t_and("CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING ({f}(id));
-             GRANT USAGE ON SCHEMA {s} TO tenant; GRANT SELECT ON t TO tenant; GRANT INSERT ON log TO tenant;"))
+        case("A policy that calls a function that writes", "CREATE TABLE {f}_t (id int PRIMARY KEY, v int); INSERT INTO {f}_t SELECT g, g FROM generate_series(1, 9) g; CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; ALTER TABLE {f}_t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {f}_t USING ({f}(id));
+             GRANT USAGE ON SCHEMA {s} TO tenant; GRANT SELECT ON {f}_t TO tenant; GRANT INSERT ON log TO tenant;")
             .role("tenant")
-            .q("SELECT count(*) FROM t")
-            .declared(&[("log", ""), ("t", "")])
-            .alone(),
-        case("A policy made through pgshadow that calls a function that writes", t_and("CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY"))
-            .q("CREATE POLICY p ON t USING ({f}(id))")
-            .q("SELECT count(*) FROM t")
+            .q("SELECT count(*) FROM {f}_t")
+            .declared(&[("log", ""), ("f_t", "")]),
+        case("A policy made through pgshadow that calls a function that writes", "CREATE TABLE {f}_t (id int PRIMARY KEY, v int); INSERT INTO {f}_t SELECT g, g FROM generate_series(1, 9) g; CREATE TABLE log (id int); CREATE FUNCTION {f}(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES ($1); RETURN true; END'; ALTER TABLE {f}_t ENABLE ROW LEVEL SECURITY; ALTER TABLE {f}_t FORCE ROW LEVEL SECURITY")
+            .q("CREATE POLICY p ON {f}_t USING ({f}(id))")
+            .q("SELECT count(*) FROM {f}_t")
             .apart()
-            .declared(&[("log", ""), ("t", "")])
-            .alone(),
+            .declared(&[("log", ""), ("f_t", "")]),
         case("A function with dynamic SQL", t_and("CREATE FUNCTION {f}(x text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE x; END';"))
             .q("SELECT {f}('UPDATE t SET v = 0 WHERE id = 1')")
             .declared(&[("t", "")]),
