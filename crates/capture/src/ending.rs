@@ -89,7 +89,9 @@ impl<J: Journal> Session<J> {
         if unit.failed || !unit.writes {
             return;
         }
-        if unit.needs_end() {
+        if unit.needs_end() && self.identity.as_ref().is_some_and(|i| !i.may_draw) {
+            self.declare_undrawn();
+        } else if unit.needs_end() {
             self.own_end(out);
             out.server(frontend::sync());
             self.pending.push_back(Expected::Sync { ends_unit: false, purpose: SyncPurpose::BeforeCommit });
@@ -170,6 +172,18 @@ impl<J: Journal> Session<J> {
             .rev()
             .take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_)))
             .any(|e| matches!(e, Expected::Execute(run) if run.step.alone))
+    }
+
+    /// The role may not ask for the place of what another one, which the session had before, has written.
+    pub(crate) fn declare_undrawn(&mut self) {
+        if let Some(unit) = self.units.back_mut() {
+            let reason = "the role that committed it may not ask for its place in the order of transactions";
+            unit.give_up(reason);
+            if unit.may_write_any() {
+                unit.given_up.push(Suspect { table: None, reason: reason.to_owned() });
+            }
+            unit.ended = true;
+        }
     }
 
     pub(crate) fn declare_alone(&mut self) {

@@ -333,7 +333,9 @@ impl<J: Journal> Session<J> {
         if let Some(unit) = self.units.back().filter(|u| !u.closed && !u.explicit) {
             let (writes, needs_end) = (unit.writes && !unit.failed, unit.needs_end());
             ends_unit = true;
-            if writes && needs_end && self.batch_alone() {
+            if writes && needs_end && self.identity.as_ref().is_some_and(|i| !i.may_draw) {
+                self.declare_undrawn();
+            } else if writes && needs_end && self.batch_alone() {
                 self.declare_alone();
             } else if writes && needs_end {
                 self.own_end(out);

@@ -221,6 +221,7 @@ mod tests {
             strip: Strip::Rows,
             suspects: vec![],
             determined: false,
+            several: None,
         }
     }
 

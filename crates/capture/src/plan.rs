@@ -218,6 +218,8 @@ pub(crate) struct WriteEffect {
     /// Columns were converted to UTF8 text where their binary form would be in the client's encoding.
     pub converted: bool,
     pub strip: Strip,
+    /// Why its tables become suspect if it wrote more than one row.
+    pub several: Option<&'static str>,
     /// What becomes suspect by it (rows that may be changed after their image was taken).
     pub suspects: Vec<Suspect>,
     /// Its effect is determined by the rows that it names.

@@ -42,12 +42,22 @@ impl<J: Journal> Session<J> {
         }
         let encoding_differs = encoding != "UTF8";
         let Some(readable) = readable(text, encoding) else { return Known::Plan(Arc::new(unreadable(text))) };
+        let differs = self.identity.as_ref().is_some_and(|i| i.standard_conforming_strings != "on");
+        let Some(readable) = (if differs { escaped(readable) } else { Some(readable) }) else {
+            return Known::Plan(Arc::new(unreadable(text)));
+        };
         let masked = matches!(readable, Cow::Owned(_));
         let shape = if self.identity.is_some() && !masked { shape(&readable) } else { None };
         if let Some(plan) = shape.as_ref().and_then(|s| self.shapes.get(s)).and_then(|s| s.plan(&readable)) {
             return Known::Plan(Arc::new(plan));
         }
-        let Ok(parsed) = parse(&readable) else { return Known::Plan(Arc::new(unreadable(text))) };
+        let Ok(parsed) = parse(&readable) else {
+            if self.identity.is_none() && !self.probe_failed && pgshadow_sql::depends_on_string_setting(&readable) {
+                // how does the server read its constants?
+                return Known::Ask(Vec::new());
+            }
+            return Known::Plan(Arc::new(unreadable(text)));
+        };
         if self.identity.is_none() && needs_identity(&parsed) {
             return if self.probe_failed {
                 Known::Plan(Arc::new(unprobed(&parsed)))
@@ -55,17 +65,18 @@ impl<J: Journal> Session<J> {
                 Known::Ask(names_needed(&parsed))
             };
         }
-        if let Some(identity) = &self.identity
-            && identity.standard_conforming_strings != "on"
-            && pgshadow_sql::depends_on_string_setting(&readable)
-        {
-            return Known::Plan(Arc::new(unreadable(text)));
-        }
         let unknown = self.unknown_with_views(names_needed(&parsed));
         if !unknown.is_empty() {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
         let mut plan = self.plan(&readable, &parsed, masked);
+        if self.identity.is_none() && !self.probe_failed && plan.steps.iter().any(|s| s.hidden_writes) {
+            // may it ask for the place of what it may write?
+            return Known::Ask(Vec::new());
+        }
+        if self.identity.as_ref().is_some_and(|i| !i.may_draw) {
+            plan = undrawn(plan);
+        }
         if encoding_differs && plan.text.as_ref().is_some_and(|sent| !sent.is_ascii()) {
             // a name that isn't ASCII: it would be sent in another encoding than the session's
             plan = unreadable(text);
@@ -206,6 +217,15 @@ pub(crate) fn readable<'a>(text: &'a [u8], encoding: &str) -> Option<Cow<'a, str
     }
 }
 
+/// The text where backslashes escape in plain constants, for the parser.
+fn escaped(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    if pgshadow_sql::depends_on_string_setting(&text) {
+        pgshadow_sql::without_escapes(&text).map(Cow::Owned)
+    } else {
+        Some(text)
+    }
+}
+
 /// Encodings in which a byte below 128 can be part of a longer character.
 pub(crate) fn unsafe_encoding(encoding: &str) -> bool {
     matches!(encoding, "SJIS" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB" | "SHIFT_JIS_2004")
@@ -225,6 +245,8 @@ pub(crate) fn nobody() -> pgshadow_catalog::Identity {
         synchronous_commit: String::new(),
         row_security: String::new(),
         session_replication_role: "origin".to_owned(),
+        may_draw: true,
+        temp_files: true,
     }
 }
 
@@ -236,6 +258,30 @@ pub(crate) fn unreadable(text: &[u8]) -> Plan {
         vec![Arc::new(Step { alone: true, may_commit: true, may_define: true, ..Step::unknown(StatementClass::Other) })]
     };
     Plan { steps, end: text.len(), ..Plan::empty() }
+}
+
+/// The role may not ask where its writes stand: nothing of ours goes into them, and all that they may write is declared.
+fn undrawn(plan: Plan) -> Plan {
+    let reason = "the role that wrote it may not ask for its place in the order of transactions";
+    let declared = |step: &Arc<Step>| {
+        let executes = matches!(step.effect, Effect::Execute { .. });
+        if matches!(step.effect, Effect::Prepare { .. }) {
+            return Arc::new(Step::none(step.class));
+        }
+        if !step.writes() && !executes {
+            return Arc::clone(step);
+        }
+        let mut suspects = step.suspects_of_all(reason);
+        if step.hidden_writes || executes {
+            suspects.push(Suspect { table: None, reason: reason.to_owned() });
+        }
+        let may_define = step.may_define || matches!(step.effect, Effect::Ddl { .. } | Effect::Beside { .. });
+        let effect = Effect::Opaque(suspects);
+        Arc::new(Step { effect, may_define, hidden_writes: false, hidden_anywhere: false, ..Step::clone(step) })
+    };
+    let steps = plan.steps.iter().map(declared).collect();
+    let end = plan.ranges.last().map_or(0, |range| range.end);
+    Plan { steps, end, epoch: plan.epoch, ranges: plan.ranges, ..Plan::empty() }
 }
 
 /// Statements whose tables could not be asked for.

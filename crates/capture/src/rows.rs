@@ -249,6 +249,9 @@ fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64
             let statement = stage.statement.filter(|_| !images.is_empty() && stage.begun.is_none());
             let images = images.into_iter().map(Change::Row);
             unit.done(statement.map(Change::Statement).into_iter().chain(images), &write.suspects);
+            if let Some(reason) = write.several.filter(|_| stage.rows > 1) {
+                unit.suspects.extend(classify::suspects(&write.table, reason));
+            }
             if stage.rows == 0 && !hidden_anywhere {
                 unit.suspects.truncate(unit.suspects.len() - write.suspects.len().min(unit.suspects.len()));
             }

@@ -31,6 +31,10 @@ pub struct Identity {
     pub version: u32,
     /// `session_replication_role`: triggers don't fire as the catalog says where it isn't `origin`.
     pub session_replication_role: String,
+    /// It may ask for its transaction's id and for its place in the log, and have a row in binary form.
+    pub may_draw: bool,
+    /// `temp_file_limit` doesn't limit what a statement's rows may take.
+    pub temp_files: bool,
 }
 
 impl Identity {
@@ -135,7 +139,12 @@ SELECT ~convert_to(~json_build_object(
   'standard_conforming_strings', ~current_setting('standard_conforming_strings'),
   'synchronous_commit', ~current_setting('synchronous_commit'), 'row_security', ~current_setting('row_security'),
   'version', ~current_setting('server_version_num')::~int4,
-  'session_replication_role', ~current_setting('session_replication_role'))";
+  'session_replication_role', ~current_setting('session_replication_role'),
+  'may_draw', ~has_function_privilege('pg_catalog.pg_current_wal_insert_lsn()'::~regprocedure::~oid, 'EXECUTE')
+   AND ~has_function_privilege('pg_catalog.txid_current()'::~regprocedure::~oid, 'EXECUTE')
+   AND ~has_function_privilege('pg_catalog.txid_current_if_assigned()'::~regprocedure::~oid, 'EXECUTE')
+   AND ~has_function_privilege('pg_catalog.record_send(record)'::~regprocedure::~oid, 'EXECUTE'),
+  'temp_files', ~current_setting('temp_file_limit') = '-1')";
 
 const TABLES: &str = r"
  'tables', (SELECT ~json_agg(info.info ORDER BY asked.place USING OPERATOR(pg_catalog.<))
@@ -189,6 +198,8 @@ const TABLES: &str = r"
        WHERE k.confrelid = down.oid AND k.contype = 'f'::~char
         AND (~btrim(k.confdeltype::~text, 'cnd') = '' OR ~btrim(k.confupdtype::~text, 'cnd') = ''))
       SELECT FROM ~pg_trigger g JOIN down ON g.tgrelid = down.oid WHERE NOT g.tgisinternal AND NOT g.tgenabled = 'D'::~char),
+    'own_cascade', EXISTS (SELECT FROM ~pg_constraint k WHERE k.conrelid = c.oid AND k.confrelid = c.oid AND k.contype = 'f'::~char
+      AND ~btrim(k.confupdtype::~text, 'cnd') = ''),
     'parents', (SELECT ~json_agg(~json_build_array(pn.nspname, p.relname)) FROM ~pg_constraint k JOIN ~pg_class p ON p.oid = k.confrelid
       JOIN ~pg_namespace pn ON pn.oid = p.relnamespace WHERE k.conrelid = c.oid AND k.contype = 'f'::~char),
     'indexes', (SELECT ~json_agg(~json_build_object('primary', x.indisprimary, 'immediate', x.indimmediate, 'valid', x.indisvalid,

@@ -64,6 +64,8 @@ pub struct Table {
     pub functions: Vec<String>,
     /// A foreign key's cascade reaches a table with user triggers.
     pub cascade_triggers: bool,
+    /// A foreign key refers to the table itself, and changes with the key.
+    pub own_cascade: bool,
     /// What each column gets when it is left out.
     pub defaults: Vec<Default>,
     /// If it is a view.
@@ -93,6 +95,7 @@ impl Table {
             trigger_functions: Vec::new(),
             functions: Vec::new(),
             cascade_triggers: false,
+            own_cascade: false,
             defaults,
             view: None,
         }
@@ -120,6 +123,7 @@ pub(crate) struct RawTable {
     trigger_functions: Option<Vec<String>>,
     functions: Option<Vec<String>>,
     cascade_triggers: bool,
+    own_cascade: bool,
     parents: Option<Vec<(String, String)>>,
     indexes: Option<Vec<RawIndex>>,
     columns: Option<Vec<RawColumn>>,
@@ -306,6 +310,7 @@ impl From<RawTable> for Table {
             trigger_functions: raw.trigger_functions.unwrap_or_default(),
             functions: raw.functions.unwrap_or_default(),
             cascade_triggers: raw.cascade_triggers,
+            own_cascade: raw.own_cascade,
             defaults: columns.iter().map(RawColumn::default).collect(),
             view: raw.view,
         }

@@ -14,8 +14,6 @@ pub const SUSPECT: &[(&str, &str)] = &[
     ("COPY FROM STDIN into a table with rows, leaving out an identity", "COPY"),
     ("Row-level security, forced on the owner", "row-level security"),
     ("No SELECT right: INSERT", "may not read"),
-    ("SELECT right on the key only: ON CONFLICT", "may not read"),
-    ("standard_conforming_strings = off", "every table"),
     ("ALTER TABLE ... DETACH PARTITION CONCURRENTLY", "was not repeated"),
 ];
 
@@ -24,9 +22,4 @@ pub const SUSPECT: &[(&str, &str)] = &[
 pub const WRONG: &[(&str, &str)] = &[
     ("A prepared statement that keeps its table, since the session had temporary ones before", "told something else"),
     ("A prepared statement that keeps its table, since the session had temporary ones before", "source holds something else"),
-    ("A trigger made past pgshadow, on both sides", "not suspect"),
-    ("temp_file_limit below what RETURNING would need", "told something else"),
-    ("A role that may not ask for the position in the log", "told something else"),
-    ("A role that may not ask for the position in the log", "source holds something else"),
-    ("temp_file_limit below what RETURNING would need", "source holds something else"),
 ];

@@ -89,6 +89,7 @@ fn is_plain(table: &Table) -> bool {
         && !table.has_inheritance_children
         && !table.after_triggers
         && !table.cascade_triggers
+        && !table.own_cascade
         && !table.rules
         && !table.row_security
         && table.selectable

@@ -57,8 +57,13 @@ impl Context<'_> {
 
     /// The way for rows that can't be seen: the text fixes their key, and it stays.
     pub(crate) fn by_key(&self, table: &Table, write: &Write, operation: Operation) -> Option<OldWay> {
+        // the row that is in the way has the key that the text gives, too
+        let on_key = || {
+            let columns = &write.conflict_columns;
+            columns.len() == table.relation.key.len() && key_columns(table).all(|c| columns.contains(&c.name))
+        };
         let stays = operation != Operation::Upsert
-            && write.on_conflict == OnConflict::None
+            && (write.on_conflict != OnConflict::Update || on_key())
             // OVERRIDING USER VALUE passes over the values that the text gives
             && !write.overriding
             && !table.relation.key.is_empty()
@@ -70,7 +75,7 @@ impl Context<'_> {
     }
 
     /// Whether an UPDATE may give a row another key.
-    fn may_change_key(&self, table: &Table, write: &Write) -> bool {
+    pub(crate) fn may_change_key(&self, table: &Table, write: &Write) -> bool {
         let key = || key_columns(table);
         // a generated column changes with those that it is computed from
         let assigned = key().any(|c| c.generated || write.assigned.contains(&c.name));

@@ -47,6 +47,9 @@ impl Context<'_> {
         if let Some(reason) = self.refusal(&target, write, operation, merge) {
             return opaque(reason);
         }
+        if !self.identity.temp_files && !names_its_rows(write, table, operation) {
+            return opaque("temp_file_limit may be below what its rows would need to be returned");
+        }
         let unseen = unseen(&target);
         let converted = self.identity.client_encoding != "UTF8";
         let image = if unseen.is_some() {
@@ -60,7 +63,8 @@ impl Context<'_> {
             Image::Star
         };
         // the rows of a partitioned table and of a view have no xmax to return
-        let flag = write.on_conflict == OnConflict::Update && named.relation.kind == RelationKind::Table;
+        let flag =
+            unseen.is_none() && write.on_conflict == OnConflict::Update && named.relation.kind == RelationKind::Table;
         let ways = match unseen {
             Some(_) => self.by_key(table, write, operation).into_iter().collect(),
             None => self.old_ways(statement, &target, write, operation, rewrites),
@@ -97,6 +101,9 @@ impl Context<'_> {
         if (operation == Operation::Delete || merge) && table.cascade_triggers {
             found.extend(suspects(table, "its foreign keys' cascade reaches a table with triggers"));
         }
+        let moves = operation != Operation::Insert || write.on_conflict == OnConflict::Update;
+        let several = (table.own_cascade && moves && self.may_change_key(table, write))
+            .then_some("it refers to itself with ON UPDATE CASCADE, and several of its keys were changed at once");
         let operation = match (operation, write.on_conflict) {
             (Operation::Insert, OnConflict::Update) => Operation::Upsert,
             (other, _) => other,
@@ -115,6 +122,7 @@ impl Context<'_> {
             strip: if write.returning { Strip::LastColumn } else { Strip::Rows },
             suspects: found,
             determined,
+            several,
         };
         let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
         let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
@@ -153,6 +161,20 @@ impl Context<'_> {
             }
             _ => return None,
         })
+    }
+}
+
+/// Rows of one INSERT that need not be spilled to be returned.
+const ROWS_MAX: usize = 8;
+
+/// Whether the text tells that it writes hardly more than one row.
+fn names_its_rows(write: &Write, table: &Table, operation: Operation) -> bool {
+    let relation = &table.relation;
+    let column = |position: &u16| relation.columns.get(usize::from(*position));
+    let fixed = |position| column(position).is_some_and(|c| write.fixed.iter().any(|(name, _)| *name == c.name));
+    match operation {
+        Operation::Insert => write.rows_values.is_some_and(|rows| rows <= ROWS_MAX),
+        _ => write.current_of || !relation.key.is_empty() && relation.key.iter().all(fixed),
     }
 }
 

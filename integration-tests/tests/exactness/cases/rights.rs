@@ -75,7 +75,9 @@ fn columns() -> Vec<Case> {
             clerk("GRANT SELECT (id), INSERT, UPDATE (v) ON t TO clerk;"),
         )
         .role("clerk")
-        .p("INSERT INTO t VALUES ($1, 5) ON CONFLICT (id) DO UPDATE SET v = 6", &["1"]),
+        .p("INSERT INTO t VALUES ($1, 5) ON CONFLICT (id) DO UPDATE SET v = 6", &["1"])
+        .p("INSERT INTO t VALUES ($1, 5) ON CONFLICT (id) DO UPDATE SET v = 6", &["100"])
+        .p("INSERT INTO t VALUES ($1, 5) ON CONFLICT DO NOTHING", &["2"]),
         case(
             "All rights on the columns that are written, SELECT too",
             clerk("GRANT SELECT, INSERT, UPDATE, DELETE ON t TO clerk;"),
@@ -112,8 +114,9 @@ fn others() -> Vec<Case> {
         case("A role that may not ask for the position in the log", T)
             .admin("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_current_wal_insert_lsn() FROM PUBLIC; GRANT EXECUTE ON FUNCTION pg_catalog.pg_current_wal_insert_lsn() TO pgshadow")
             .q("UPDATE t SET v = 1 WHERE id = 1")
+            .q("ALTER TABLE t ADD COLUMN w int")
             .alone()
-            .declared(&[("t", "")]),
+            .declared(&[("t", "its place in the order")]),
         case("SET SESSION AUTHORIZATION", t_and("GRANT USAGE ON SCHEMA {s} TO clerk; GRANT SELECT, INSERT ON t TO clerk;"))
             .role("postgres")
             .each(&["UPDATE t SET v = 1 WHERE id = 1", "SET SESSION AUTHORIZATION clerk", "INSERT INTO t VALUES (100)", "RESET SESSION AUTHORIZATION", "UPDATE t SET v = 2 WHERE id = 2"])

@@ -74,7 +74,9 @@ fn settings() -> Vec<Case> {
             .apart()
             .q("SET escape_string_warning = off")
             .q("SET standard_conforming_strings = off")
-            .q("UPDATE t SET s = 'a\\nb' WHERE id = 1"),
+            .q("UPDATE t SET s = 'a\\nb' WHERE id = 1")
+            .q("UPDATE t SET s = 'it\\'s; \\\\' WHERE id = 2 AND s <> '\\'' RETURNING s")
+            .q("INSERT INTO t VALUES (100, 1, E'\\'')"),
         case("quote_all_identifiers, transform_null_equals", T)
             .apart()
             .q("SET quote_all_identifiers = on")
@@ -136,6 +138,13 @@ fn sizes() -> Vec<Case> {
         case("temp_file_limit below what RETURNING would need", "CREATE TABLE n (id int PRIMARY KEY, pad text); INSERT INTO n SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g;")
             .admin("GRANT USAGE ON SCHEMA {s} TO narrow; GRANT ALL ON n TO narrow;")
             .role("narrow")
-            .q("UPDATE n SET pad = pad || 'y'"),
+            .q("UPDATE n SET pad = pad || 'y'")
+            .declared(&[("n", "temp_file_limit")]),
+        case("temp_file_limit, rows named one by one", "CREATE TABLE n (id int PRIMARY KEY, pad text); INSERT INTO n SELECT g, 'x' FROM generate_series(1, 9) g;")
+            .admin("GRANT USAGE ON SCHEMA {s} TO narrow; GRANT ALL ON n TO narrow;")
+            .role("narrow")
+            .p("UPDATE n SET pad = $1 WHERE id = $2", &["y", "1"])
+            .q("INSERT INTO n VALUES (100, 'z'), (101, 'z')")
+            .q("DELETE FROM n WHERE id = 3"),
     ]
 }
