@@ -31,6 +31,27 @@ async fn exact(schema: &str, beginning: &[&str], ending: &[&str]) {
     scene.expect_exact();
 }
 
+/// Tables of a tree come in the order of the plan by which they are looked up.
+#[tokio::test]
+async fn a_tree_whose_tables_come_in_another_order_is_the_same() {
+    let scene = Scene::of(
+        "CREATE TABLE p (id int, part text, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+         CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a');
+         CREATE TABLE p_rest PARTITION OF p DEFAULT PARTITION BY HASH (id);
+         CREATE TABLE p_rest_0 PARTITION OF p_rest FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE p_rest_1 PARTITION OF p_rest FOR VALUES WITH (MODULUS 2, REMAINDER 1);",
+    );
+    let client = scene.app().connect().await;
+    let truncate = client.prepare("TRUNCATE p").await.unwrap();
+    for setting in ["enable_seqscan", "enable_nestloop", "enable_hashjoin"] {
+        client.execute(&truncate, &[]).await.unwrap();
+        client.batch_execute(&format!("RESET ALL; SET {setting} = off")).await.unwrap();
+        client.execute(&truncate, &[]).await.unwrap();
+        client.execute("INSERT INTO p VALUES (1, 'a'), (1, 'b'), (2, 'c')", &[]).await.unwrap();
+    }
+    scene.expect_exact();
+}
+
 #[tokio::test]
 async fn a_temporary_table_is_discarded_or_dropped() {
     for ending in ["DISCARD TEMP", "DROP TABLE t", "ALTER TABLE t RENAME TO u"] {

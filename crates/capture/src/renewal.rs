@@ -8,7 +8,7 @@ use crate::plan::{Effect, Plan, Step};
 use crate::planning::{Known, readable};
 use crate::session::{Output, Session};
 use bytes::Bytes;
-use pgshadow_model::Suspect;
+use pgshadow_model::{QualifiedName, Suspect};
 use pgshadow_sql::parse;
 use pgshadow_wire::frontend;
 use std::sync::Arc;
@@ -36,7 +36,12 @@ fn kept(prepared: &Prepared, plan: &Plan, step: &Step) -> Vec<Suspect> {
     }
     let mut kept = prepared.kept.clone();
     let before = prepared.step.tables();
-    if prepared.step.writes() && before != step.tables() {
+    // Their order isn't part of it: the server gives it by the plan that it has for our query.
+    let sorted = |mut tables: Vec<QualifiedName>| {
+        tables.sort();
+        tables
+    };
+    if prepared.step.writes() && sorted(before.clone()) != sorted(step.tables()) {
         let fresh = before.into_iter().map(|table| Suspect { table: Some(table), reason: KEPT.to_owned() });
         kept.extend(fresh.filter(|suspect| !prepared.kept.contains(suspect)));
     }
