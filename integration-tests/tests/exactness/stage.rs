@@ -124,6 +124,11 @@ pub fn run<'a>(pair: &Pair, cases: &[(usize, &'a Case)]) -> Vec<(Trial<'a>, Outc
         outcomes.extend(databases.run(pair, vec![trial]));
         // The next pgshadow has a log of its own.
         databases.target.as_user("postgres", "").psql("DROP SCHEMA pgshadow CASCADE");
+        // A case may have taken it away.
+        for place in [&databases.direct, &databases.source, &databases.target] {
+            let right = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_current_wal_insert_lsn() TO PUBLIC";
+            place.as_user("postgres", "").psql(right);
+        }
     }
     outcomes
 }
