@@ -134,6 +134,9 @@ pub enum SpillError {
         /// What there can be.
         bytes_max: u64,
     },
+    /// The log is closed: there will be no room any more.
+    #[error("the mirror log is closed")]
+    Closed,
     /// The changes can't be encoded.
     #[error("changes can't be encoded: {0}")]
     Encode(String),

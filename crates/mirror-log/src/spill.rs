@@ -9,6 +9,7 @@ use crate::{Durability, Error, Log, SpillError};
 use bytes::Bytes;
 use pgshadow_model::{Change, Spilled, SpilledPart};
 use pgshadow_telemetry::Counter;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,12 +58,26 @@ impl SpillFile {
         let (Ok(length), Ok(count)) = (length, count) else {
             return Err(SpillError::Encode("a part is larger than 4 GiB".to_owned()));
         };
-        self.shared.state().reserve_spilled(u64::from(length))?;
-        Counter::LogSpilledBytes.add(u64::from(length));
+        self.shared.state().reserve_spilled(self.number, u64::from(length))?;
         let part = SpilledPart { offset: self.end, length, changes: count };
+        if let Err(error) = self.file.write_at(&bytes, part.offset) {
+            self.hold(self.end);
+            return Err(Error::io("write", &self.path, error).into());
+        }
+        Counter::LogSpilledBytes.add(u64::from(length));
         self.end += u64::from(length);
-        self.file.write_at(&bytes, part.offset).map_err(|e| Error::io("write", &self.path, e))?;
         Ok(part)
+    }
+
+    /// The file ends here, on the disk and in the log's count. What the disk doesn't give back still counts.
+    fn hold(&self, end: u64) -> bool {
+        let cut = self.file.set_length(end);
+        if let Err(error) = &cut {
+            tracing::warn!(path = %self.path.display(), %error, "the file of a large transaction can't be cut");
+            return false;
+        }
+        self.shared.state().hold_spilled(self.number, end);
+        true
     }
 
     /// Reads a part back.
@@ -75,8 +90,7 @@ impl SpillFile {
 
     /// Lets go of what is behind this offset. What is written next goes there.
     pub fn cut(&mut self, offset: u64) {
-        if offset < self.end {
-            self.shared.state().release_spilled(self.end - offset);
+        if offset < self.end && self.hold(offset) {
             self.end = offset;
         }
     }
@@ -100,9 +114,8 @@ impl SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        if !self.kept {
-            self.shared.state().release_spilled(self.end);
-            remove(&*self.shared.disk, &self.path);
+        if !self.kept && remove(&*self.shared.disk, &self.path) {
+            self.shared.state().release_spilled(self.number);
         }
     }
 }
@@ -141,39 +154,44 @@ impl Log {
     pub fn remove_spilled(&self, number: u64) {
         let shared = self.shared();
         let path = path_of(&shared.state().options.directory, number);
-        let length = shared.disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
         if remove(&*shared.disk, &path) {
-            shared.state().release_spilled(length);
-            shared.progress.send_modify(|_| {});
+            shared.state().release_spilled(number);
+            shared.progress.send_modify(|progress| progress.room += 1);
         }
     }
 }
 
 impl State {
     /// Spilled transactions take half of the log's room at most: the rest is for what ends them.
-    fn reserve_spilled(&mut self, bytes: u64) -> Result<(), SpillError> {
+    fn reserve_spilled(&mut self, number: u64, bytes: u64) -> Result<(), SpillError> {
+        if self.closed {
+            return Err(SpillError::Closed);
+        }
         let bytes_max = self.options.size_max / 2;
         let spares: u64 = self.spares.iter().map(|s| s.length).sum();
         let all = self.allocated - spares - self.pending + bytes + self.options.size_max / 8;
-        if self.spilled + bytes > bytes_max || all > self.options.size_max {
+        if self.spilled.values().sum::<u64>() + bytes > bytes_max || all > self.options.size_max {
             return Err(SpillError::Full { bytes_max });
         }
-        self.spilled += bytes;
+        *self.spilled.entry(number).or_default() += bytes;
         self.allocated += bytes;
         Ok(())
     }
 
-    fn release_spilled(&mut self, bytes: u64) {
-        let bytes = bytes.min(self.spilled);
-        self.spilled -= bytes;
-        self.allocated -= bytes;
+    fn hold_spilled(&mut self, number: u64, bytes: u64) {
+        let before = self.spilled.insert(number, bytes).unwrap_or(0);
+        self.allocated = self.allocated - before + bytes;
+    }
+
+    fn release_spilled(&mut self, number: u64) {
+        self.allocated -= self.spilled.remove(&number).unwrap_or(0);
     }
 }
 
-/// Bytes of the files that an earlier run left.
-pub(crate) fn found(disk: &dyn Disk, directory: &Path, names: &[String]) -> u64 {
-    let numbers = names.iter().filter_map(|name| number_of(name));
-    numbers.filter_map(|n| disk.open(&path_of(directory, n)).and_then(|file| file.length()).ok()).sum()
+/// The files that an earlier run left, with their bytes.
+pub(crate) fn found(disk: &dyn Disk, directory: &Path, names: &[String]) -> BTreeMap<u64, u64> {
+    let length = |number| disk.open(&path_of(directory, number)).and_then(|file| file.length()).unwrap_or(0);
+    names.iter().filter_map(|name| number_of(name)).map(|number| (number, length(number))).collect()
 }
 
 fn read(file: &dyn DiskFile, path: &Path, number: u64, part: SpilledPart) -> Result<Vec<Change>, Error> {
@@ -201,13 +219,12 @@ fn checksum(number: u64, offset: u64, content: &[u8]) -> u32 {
 
 fn remove(disk: &dyn Disk, path: &Path) -> bool {
     let removed = disk.remove(path);
-    // one that was applied, and named by the log for a while still
-    if let Err(error) = &removed
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
+    // one that was applied may be named by the log for a while still
+    let gone = removed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if let (Err(error), false) = (&removed, gone) {
         tracing::warn!(path = %path.display(), %error, "the file of a large transaction can't be removed");
     }
-    removed.is_ok()
+    removed.is_ok() || gone
 }
 
 fn path_of(directory: &Path, number: u64) -> PathBuf {

@@ -8,7 +8,7 @@ use crate::scan::{Point, note_point};
 use crate::{AppendError, Durability, OnFull, Options};
 use pgshadow_model::Sequence;
 use pgshadow_telemetry::Counter;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,8 +72,8 @@ pub(crate) struct State {
     pub pending: u64,
     /// Bytes of all files, spare and pending ones included.
     pub allocated: u64,
-    /// Of those, bytes of large transactions' own files.
-    pub spilled: u64,
+    /// Of those, bytes of large transactions' own files, by their numbers.
+    pub spilled: BTreeMap<u64, u64>,
     pub next: Sequence,
     pub written: Sequence,
     pub synced: Sequence,
@@ -95,12 +95,12 @@ impl State {
     pub fn new(
         options: Options,
         segments: VecDeque<Segment>,
-        spilled: u64,
+        spilled: BTreeMap<u64, u64>,
         last: Sequence,
         stopped: Option<String>,
     ) -> Self {
         Self {
-            allocated: segments.iter().map(|s| s.length).sum::<u64>() + spilled,
+            allocated: segments.iter().map(|s| s.length).sum::<u64>() + spilled.values().sum::<u64>(),
             spilled,
             options,
             segments,

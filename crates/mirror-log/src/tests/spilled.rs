@@ -1,7 +1,7 @@
 //! Files of transactions that are too large to be held.
 
 use super::*;
-use crate::{SpillError, SpillFile};
+use crate::{Fault, SpillError, SpillFile};
 use pgshadow_model::{Spilled, SpilledPart};
 
 fn rows(count: usize, bytes: usize) -> Vec<Change> {
@@ -116,4 +116,60 @@ async fn damage_and_a_full_disk_are_told() {
     assert_eq!(log.status().poisoned, None);
     let part = other.write(&rows(30, 10)).unwrap();
     assert_eq!(other.read(part).unwrap(), rows(30, 10));
+}
+
+#[tokio::test]
+async fn the_room_of_one_file_is_never_anothers() {
+    let disk = FaultyDisk::default();
+    let (log, _) = open(&disk);
+    let before = log.status().bytes;
+    let mut other = log.spill().unwrap();
+    let kept = u64::from(other.write(&rows(20, 100)).unwrap().length);
+    // taken back to its first part, kept, taken back again, and over
+    let mut file = log.spill().unwrap();
+    file.write(&rows(5, 100)).unwrap();
+    let second = file.write(&rows(50, 100)).unwrap();
+    file.cut(second.offset);
+    file.keep().unwrap();
+    let third = file.write(&rows(50, 100)).unwrap();
+    file.cut(third.offset);
+    let number = file.number();
+    drop(file);
+    log.remove_spilled(number);
+    log.remove_spilled(number);
+    assert_eq!(log.status().bytes, before + kept);
+    // one that could not be written, and isn't written again
+    let mut file = log.spill().unwrap();
+    disk.fault(Fault::Write);
+    assert!(file.write(&rows(20, 100)).is_err());
+    file.keep().unwrap();
+    let number = file.number();
+    drop(file);
+    log.remove_spilled(number);
+    assert_eq!(log.status().bytes, before + kept);
+    drop(other);
+    assert_eq!(log.status().bytes, before);
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_keep_is_not_kept() {
+    let disk = FaultyDisk::default();
+    let (log, _) = open(&disk);
+    let mut file = log.spill().unwrap();
+    file.write(&rows(3, 10)).unwrap();
+    disk.fault(Fault::Sync);
+    assert!(file.keep().is_err());
+    assert_eq!(log.status().poisoned, None, "it is one transaction's trouble");
+    drop(file);
+    assert_eq!(spilled_names(&disk), 0);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_room_in_a_log_that_is_closed() {
+    let disk = FaultyDisk::default();
+    let (log, _) = open(&disk);
+    let mut file = log.spill().unwrap();
+    file.write(&rows(3, 10)).unwrap();
+    log.close();
+    assert!(matches!(file.write(&rows(3, 10)), Err(SpillError::Closed)));
 }
