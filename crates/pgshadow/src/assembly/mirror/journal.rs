@@ -37,24 +37,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Journal for Mirror {
-    fn mirroring(&self) -> bool {
-        !self.is_stopped()
-    }
-
-    fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
-    }
-
-    fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
-    }
-
-    fn spill(&self) -> Result<Box<dyn Spill>, SpillRefused> {
-        spilled::begin(&self.spilled, &self.log)
-    }
-
-    fn intent(&self, intent: Intent) -> (Changes, Result<Sequence, Stopped>) {
+impl Mirror {
+    /// Appends an intent and begins it in the book. Its changes come back in any case.
+    fn append_intent(&self, intent: Intent) -> (Changes, Result<Sequence, Stopped>) {
         if self.is_stopped() {
             return (intent.changes, Err(Stopped));
         }
@@ -104,6 +89,33 @@ impl Journal for Mirror {
             }
         };
         let changes = if let Record::Intent(intent) = record { intent.changes } else { Changes::default() };
+        (changes, result)
+    }
+}
+
+impl Journal for Mirror {
+    fn mirroring(&self) -> bool {
+        !self.is_stopped()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    fn spill(&self) -> Result<Box<dyn Spill>, SpillRefused> {
+        if self.is_stopped() {
+            // nothing will ever refer to it
+            return Err(SpillRefused("mirroring has stopped".to_owned()));
+        }
+        spilled::begin(&self.spilled, &self.log)
+    }
+
+    fn intent(&self, intent: Intent) -> (Changes, Result<Sequence, Stopped>) {
+        let (changes, result) = self.append_intent(intent);
         match &result {
             Ok(sequence) => self.spilled.add(*sequence, [&changes]),
             Err(_) => changes.spilled.iter().for_each(|spilled| self.log.remove_spilled(spilled.file)),
