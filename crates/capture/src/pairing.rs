@@ -7,8 +7,8 @@ use pgshadow_model::{Column, Operation, Relation, RowImage, Values};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Bytes of rows that must be held together until a statement is done.
-pub(crate) const TOGETHER_BYTES_MAX: usize = 16 << 20;
+/// Bytes in memory of rows that must be held together until a statement is done.
+pub(crate) const TOGETHER_BYTES_MAX: usize = 32 << 20;
 
 /// Rows that were locked ahead, as they came. None of them where they are more than may be held: then their number doesn't fit.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct LockedRows {
 
 impl LockedRows {
     pub fn push(&mut self, row: Bytes) {
-        self.bytes += row.len() + size_of::<Bytes>();
+        self.bytes += row.len() + 2 * size_of::<Bytes>();
         if self.bytes > TOGETHER_BYTES_MAX {
             self.rows = Vec::new();
         } else {

@@ -41,7 +41,7 @@ impl<J: Journal> Session<J> {
                 if let Some(unit) = self.units.front_mut() {
                     unit.drew(read.xid, read.token);
                 }
-                stage.bytes += read.bytes;
+                stage.bytes += read.row.memory_bytes();
                 if !write.table.tree_oids.contains(&read.table_oid) {
                     stage.elsewhere = true;
                     stage.broken = Some("a written row was of another table than the statement names");
@@ -282,7 +282,6 @@ pub(crate) struct ReadRow {
     table_oid: u32,
     xid: Xid,
     token: Lsn,
-    bytes: usize,
 }
 
 /// A row's last field. Copied: an image may be held for long, and must not hold the whole read buffer.
@@ -306,5 +305,5 @@ pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Opti
         let operation = image.operation.unwrap_or(write.operation);
         RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key }
     };
-    Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token, bytes: record.len() })
+    Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token })
 }

@@ -1,4 +1,4 @@
-use crate::{Change, QualifiedName, Values};
+use crate::{Change, QualifiedName, RowImage, Values};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -92,10 +92,8 @@ impl Change {
     /// What it takes in memory, roughly, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        // its place in a list, and what goes with the buffers of its values
-        const FIXED: usize = size_of::<Change>() + 80;
         match self {
-            Self::Row(image) => FIXED + values_bytes(&image.values) + image.old_key.as_ref().map_or(0, values_bytes),
+            Self::Row(image) => image.memory_bytes(),
             Self::Copy(copy) => FIXED + copy.sql.len() + copy.data.iter().map(|d| d.len() + 32).sum::<usize>(),
             Self::Truncate(truncate) => FIXED + truncate.sql.len(),
             Self::Ddl(ddl) => FIXED + ddl.sql.len(),
@@ -119,6 +117,17 @@ impl Change {
         }
     }
 }
+
+impl RowImage {
+    /// What it takes in memory as a change, roughly, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        FIXED + values_bytes(&self.values) + self.old_key.as_ref().map_or(0, values_bytes)
+    }
+}
+
+/// A change's place in a list, and what goes with the buffers of its values.
+const FIXED: usize = size_of::<Change>() + 80;
 
 fn values_bytes(values: &Values) -> usize {
     values.iter().map(|v| 60 + v.as_ref().map_or(0, Bytes::len)).sum()
