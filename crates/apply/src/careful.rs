@@ -127,6 +127,9 @@ impl Lane {
                 self.attempt_piece(session, (entry, number), &piece, with, &mut reports).await?;
             }
         }
+        if let Some(OpenCopy::Runs(running)) = &copy {
+            return Err(self.give_up_copy(entry, running.first));
+        }
         self.write_waiting(session, entry, &mut waiting, true, &mut reports).await?;
         if let Some(refusal) = check_deferred(session).await? {
             // A table that was left out already, or that the entry has no rows of: then all of the entry is left out.

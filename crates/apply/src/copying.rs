@@ -24,7 +24,7 @@ pub(crate) enum OpenCopy {
 
 pub(crate) struct Running {
     /// The change that it began with.
-    first: u32,
+    pub(crate) first: u32,
     sink: Pin<Box<CopyInSink<Bytes>>>,
     entered: Entered,
     replica: bool,
@@ -70,6 +70,16 @@ impl Lane {
             *open = None;
         }
         Ok(())
+    }
+
+    /// The rest of its data is lost: the connection that waits for them is of no use, and the next one passes the COPY over.
+    pub(crate) fn give_up_copy(&self, entry: &Loaded, first: u32) -> Error {
+        let message = "the rest of its data is lost".to_owned();
+        self.refuse_copy(
+            (entry.sequence, first),
+            ShadowError { sqlstate: "PGS01".to_owned(), message, own_key_taken: false },
+        );
+        Error::Closed
     }
 
     /// Begins it where it isn't, sends its data, and ends it with the last of them. An error of its own if the shadow stored other
