@@ -43,7 +43,8 @@ fn keys_by_constants() {
         INSERT INTO t (id, v, owner) VALUES (101, 1, 'x'); DELETE FROM t WHERE id = 12; UPDATE t SET v = 5 WHERE id = 999;
         INSERT INTO written (id, note) VALUES (1, 'a'); INSERT INTO written (note, id) VALUES ('b', 2);
         BEGIN; INSERT INTO written (id) VALUES (3); UPDATE written SET note = 'c' WHERE id = 3; INSERT INTO about VALUES (1, 3); COMMIT;
-        UPDATE written SET note = 'é' WHERE id = 1",
+        UPDATE written SET note = 'é' WHERE id = 1;
+        INSERT INTO t VALUES (5, 5, 'x') ON CONFLICT (id) DO NOTHING; INSERT INTO t VALUES (102, 5, 'x') ON CONFLICT DO NOTHING",
     );
     assert_eq!(said, "11|111");
     scene.app().psql("INSERT INTO about VALUES (2, 1); UPDATE written SET note = note || '!' WHERE id = 2; UPDATE t SET v = 0 WHERE id = 10");
@@ -80,7 +81,6 @@ fn other_rows_are_declared() {
         ("UPDATE t SET id = 500 WHERE id = 6", "public.t"),
         ("INSERT INTO counted (note) VALUES ('a')", "public.counted"),
         ("INSERT INTO numbered (id, note) OVERRIDING USER VALUE VALUES (700, 'a')", "public.numbered"),
-        ("INSERT INTO t VALUES (5, 5, 'x') ON CONFLICT (id) DO NOTHING", "public.t"),
     ] {
         let scene = scene();
         scene.app().as_user("clerk", "clerk").psql(script);
