@@ -50,7 +50,12 @@ impl<J: Journal> Session<J> {
             frontend::COPY_DONE | frontend::COPY_FAIL => {
                 let left = if frame.tag == frontend::COPY_DONE { self.copy.left - 1 } else { 0 };
                 self.copy.left = left;
+                let done = frame.tag == frontend::COPY_DONE;
                 out.server(frame.bytes);
+                // where Syncs came amid the data it may have failed by then, and what comes now is another transaction's
+                if done && !self.copy.syncs {
+                    self.send_look_back(out);
+                }
                 if left == 0 && self.copy.syncs {
                     // which of them the server took is told by the COPY's end
                     out.server(frontend::flush());

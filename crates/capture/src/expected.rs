@@ -68,6 +68,8 @@ pub(crate) struct Stage {
     pub rows: u64,
     /// A row was of a table that the statement isn't known to write.
     pub elsewhere: bool,
+    /// Only a part of the table was read back.
+    pub partial: bool,
     /// Why the images can't be used.
     pub broken: Option<&'static str>,
     /// Rows that were locked ahead, as they came.
@@ -91,6 +93,8 @@ pub(crate) struct QueryRun {
     pub at: usize,
     /// Its rows have been locked ahead.
     pub locked: bool,
+    /// It is over, and has copied so many rows (`None`: not told): the look back answers.
+    pub copied: Option<Option<u64>>,
     pub stage: Stage,
     /// Statements of ours after the client's.
     pub suffix: Vec<Purpose>,
@@ -156,6 +160,8 @@ pub(crate) enum Purpose {
     Constraints,
     /// Locks and reads the rows of the client's Execute behind it.
     Lock(Arc<LockAhead>),
+    /// Reads the rows that the COPY in front of it has stored.
+    LookBack(Arc<Step>),
     End {
         locks: bool,
     },
@@ -169,12 +175,16 @@ pub(crate) struct OwnRun {
     pub values: Vec<Bytes>,
     /// The same of [`Purpose::Lock`].
     pub locked: LockedRows,
+    /// The same of [`Purpose::LookBack`], and how many rows there should be.
+    pub stage: Stage,
+    pub copied: Option<u64>,
 }
 
 impl OwnRun {
     /// `left`: replies that it gets.
     pub fn new(purpose: Purpose, left: usize) -> Self {
-        Self { purpose, left, values: Vec::new(), locked: LockedRows::default() }
+        let (locked, stage) = (LockedRows::default(), Stage::default());
+        Self { purpose, left, values: Vec::new(), locked, stage, copied: None }
     }
 }
 

@@ -3,7 +3,7 @@ use crate::expected::{
     Before, ExecuteRun, Expected, OwnRun, Page, Portal, Prepared, Purpose, SqlPrepared, Stage, SyncPurpose,
 };
 use crate::journal::Journal;
-use crate::own::NAME;
+use crate::own::{NAME, lock_statement};
 use crate::plan::{Control, Effect, Step, Strip};
 use crate::planning::Known;
 use crate::renewal::Current;
@@ -11,9 +11,8 @@ use crate::send::{is_commit, takes_back};
 use crate::session::{Hold, Output, Session};
 use crate::unit::Unit;
 use bytes::Bytes;
-use pgshadow_sql::LockAhead;
 use pgshadow_telemetry::{Counter, StatementClass};
-use pgshadow_wire::frontend::{self, Bind, Parameter, Parse};
+use pgshadow_wire::frontend::{self, Bind, Parse};
 use pgshadow_wire::{Frame, edit};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -301,8 +300,12 @@ impl<J: Journal> Session<J> {
             settings,
             sampled,
         };
+        let reads_file = !run.step.copy_in;
         self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
+        if reads_file {
+            self.send_look_back(out);
+        }
     }
 
     /// A transaction's end is that of its portals.
@@ -376,26 +379,4 @@ fn are_declared(text: &[u8], types: &[u8], parameters: &OnceLock<Bytes>) -> bool
         drop(parameters.set(edit::parameter_description(types)));
     }
     declared
-}
-
-/// The statement that locks the rows of a bound UPDATE: with its own values, as far as the condition needs them.
-fn lock_statement(lock: &LockAhead, bind: &Bind<'_>, types: &[u8]) -> Bytes {
-    const TEXT: u32 = 25;
-    let declared = |index: usize| {
-        let at = 2 + index * 4;
-        types.get(at..at + 4).and_then(|oid| oid.try_into().ok()).map_or(0, u32::from_be_bytes)
-    };
-    let count = lock.parameters.last().map_or(0, |last| usize::from(*last));
-    let parameters: Vec<Parameter<'_>> = (0..count)
-        .map(|index| {
-            let used = lock.parameters.iter().any(|number| usize::from(*number) == index + 1);
-            if !used {
-                // of one that isn't there the server couldn't tell the type
-                return Parameter { type_oid: TEXT, format: 0, value: None };
-            }
-            let value = bind.parameters.get(index).copied().flatten();
-            Parameter { type_oid: declared(index), format: bind.format(index), value }
-        })
-        .collect();
-    frontend::own_statement_with(NAME, lock.text.as_bytes(), &parameters)
 }

@@ -24,6 +24,7 @@ mod extended;
 mod failures;
 mod image;
 mod journal;
+mod looking_back;
 mod moments;
 mod names;
 mod notices;

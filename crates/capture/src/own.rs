@@ -1,5 +1,8 @@
 //! Statements of pgshadow's own that run inside the client's session.
+use bytes::Bytes;
 use pgshadow_model::{Lsn, QualifiedName, Xid};
+use pgshadow_sql::LockAhead;
+use pgshadow_wire::frontend::{self, Bind, Parameter};
 use serde::Deserialize;
 
 /// Name of our prepared statement and portal: there only while one of ours runs.
@@ -55,6 +58,28 @@ pub(crate) fn end(json: &[u8], asked: bool) -> Option<End> {
         token: raw.lsn.parse().ok()?,
         locks: if asked { Some(locks.collect::<Option<Vec<_>>>()?) } else { None },
     })
+}
+
+/// The statement that locks the rows of a bound UPDATE: with its own values, as far as the condition needs them.
+pub(crate) fn lock_statement(lock: &LockAhead, bind: &Bind<'_>, types: &[u8]) -> Bytes {
+    const TEXT: u32 = 25;
+    let declared = |index: usize| {
+        let at = 2 + index * 4;
+        types.get(at..at + 4).and_then(|oid| oid.try_into().ok()).map_or(0, u32::from_be_bytes)
+    };
+    let count = lock.parameters.last().map_or(0, |last| usize::from(*last));
+    let parameters: Vec<Parameter<'_>> = (0..count)
+        .map(|index| {
+            let used = lock.parameters.iter().any(|number| usize::from(*number) == index + 1);
+            if !used {
+                // of one that isn't there the server couldn't tell the type
+                return Parameter { type_oid: TEXT, format: 0, value: None };
+            }
+            let value = bind.parameters.get(index).copied().flatten();
+            Parameter { type_oid: declared(index), format: bind.format(index), value }
+        })
+        .collect();
+    frontend::own_statement_with(NAME, lock.text.as_bytes(), &parameters)
 }
 
 #[cfg(test)]

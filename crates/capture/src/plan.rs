@@ -98,6 +98,14 @@ impl Step {
         self
     }
 
+    /// How its rows are read back behind it.
+    pub fn look_back(&self) -> Option<&Arc<LookBack>> {
+        match &self.effect {
+            Effect::LookBack(look) => Some(look),
+            _ => None,
+        }
+    }
+
     /// Whether its answers hold a column that the client must not see.
     pub fn strip(&self) -> Strip {
         match &self.effect {
@@ -116,6 +124,8 @@ pub(crate) enum Effect {
     Write(Arc<WriteEffect>),
     /// COPY FROM STDIN, its stream recorded.
     Copy { table: Arc<Table>, sql: String },
+    /// COPY, its rows read back behind it.
+    LookBack(Arc<LookBack>),
     /// TRUNCATE, as a statement.
     Truncate { tables: Vec<QualifiedName>, sql: String },
     /// DDL, as a statement; `suspects` where it computes values.
@@ -141,6 +151,28 @@ pub(crate) enum Effect {
     Deallocate(Option<String>),
     /// SQL-level EXECUTE.
     Execute { name: String },
+}
+
+/// How the rows of a COPY are read back.
+#[derive(Debug, Clone)]
+pub(crate) struct LookBack {
+    /// What came back, as if RETURNING had given it.
+    pub write: Arc<WriteEffect>,
+    /// The statement that reads them.
+    pub text: String,
+    /// Why they are declared where it doesn't find as many as were copied.
+    pub reason: &'static str,
+}
+
+impl Effect {
+    /// The write whose rows come back as images.
+    pub fn write(&self) -> Option<&Arc<WriteEffect>> {
+        match self {
+            Effect::Write(write) => Some(write),
+            Effect::LookBack(look) => Some(&look.write),
+            _ => None,
+        }
+    }
 }
 
 /// Transaction control.
@@ -250,6 +282,7 @@ impl Step {
                 self.effect,
                 Effect::Write(_)
                     | Effect::Copy { .. }
+                    | Effect::LookBack(_)
                     | Effect::Truncate { .. }
                     | Effect::Ddl { .. }
                     | Effect::Opaque(_)
@@ -260,6 +293,7 @@ impl Step {
     pub fn tables(&self) -> Vec<QualifiedName> {
         match &self.effect {
             Effect::Write(write) => write.table.tree.clone(),
+            Effect::LookBack(look) => look.write.table.tree.clone(),
             Effect::Copy { table, .. } => table.tree.clone(),
             Effect::Truncate { tables, .. } => tables.clone(),
             _ => self.suspects().iter().filter_map(|s| s.table.clone()).collect(),

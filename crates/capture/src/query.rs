@@ -250,6 +250,7 @@ impl QueryRun {
             plan,
             at: 0,
             locked: false,
+            copied: None,
             stage: Stage::default(),
             suffix: Vec::new(),
             own_value: None,

@@ -114,6 +114,10 @@ impl<J: Journal> Session<J> {
             lock_reply(&mut run, &frame, out);
             return self.pending.push_front(Expected::Query(run));
         }
+        if let (Some(_), Some(step)) = (&run.copied, &step) {
+            self.look_back_reply(&mut run, step, frame);
+            return self.pending.push_front(Expected::Query(run));
+        }
         match frame.tag {
             backend::ROW_DESCRIPTION => match step.as_ref().map_or(Strip::Nothing, |s| s.strip()) {
                 Strip::Nothing => out.client(frame.bytes),
@@ -131,13 +135,17 @@ impl<J: Journal> Session<J> {
                 if let (Some(step), Some(tag)) = (&step, backend::command_tag(frame.body())) {
                     self.complete(step, stage, tag, run.settings.as_ref());
                     self.rolled_back_to(step);
+                    run.copied = step.look_back().map(|_| backend::tag_rows(tag));
                 }
-                run.at += 1;
+                let ended = run.at + 1;
+                if run.copied.is_none() {
+                    run.at = ended;
+                }
                 run.locked = false;
                 if let Some(instead) = run.instead.take() {
                     run.failed = true;
                     out.client(instead);
-                } else if run.at == steps && !run.suffix.is_empty() {
+                } else if ended == steps && !run.suffix.is_empty() {
                     run.held = Some(frame.bytes);
                 } else {
                     out.client(frame.bytes);
@@ -197,6 +205,7 @@ impl<J: Journal> Session<J> {
                 } else if let Some(tag) = backend::command_tag(frame.body()) {
                     self.complete(&run.step, stage, tag, run.settings.as_ref());
                     self.rolled_back_to(&run.step);
+                    self.copied(&run.step, backend::tag_rows(tag));
                 }
                 match run.page.take() {
                     Some(mut page) => {
@@ -261,6 +270,11 @@ impl<J: Journal> Session<J> {
             backend::DATA_ROW => {
                 let body = frame.body_bytes();
                 let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten());
+                if let Purpose::LookBack(step) = &run.purpose {
+                    let step = Arc::clone(step);
+                    drop(self.row(Some(&step), &mut run.stage, frame, true));
+                    return self.pending.push_front(Expected::Own(run));
+                }
                 match (value, &run.purpose) {
                     // copied where many may come: they must not hold the whole read buffer
                     (Some(row), Purpose::Lock(_)) => run.locked.push(Bytes::copy_from_slice(row)),
@@ -275,6 +289,11 @@ impl<J: Journal> Session<J> {
             }
             _ => match run.purpose {
                 Purpose::Constraints | Purpose::Parse { .. } | Purpose::Ran | Purpose::RollBack => {}
+                Purpose::LookBack(step) => {
+                    if let Some(look) = step.look_back() {
+                        self.looked_back(look, run.stage, run.copied);
+                    }
+                }
                 Purpose::Lock(_) => {
                     if let Some(Expected::Execute(next)) = self.pending.front_mut() {
                         next.stage.locked = run.locked;

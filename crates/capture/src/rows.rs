@@ -31,7 +31,7 @@ impl<J: Journal> Session<J> {
 
     /// Takes a row's image out; what the client gets of it.
     pub(crate) fn row(&mut self, step: Option<&Step>, stage: &mut Stage, frame: Frame, binary: bool) -> Option<Bytes> {
-        let Some(Effect::Write(write)) = step.map(|s| &s.effect) else { return Some(frame.bytes) };
+        let Some(write) = step.and_then(|s| s.effect.write()) else { return Some(frame.bytes) };
         stage.rows += 1;
         if self.shared.statements > 0.0 && write.determined && write.strip == Strip::LastColumn {
             stage.hash_row(&frame);
@@ -41,6 +41,7 @@ impl<J: Journal> Session<J> {
                 if let Some(unit) = self.units.front_mut() {
                     unit.drew(read.xid, read.token);
                 }
+                stage.partial |= read.partial;
                 stage.bytes += read.row.memory_bytes();
                 if !write.table.tree_oids.contains(&read.table_oid) {
                     stage.elsewhere = true;
@@ -231,7 +232,7 @@ impl<J: Journal> Session<J> {
 }
 
 /// A captured write has finished: its images are taken up, or its tables declared.
-fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64>, hidden_anywhere: bool) {
+pub(crate) fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64>, hidden_anywhere: bool) {
     let broken = stage.broken.or((counted != Some(stage.rows)).then_some("not every written row came back"));
     let images = match broken {
         Some(reason) => Err(reason),
@@ -282,6 +283,8 @@ pub(crate) struct ReadRow {
     table_oid: u32,
     xid: Xid,
     token: Lsn,
+    /// Of a look back that didn't read the whole table.
+    partial: bool,
 }
 
 /// A row's last field. Copied: an image may be held for long, and must not hold the whole read buffer.
@@ -305,5 +308,6 @@ pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Opti
         let operation = image.operation.unwrap_or(write.operation);
         RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key }
     };
-    Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token })
+    let partial = image.parameters.first().is_some_and(|p| p.as_deref() == Some(b"false"));
+    Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token, partial })
 }

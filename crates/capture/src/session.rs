@@ -193,6 +193,7 @@ impl<J: Journal> Session<J> {
                 Some(Expected::Query(run)) => {
                     run.plan.steps.get(run.at).is_none_or(|s| self.resolved(s).strip() != Strip::Nothing)
                         || !run.suffix.is_empty()
+                        || run.copied.is_some()
                 }
                 Some(Expected::Execute(run)) => run.step.strip() != Strip::Nothing,
                 _ => true,

@@ -23,6 +23,10 @@ pub(crate) struct Unit {
     pub hidden_writes: bool,
     /// They may also reach tables whose rows are captured.
     pub hidden_anywhere: bool,
+    /// Not only beside a COPY whose rows are read back.
+    pub hidden_others: bool,
+    /// Tables that a COPY was the first to write, with nothing unseen before it.
+    pub copied_first: BTreeSet<QualifiedName>,
     /// What the DDL sent so far changes (`None`: not a table, or not known).
     pub defines: BTreeSet<Option<QualifiedName>>,
     /// Tables that go on under another name if it commits.
@@ -80,6 +84,16 @@ pub(crate) struct Unit {
 impl Unit {
     /// Notes what a statement that is about to be sent may do.
     pub fn sent(&mut self, step: &Step) {
+        if let Some(look) = step.look_back() {
+            let table = &look.write.table;
+            if self.hidden_others || table.tree.iter().any(|t| self.may_write.contains(t)) {
+                self.copied_first.remove(&table.relation.name);
+            } else {
+                self.copied_first.insert(table.relation.name.clone());
+            }
+        } else {
+            self.hidden_others |= step.hidden_writes;
+        }
         self.session_changed |= step.changes_session;
         self.hidden_writes |= step.hidden_writes;
         self.hidden_anywhere |= step.hidden_anywhere;
@@ -101,6 +115,13 @@ impl Unit {
                 self.outstanding += 1;
                 self.may_write.extend(table.tree.iter().cloned());
                 self.end_token = true;
+                self.deferrable |= table.deferrable;
+            }
+            Effect::LookBack(look) => {
+                let table = &look.write.table;
+                self.writes = true;
+                self.outstanding += 1;
+                self.may_write.extend(table.tree.iter().cloned());
                 self.deferrable |= table.deferrable;
             }
             Effect::Truncate { tables, .. } => {

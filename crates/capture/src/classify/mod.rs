@@ -1,6 +1,7 @@
 //! From a parsed text and what the catalog says of its tables to a [`Plan`]: proven exact, or declared.
 mod changed;
 mod determined;
+mod look_back;
 mod natures;
 mod old;
 use changed::Changed;
@@ -77,8 +78,8 @@ pub(crate) fn needs_identity(parsed: &Parsed) -> bool {
 pub(crate) struct Rewritten {
     /// Added columns.
     pub columns: Vec<Rewrite>,
-    /// Locks taken ahead, in the simple protocol.
-    pub locks: Vec<Rewrite>,
+    /// Statements of ours beside the client's, in the simple protocol: locks ahead, looks back behind.
+    pub beside: Vec<Rewrite>,
     /// It is the inside of a PREPARE.
     pub prepares: bool,
 }
@@ -99,8 +100,8 @@ impl Context<'_> {
             steps.push(Arc::new(step));
         }
         let mut plan = self.rewritten(parsed, steps, &rewrites.columns);
-        if !rewrites.locks.is_empty() {
-            let all: Vec<Rewrite> = rewrites.columns.into_iter().chain(rewrites.locks).collect();
+        if !rewrites.beside.is_empty() {
+            let all: Vec<Rewrite> = rewrites.columns.into_iter().chain(rewrites.beside).collect();
             plan.for_query = Some(Arc::new(self.rewritten(parsed, plan.steps.clone(), &all)));
         }
         plan
@@ -131,7 +132,7 @@ impl Context<'_> {
 
     pub(crate) fn declared(&self, statement: &Statement) -> Step {
         let mut step = self.step(statement, &mut Rewritten::default());
-        if let Effect::Write(write) = &step.effect {
+        if let Some(write) = step.effect.write() {
             step.effect = Effect::Opaque(suspects(&write.table, "its statement could not be extended").collect());
         }
         step
@@ -185,7 +186,7 @@ impl Context<'_> {
             }
             StatementKind::Copy(copy) => {
                 let copy_in = copy.from && copy.stdin_stdout;
-                Step { copy_in, ..self.copy(statement, copy) }
+                Step { copy_in, ..self.copy(statement, copy, rewrites) }
             }
             StatementKind::Truncate { tables, .. } => self.truncate(statement, tables),
             StatementKind::Set { name, kind, .. } => {

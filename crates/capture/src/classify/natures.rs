@@ -47,10 +47,10 @@ impl Context<'_> {
             return false;
         }
         let defines = |name: &String| self.functions.defines(name);
-        let of_table = match &step.effect {
-            Effect::Write(write) => write.table.functions.iter().chain(&write.table.trigger_functions).any(defines),
-            _ => false,
-        };
+        let of_table = step
+            .effect
+            .write()
+            .is_some_and(|w| w.table.functions.iter().chain(&w.table.trigger_functions).any(defines));
         of_table || statement.functions.iter().any(|f| defines(&f.name)) || statement.relations.iter().any(defines)
     }
 
@@ -72,6 +72,7 @@ impl Context<'_> {
     pub(crate) fn with_functions(&self, statement: &Statement, mut step: Step) -> Step {
         let of_table = match &step.effect {
             Effect::Write(write) => self.nature_of_table(&write.table),
+            Effect::LookBack(look) => self.nature_of_table(&look.write.table),
             Effect::Copy { table, .. } => self.nature_of_table(table),
             _ => FunctionNature::Harmless,
         };

@@ -1,5 +1,5 @@
 //! COPY, TRUNCATE and DDL, which are repeated as statements.
-use super::Context;
+use super::{Context, Rewritten};
 use crate::plan::{Effect, Step};
 use pgshadow_catalog::{Default, FunctionNature, Redefined, Table};
 use pgshadow_model::{QualifiedName, RelationKind, Suspect};
@@ -43,7 +43,7 @@ fn of_what_it_names(tag: &str) -> bool {
 }
 
 impl Context<'_> {
-    pub(crate) fn copy(&self, statement: &Statement, copy: &CopyCommand) -> Step {
+    pub(crate) fn copy(&self, statement: &Statement, copy: &CopyCommand, rewrites: &mut Rewritten) -> Step {
         if !copy.from {
             let writes = !copy.query_writes.is_empty();
             return if writes {
@@ -76,18 +76,19 @@ impl Context<'_> {
         } else {
             None
         };
-        match reason {
-            Some(reason) => self.opaque(statement, Class::Copy, reason),
-            None => {
+        let sql = match reason {
+            None => without_freeze(&table, copy),
+            Some(reason) => Err(reason),
+        };
+        match sql {
+            Ok(sql) => {
                 let text = self.text.get(statement.range.clone()).unwrap_or_default();
-                match without_freeze(&table, copy) {
-                    Ok(sql) => {
-                        let sql = sql.unwrap_or_else(|| text.to_owned());
-                        Step { effect: Effect::Copy { table, sql }, ..Step::none(Class::Copy) }
-                    }
-                    Err(reason) => self.opaque(statement, Class::Copy, reason),
-                }
+                let sql = sql.unwrap_or_else(|| text.to_owned());
+                Step { effect: Effect::Copy { table, sql }, ..Step::none(Class::Copy) }
             }
+            Err(reason) => self
+                .look_back(statement, &table, reason, rewrites)
+                .unwrap_or_else(|| self.opaque(statement, Class::Copy, reason)),
         }
     }
 

@@ -88,7 +88,7 @@ impl Context<'_> {
             return opaque("its statement could not be extended");
         };
         rewrites.columns.push(rewrite);
-        rewrites.locks.extend(self.lock_in_text(statement, &old));
+        rewrites.beside.extend(self.lock_in_text(statement, &old));
         let determined = unseen.is_none() && self.is_determined(statement, write, &target, operation, &old);
         let mut found = Vec::new();
         let of_triggers = self.nature_of_triggers(table);
