@@ -27,6 +27,7 @@ const EXACT: &[&str] = &[
     "UPDATE renamed AS r SET number = -r.number WHERE r.v = 60 OR r.v = 70",
     "DELETE FROM above WHERE id = 3 RETURNING title",
     "UPDATE fewer SET v = -1 WHERE id = 9; INSERT INTO fewer VALUES (77, 7); DELETE FROM fewer WHERE id = 12",
+    "UPDATE fewer SET v = v + 1 WHERE v > 100 RETURNING v; INSERT INTO fewer VALUES (78, 8), (79, 9) ON CONFLICT (id) DO UPDATE SET v = 0",
     "UPDATE above SET id = id - 100, title = NULL WHERE amount = 80",
     "INSERT INTO above (id, amount) VALUES (-50, 5) ON CONFLICT (id) DO UPDATE SET amount = 6",
     "INSERT INTO above (id, amount) VALUES (-50, 5) ON CONFLICT (id) DO UPDATE SET amount = 6",
@@ -70,7 +71,7 @@ fn merged_into() {
 #[test]
 fn other_views_are_declared() {
     for (script, table) in [
-        ("UPDATE fewer SET v = 1 WHERE v = 10", "public.t"),
+        ("UPDATE fewer SET id = 500 WHERE v = 10", "public.t"),
         ("UPDATE joined SET v = 1 WHERE id = 1", "public.t"),
         ("INSERT INTO of_secured VALUES (1, 1)", "public.secured"),
     ] {

@@ -1,5 +1,5 @@
 //! The column that is added to a write's RETURNING list, read back.
-use crate::plan::{OldRow, WriteEffect};
+use crate::plan::{OldRow, Seen, WriteEffect};
 use bytes::Bytes;
 use pgshadow_model::{Column, Lsn, Operation, Relation, Values, Xid};
 use pgshadow_wire::Reader;
@@ -23,7 +23,12 @@ pub(crate) struct Image {
 /// `None` where it isn't of that form, or where its columns aren't those of the table (types included, unless converted).
 pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
     // without the right to read, or under row-level security, no column is asked for
-    let columns: &[Column] = if write.by_key { &[] } else { &write.table.relation.columns };
+    let relation = &write.table.relation;
+    let columns: Vec<&Column> = match write.seen {
+        Seen::Whole => relation.columns.iter().collect(),
+        Seen::Key => relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p))).collect(),
+        Seen::Nothing => Vec::new(),
+    };
     let old_columns: &[u16] = match &write.old {
         OldRow::Returned(positions) => positions,
         _ => &[],
@@ -53,7 +58,7 @@ pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
         });
     }
     let was_there = !returns_old || fields.next()?.1.is_some();
-    let column = |position: &u16| columns.get(usize::from(*position));
+    let column = |position: &u16| columns.get(usize::from(*position)).copied();
     let old = old_columns.iter().map(|p| fields.column(column(p)?)).collect::<Option<Values>>()?;
     let parameters = (0..write.parameters).map(|_| fields.bytes()).collect::<Option<Values>>()?;
     let values = columns.iter().map(|c| fields.column(c)).collect::<Option<Values>>()?;
@@ -213,7 +218,7 @@ mod tests {
             flag: false,
             action: false,
             through_view: false,
-            by_key: false,
+            seen: Seen::Whole,
             old,
             assigned: vec![],
             parameters: 0,

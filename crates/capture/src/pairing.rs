@@ -1,7 +1,7 @@
 //! Which written row was which: the old key of each, where the key may have changed.
 use crate::classify::binary;
 use crate::image::Image;
-use crate::plan::{KeyPart, OldRow, WriteEffect};
+use crate::plan::{KeyPart, OldRow, Seen, WriteEffect};
 use bytes::Bytes;
 use pgshadow_model::{Column, Operation, Relation, RowImage, Values};
 use std::collections::HashMap;
@@ -64,9 +64,13 @@ fn fixed_key(relation: &Relation, parts: &[KeyPart], image: &Image) -> Option<Va
 /// A row of which only the key is known, in its place.
 pub(crate) fn key_alone(write: &WriteEffect, image: &Image) -> Option<Values> {
     let relation = &write.table.relation;
-    let OldRow::Fixed(parts) = &write.old else { return None };
+    let key = match &write.old {
+        OldRow::Fixed(parts) => fixed_key(relation, parts, image)?,
+        _ if write.seen == Seen::Key => image.values.clone(),
+        _ => return None,
+    };
     let mut values = vec![None; relation.columns.len()];
-    for (position, value) in relation.key.iter().zip(fixed_key(relation, parts, image)?) {
+    for (position, value) in relation.key.iter().zip(key) {
         *values.get_mut(usize::from(*position))? = value;
     }
     Some(values)

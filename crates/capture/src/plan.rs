@@ -207,6 +207,17 @@ pub(crate) enum Strip {
     Rows,
 }
 
+/// What of the written rows comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// All columns.
+    Whole,
+    /// Those of their key: the rows are read again on the primary.
+    Key,
+    /// None: the text fixes the key, and the rows are read again.
+    Nothing,
+}
+
 /// How the old row of an UPDATE is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OldRow {
@@ -240,8 +251,7 @@ pub(crate) struct WriteEffect {
     pub action: bool,
     /// The client named a view of the table.
     pub through_view: bool,
-    /// Its rows can't be seen: only their key is known, by the text.
-    pub by_key: bool,
+    pub seen: Seen,
     pub old: OldRow,
     /// Columns that it assigns, where its rows are locked ahead.
     pub assigned: Vec<String>,
@@ -261,7 +271,7 @@ pub(crate) struct WriteEffect {
 impl WriteEffect {
     /// Whether each row tells in which table it is.
     pub fn has_table_oid(&self) -> bool {
-        !self.through_view && !self.by_key
+        !self.through_view && self.seen == Seen::Whole
     }
 }
 

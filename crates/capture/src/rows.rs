@@ -6,7 +6,7 @@ use crate::image;
 use crate::journal::Journal;
 use crate::own;
 use crate::pairing::{self, TOGETHER_BYTES_MAX};
-use crate::plan::{Control, Effect, OldRow, Step, Strip, WriteEffect};
+use crate::plan::{Control, Effect, OldRow, Seen, Step, Strip, WriteEffect};
 use crate::session::Session;
 use crate::unit::Unit;
 use bytes::Bytes;
@@ -300,7 +300,7 @@ pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Opti
     let record = record_of(frame, binary)?;
     let relation = &write.table.relation;
     let image = image::read(&record, write)?;
-    let row = if write.by_key {
+    let row = if write.seen != Seen::Whole {
         let values = pairing::key_alone(write, &image)?;
         RowImage { relation: Arc::clone(relation), operation: Operation::Reread, values, old_key: None }
     } else {

@@ -1,7 +1,7 @@
 //! COPY that may store other rows than its stream holds: they are read back behind it, in the same transaction.
 use super::{Context, Rewritten};
 use crate::image::ascii_name;
-use crate::plan::{Effect, LookBack, OldRow, Step, Strip, WriteEffect};
+use crate::plan::{Effect, LookBack, OldRow, Seen, Step, Strip, WriteEffect};
 use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_model::{Operation, RelationKind};
 use pgshadow_sql::{Dialect, Rewrite, Statement};
@@ -49,7 +49,7 @@ impl Context<'_> {
             flag: false,
             action: false,
             through_view: false,
-            by_key: false,
+            seen: Seen::Whole,
             old: OldRow::Same,
             assigned: Vec::new(),
             parameters: 1,

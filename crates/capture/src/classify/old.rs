@@ -20,7 +20,7 @@ pub(crate) struct OldWay {
 }
 
 impl OldWay {
-    fn of(old: OldRow) -> Self {
+    pub fn of(old: OldRow) -> Self {
         Self { old, columns: None, parameters: Vec::new() }
     }
 }
@@ -53,6 +53,15 @@ impl Context<'_> {
             ways.extend(self.locked(statement, target));
         }
         ways
+    }
+
+    /// Whether a view that hides columns shows the key, and that stays: it comes back with each row.
+    pub(crate) fn shows_key(&self, target: &Target, write: &Write, operation: Operation) -> bool {
+        let relation = &target.table.relation;
+        let shown = relation.key.iter().all(|position| target.shown_as(usize::from(*position)).is_some());
+        let inserts = operation == Operation::Insert && write.on_conflict != OnConflict::Update;
+        let stays = inserts || operation == Operation::Delete || !self.may_change_key(&target.table, write);
+        target.is_view() && !relation.key.is_empty() && shown && stays
     }
 
     /// The way for rows that can't be seen: the text fixes their key, and it stays.

@@ -28,7 +28,7 @@ impl Target {
     }
 
     /// A column's name in the text.
-    fn shown_as(&self, position: usize) -> Option<&str> {
+    pub fn shown_as(&self, position: usize) -> Option<&str> {
         match &self.names {
             Some(names) => names.get(position)?.as_deref(),
             None => self.table.relation.columns.get(position).map(|c| c.name.as_str()),
@@ -97,5 +97,17 @@ impl Context<'_> {
         }
         let in_ascii = |position| format!("{{t}}.{}", ascii_name(target.shown_as(position).unwrap_or_default()));
         columns_in_utf8(relation, in_ascii)
+    }
+
+    /// The same of the columns of its key alone.
+    pub(crate) fn key_columns(&self, target: &Target) -> Option<Vec<String>> {
+        let relation = &target.table.relation;
+        let key = || relation.key.iter().map(|position| usize::from(*position));
+        if self.identity.client_encoding == "UTF8" {
+            return key().map(|position| column(target.shown_as(position)?)).collect();
+        }
+        let in_ascii = |position| format!("{{t}}.{}", ascii_name(target.shown_as(position).unwrap_or_default()));
+        let all = columns_in_utf8(relation, in_ascii)?;
+        key().map(|position| all.get(position).cloned()).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! INSERT, UPDATE and DELETE: row images, or declared.
+use super::old::OldWay;
 use super::{Context, Rewritten, Target, suspects};
-use crate::plan::{Effect, OldRow, Step, Strip, WriteEffect};
+use crate::plan::{Effect, OldRow, Seen, Step, Strip, WriteEffect};
 use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_model::{Operation, RelationKind};
 use pgshadow_sql::{
@@ -51,11 +52,17 @@ impl Context<'_> {
             return opaque("temp_file_limit may be below what its rows would need to be returned");
         }
         let unseen = unseen(&target);
+        let seen = match unseen {
+            None => Seen::Whole,
+            Some(_) if self.shows_key(&target, write, operation) => Seen::Key,
+            Some(_) => Seen::Nothing,
+        };
         let converted = self.identity.client_encoding != "UTF8";
-        let image = if unseen.is_some() {
+        let image = if seen == Seen::Nothing {
             Image::None
         } else if converted || target.is_view() {
-            match self.image_columns(&target) {
+            let columns = if seen == Seen::Key { self.key_columns(&target) } else { self.image_columns(&target) };
+            match columns {
                 Some(columns) => Image::Columns(columns),
                 None => return opaque("the client's encoding isn't UTF8, and a column's type depends on it"),
             }
@@ -66,6 +73,7 @@ impl Context<'_> {
         let flag =
             unseen.is_none() && write.on_conflict == OnConflict::Update && named.relation.kind == RelationKind::Table;
         let ways = match unseen {
+            Some(_) if seen == Seen::Key => vec![OldWay::of(OldRow::Same)],
             Some(_) => self.by_key(table, write, operation).into_iter().collect(),
             None => self.old_ways(statement, &target, write, operation, rewrites),
         };
@@ -114,7 +122,7 @@ impl Context<'_> {
             flag,
             action: merge,
             through_view: target.is_view(),
-            by_key: unseen.is_some(),
+            seen,
             assigned: if matches!(old, OldRow::Locked(_)) { write.assigned.clone() } else { Vec::new() },
             old,
             parameters,
