@@ -166,3 +166,75 @@ fn one_that_takes_long_on_the_source_holds_nothing_back() {
     building.join().unwrap();
     expect_same_indexes(&scene);
 }
+
+/// pgshadow dies while the source is at it, and is there again before the source has done it.
+fn dies_meanwhile(schema: &str, sql: &'static str, then: impl FnOnce(&Scene, &Runtime, Client)) -> Scene {
+    let mut scene = Scene::of(schema);
+    let runtime = Runtime::new().unwrap();
+    let holder = hold(&runtime, &scene.source);
+    let app = scene.app();
+    let at_it = std::thread::spawn(move || app.try_psql(sql));
+    let waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'INDEX CONC'
+        AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()";
+    until(&scene.source, "it waits for the holder", waits);
+    scene.pgshadow.kill9();
+    let _ = at_it.join().unwrap();
+    scene.pgshadow.start();
+    then(&scene, &runtime, holder);
+    scene
+}
+
+#[test]
+fn pgshadow_dies_while_the_source_builds() {
+    for sql in [
+        "SET search_path = '$user', odd, public; CREATE INDEX CONCURRENTLY t_v ON t (v)",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS \"t V\" ON public.t (v)",
+        "DROP INDEX CONCURRENTLY public.old",
+    ] {
+        let schema = format!("{SCHEMA} CREATE INDEX old ON t (v); CREATE SCHEMA odd;");
+        let scene = dies_meanwhile(&schema, sql, |scene, runtime, holder| {
+            others_arrive(scene);
+            runtime.block_on(run(&holder, "COMMIT"));
+        });
+        // what still runs on the source isn't waited for by others
+        let there = format!(
+            "SELECT count(*) = {} FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid",
+            if sql.starts_with("DROP") { 1 } else { 3 }
+        );
+        until(&scene.target, sql, &there);
+        expect_same_indexes(&scene);
+    }
+}
+
+#[test]
+fn pgshadow_dies_while_the_source_builds_and_the_source_gives_up() {
+    let sql = "CREATE INDEX CONCURRENTLY t_v ON t (v)";
+    let scene = dies_meanwhile(SCHEMA, sql, |scene, runtime, holder| {
+        let [source, _] = integration_tests::scene::servers();
+        let end = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+             WHERE datname = '{}' AND query LIKE 'CREATE INDEX%'",
+            scene.source.database
+        );
+        assert_eq!(source.superuser().psql(&end), "1");
+        runtime.block_on(run(&holder, "COMMIT"));
+    });
+    let looked_up = || scene.pgshadow.metric("pgshadow_transactions_in_doubt_total").filter(|count| *count > 0.0);
+    eventually("it is looked up", LIMIT, looked_up);
+    scene.expect_exact();
+    let valid = "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid";
+    assert_eq!([scene.source.psql(valid), scene.target.psql(valid)], ["1", "1"]);
+}
+
+#[test]
+fn one_without_a_name_is_reported_where_pgshadow_dies() {
+    let sql = "CREATE INDEX CONCURRENTLY ON t (v)";
+    let scene = dies_meanwhile(SCHEMA, sql, |_, runtime, holder| runtime.block_on(run(&holder, "COMMIT")));
+    let findings = eventually("it is reported", LIMIT, || Some(scene.pgshadow.findings()).filter(|f| !f.is_empty()));
+    let told = |finding: &serde_json::Value| {
+        finding["message"].as_str().is_some_and(|m| m.contains("whether the source has done it isn't known"))
+            && finding["sql"] == sql
+    };
+    assert!(findings.len() == 1 && told(&findings[0]), "{findings:#?}");
+    assert!(scene.suspects().is_empty(), "{:?}", scene.suspects());
+}

@@ -12,6 +12,9 @@ pub struct Ddl {
     pub cluster_wide: bool,
     /// CONCURRENTLY
     pub concurrently: bool,
+    /// The index that CREATE INDEX makes, in the schema of its table, or that DROP INDEX drops; `None`: none, several, or one that
+    /// the server is to name.
+    pub index: Option<RelationName>,
     /// `false`: the server refuses it inside a transaction block.
     pub in_transaction_block_allowed: bool,
     /// Why the same text can give other row values on another server.

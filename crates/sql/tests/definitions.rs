@@ -241,3 +241,19 @@ fn temporary_objects() {
     assert!(ddl("alter table t drop column a cascade").cascade);
     assert!(!ddl("drop table t").cascade);
 }
+
+#[test]
+fn indexes_by_name() {
+    for (text, index) in [
+        ("create index i on t (a)", Some((None, "i"))),
+        ("create unique index concurrently if not exists \"I i\" on only s.t (a)", Some((Some("s"), "I i"))),
+        ("create index concurrently on s.t (a)", None),
+        ("drop index concurrently if exists s.i", Some((Some("s"), "i"))),
+        ("drop index i", Some((None, "i"))),
+        ("drop index i, j", None),
+        ("drop table t", None),
+    ] {
+        let found = ddl(text).index;
+        assert_eq!(found.as_ref().map(|index| (index.schema.as_deref(), index.name.as_str())), index, "{text}");
+    }
+}

@@ -3,6 +3,7 @@
 //! A session writes intents and outcomes through [`mirror::Mirror`]; the mirror keeps them in the log and in the
 //! applier's book. [`recovery`] reads what the last process left there. [`control`] watches the primary on a connection of
 //! its own, [`settle`] looks up transactions whose outcome no session saw, and [`windows`] shows it all.
+mod concurrent_index;
 mod control;
 mod definitions;
 mod error;

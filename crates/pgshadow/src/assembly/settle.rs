@@ -1,4 +1,5 @@
 //! Transactions whose outcome no session saw: the primary is asked, once nobody can change the answer any more.
+use super::concurrent_index::{self, Definition};
 use super::mirror::Mirror;
 use super::primary::{Connection, Unanswered, answered, connect};
 use pgshadow_capture::{Journal, Unsettled};
@@ -121,23 +122,33 @@ enum Verdict {
 }
 
 /// `txid_status` decides, but only in the same life of the primary, and only when the backend is gone: a backend whose
-/// client was killed goes on, and commits when the lock that it waits for comes free.
+/// client was killed goes on, and commits when the lock that it waits for comes free. What an index that is made or dropped
+/// concurrently has come to can be seen in any life.
 async fn verdict(client: &Connection, open: &Unsettled) -> Result<Verdict, Unanswered> {
+    if let Some(definition) = Definition::of(&open.intent_changes.rest) {
+        if open.epoch == client.epoch && is_alive(client, open).await? {
+            return Ok(Verdict::Wait);
+        }
+        match concurrent_index::is_done(client, &definition).await? {
+            Some(true) => return Ok(Verdict::Committed),
+            Some(false) => return Ok(Verdict::Aborted),
+            None => {}
+        }
+    }
     if open.epoch != client.epoch {
         return Ok(Verdict::Unknown(
             "the primary was restarted before the outcome of a transaction that wrote it was known",
         ));
     }
-    let Unsettled { backend, order, prepared, .. } = open;
+    let Unsettled { order, prepared, .. } = open;
     if let Some(gid) = prepared {
         let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)";
         if answered(client.query_one(there, &[gid])).await?.get::<_, bool>(0) {
             return Ok(Verdict::Prepared(gid.clone()));
         }
     }
-    let alive = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) $1)";
     // one that is prepared needs no backend
-    if answered(client.query_one(alive, &[&backend.pid])).await?.get::<_, bool>(0) {
+    if is_alive(client, open).await? {
         return Ok(Verdict::Wait);
     }
     let Some(order) = order else {
@@ -158,4 +169,10 @@ async fn verdict(client: &Connection, open: &Unsettled) -> Result<Verdict, Unans
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether its backend is still there.
+async fn is_alive(client: &Connection, open: &Unsettled) -> Result<bool, Unanswered> {
+    let alive = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) $1)";
+    Ok(answered(client.query_one(alive, &[&open.backend.pid])).await?.get(0))
 }

@@ -2,12 +2,12 @@
 
 use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::{
-    AlterSubscriptionType, AlterTableStmt, CreateTableAsStmt, DropBehavior, DropStmt, GrantStmt, GrantTargetType, Node,
-    ObjectType, RefreshMatViewStmt, RenameStmt,
+    AlterSubscriptionType, AlterTableStmt, CreateTableAsStmt, DropBehavior, DropStmt, GrantStmt, GrantTargetType,
+    IndexStmt, Node, ObjectType, RefreshMatViewStmt, RenameStmt,
 };
 
 use super::commands::is_on;
-use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
+use super::objects::{is_cluster_wide, is_table_like, object_type, relation_named, table_of_name, words};
 use super::tables::{alteration, defaults_of};
 use crate::ddl::Ddl;
 use crate::nodes::{kind, not_empty, relation, relations, string};
@@ -31,6 +31,7 @@ fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
         tables,
         cluster_wide: false,
         concurrently: false,
+        index: None,
         in_transaction_block_allowed: true,
         computes_values: None,
         temporary: false,
@@ -77,6 +78,7 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         Kind::RefreshMatViewStmt(refresh) => refreshed(refresh),
         Kind::IndexStmt(index) => Ddl {
             concurrently: index.concurrent,
+            index: made_index(index),
             in_transaction_block_allowed: !index.concurrent,
             ..ddl("CREATE INDEX", one(&index.relation))
         },
@@ -99,6 +101,11 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         _ => false,
     };
     Some(found)
+}
+
+fn made_index(index: &IndexStmt) -> Option<RelationName> {
+    let table = index.relation.as_ref().filter(|_| !index.idxname.is_empty()).map(relation)?;
+    Some(RelationName { name: index.idxname.clone(), alias: None, only: false, ..table })
 }
 
 fn alter_table(alter: &AlterTableStmt, summary: &Summary) -> Ddl {
@@ -207,8 +214,13 @@ fn named(
 fn drop_objects(dropped: &DropStmt) -> Ddl {
     let object = object_type(dropped.remove_type);
     let tables = dropped.objects.iter().filter_map(|name| table_of_name(object, name)).collect();
+    let index = match (object, dropped.objects.as_slice()) {
+        (ObjectType::ObjectIndex, [name]) => relation_named(name),
+        _ => None,
+    };
     Ddl {
         concurrently: dropped.concurrent,
+        index,
         in_transaction_block_allowed: !dropped.concurrent,
         cascade: dropped.behavior == DropBehavior::DropCascade as i32,
         ..about("DROP", object, tables)

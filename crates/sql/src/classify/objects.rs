@@ -77,6 +77,14 @@ pub(super) fn is_table_like(object: ObjectType) -> bool {
     )
 }
 
+/// A relation's name, of one part or several.
+pub(super) fn relation_named(name: &Node) -> Option<RelationName> {
+    match kind(name)? {
+        Kind::List(list) => relation_of_parts(&strings(&list.items)),
+        _ => None,
+    }
+}
+
 /// The table that a name of this kind of object is or belongs to.
 pub(super) fn table_of_name(object: ObjectType, name: &Node) -> Option<RelationName> {
     let parts = match kind(name)? {
