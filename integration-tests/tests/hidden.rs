@@ -285,3 +285,15 @@ fn what_the_server_cannot_parse_has_written_nothing() {
         UPDATE other SET v = 6 WHERE id = 1;";
     exact("", script);
 }
+
+#[test]
+fn what_a_failed_transaction_refuses_has_written_nothing() {
+    // its tables can't be looked up any more
+    let script = "\\set ON_ERROR_STOP off
+        BEGIN; INSERT INTO other VALUES (3, 3); SAVEPOINT s; INSERT INTO other VALUES (1, 1); INSERT INTO items VALUES (1, 1, 1);
+        DO 'BEGIN UPDATE orders SET total = 1; END'; ROLLBACK TO s; INSERT INTO other VALUES (4, 4); COMMIT;
+        BEGIN; INSERT INTO other VALUES (5, 5); SAVEPOINT s; INSERT INTO other VALUES (1, 1);
+        INSERT INTO orders VALUES ($1, 1) \\bind 3 \\g
+        ROLLBACK TO s; DELETE FROM other WHERE id = 2; COMMIT;";
+    exact("", script);
+}

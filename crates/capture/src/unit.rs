@@ -84,6 +84,9 @@ pub(crate) struct Unit {
 impl Unit {
     /// Notes what a statement that is about to be sent may do.
     pub fn sent(&mut self, step: &Step) {
+        if self.refuses(step) {
+            return;
+        }
         if let Some(look) = step.look_back() {
             let table = &look.write.table;
             if self.hidden_others || table.tree.iter().any(|t| self.may_write.contains(t)) {
@@ -155,6 +158,12 @@ impl Unit {
             Effect::NotRepeated { .. } => self.ddl = true,
             _ => {}
         }
+    }
+
+    /// Whether the server will refuse a statement, whatever it is: the transaction has failed, and nothing is on its way that could
+    /// let it stand again. Its tables can't be looked up then, and it would count as one that may write anything.
+    fn refuses(&self, step: &Step) -> bool {
+        self.failed && self.undoing == 0 && !matches!(step.effect, Effect::Control(_))
     }
 
     /// Whether something must be asked before it commits.
@@ -267,8 +276,8 @@ impl Unit {
             }
             Control::RollbackTo(name) => {
                 self.undoing = self.undoing.saturating_sub(1);
+                self.failed = false;
                 if let Some(at) = self.savepoints.iter().rposition(|(n, _, _)| n == name) {
-                    self.failed = false;
                     self.savepoints.truncate(at + 1);
                     if let Some((_, changes, suspects)) = self.savepoints.last() {
                         let changes = *changes;
@@ -324,6 +333,21 @@ mod tests {
         );
         assert_eq!(unit.suspects.len(), 1);
         assert_eq!(unit.suspects[0].table, Some(QualifiedName::new("public", "seen")));
+    }
+
+    #[test]
+    fn a_failed_transaction_writes_nothing_until_it_is_taken_back() {
+        let unknown = Step::unknown(StatementClass::Other);
+        let back =
+            Step { effect: Effect::Control(Control::RollbackTo("a".into())), ..Step::none(StatementClass::Other) };
+        let mut unit = Unit { explicit: true, failed: true, ..Unit::default() };
+        unit.sent(&unknown);
+        assert!(!unit.writes && !unit.hidden_writes && !unit.hidden_anywhere);
+        unit.sent(&back);
+        // the answer to what was sent ahead of it
+        unit.failed = true;
+        unit.sent(&unknown);
+        assert!(unit.writes && unit.hidden_writes && unit.hidden_anywhere);
     }
 
     #[test]
