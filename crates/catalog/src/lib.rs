@@ -22,4 +22,4 @@ pub use functions::{FunctionNature, Functions, block_may_commit, block_may_defin
 pub use probe::{Identity, Probed};
 pub use redefined::Redefined;
 pub use seen::Seen;
-pub use table::{Default, Table};
+pub use table::{Default, Routing, Table};

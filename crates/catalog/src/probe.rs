@@ -181,6 +181,14 @@ const TABLES: &str = r"
        'foreign_keys', ~bool_or(EXISTS (SELECT FROM ~pg_trigger g JOIN ~pg_constraint k ON k.oid = g.tgconstraint
          WHERE g.tgrelid = t.oid AND k.contype = 'f'::~char)))
       FROM tree JOIN ~pg_class t ON t.oid = tree.oid JOIN ~pg_namespace tn ON tn.oid = t.relnamespace),
+    'routing', CASE WHEN c.relkind = 'p'::~char THEN (WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION SELECT i.inhrelid FROM ~pg_inherits i, tree
+       WHERE i.inhparent = tree.oid)
+      SELECT ~json_build_object('columns', (SELECT ~json_agg(DISTINCT a.attname) FROM tree JOIN ~pg_partitioned_table p ON p.partrelid = tree.oid
+        JOIN ~pg_attribute a ON a.attrelid = tree.oid AND a.attnum = ANY (p.partattrs::~int2[])),
+       'expressions', EXISTS (SELECT FROM tree JOIN ~pg_partitioned_table p ON p.partrelid = tree.oid WHERE p.partexprs IS NOT NULL),
+       'mixed', EXISTS (SELECT FROM tree JOIN ~pg_class t ON t.oid = tree.oid JOIN ~pg_attribute a ON a.attrelid = t.oid
+        WHERE NOT t.relkind = 'p'::~char AND ~int2gt(a.attnum, 0::~int2) AND NOT a.attisdropped
+        GROUP BY a.attname HAVING NOT ~min(a.attnum) = ~max(a.attnum)))) END,
     'trigger_functions', (WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION SELECT i.inhrelid FROM ~pg_inherits i, tree WHERE i.inhparent = tree.oid)
       SELECT ~json_agg(DISTINCT f.proname) FROM tree JOIN ~pg_trigger g ON g.tgrelid = tree.oid JOIN ~pg_proc f ON f.oid = g.tgfoid
       WHERE NOT g.tgisinternal AND NOT g.tgenabled = 'D'::~char),

@@ -29,6 +29,22 @@ pub struct View {
     pub owner_reads: Option<bool>,
 }
 
+/// How a partitioned table tells in which partition a row belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Routing {
+    /// By these columns, of whatever level.
+    #[serde(deserialize_with = "or_none")]
+    pub columns: Vec<String>,
+    /// By expressions too, over any columns.
+    pub expressions: bool,
+    /// A column stands at different places in different partitions.
+    pub mixed: bool,
+}
+
+fn or_none<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(list)?.unwrap_or_default())
+}
+
 /// A relation that a statement names, with all that decides how its writes can be captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -70,6 +86,8 @@ pub struct Table {
     pub defaults: Vec<Default>,
     /// If it is a view.
     pub view: Option<View>,
+    /// If it is partitioned.
+    pub routing: Option<Routing>,
 }
 
 impl Table {
@@ -98,6 +116,7 @@ impl Table {
             own_cascade: false,
             defaults,
             view: None,
+            routing: None,
         }
     }
 
@@ -128,6 +147,7 @@ pub(crate) struct RawTable {
     indexes: Option<Vec<RawIndex>>,
     columns: Option<Vec<RawColumn>>,
     view: Option<View>,
+    routing: Option<Routing>,
 }
 
 #[derive(Deserialize)]
@@ -313,6 +333,7 @@ impl From<RawTable> for Table {
             own_cascade: raw.own_cascade,
             defaults: columns.iter().map(RawColumn::default).collect(),
             view: raw.view,
+            routing: raw.routing,
         }
     }
 }

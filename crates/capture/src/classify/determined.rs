@@ -61,6 +61,8 @@ impl Context<'_> {
             && write.on_conflict == OnConflict::None
             && write.writes_in_with.is_empty()
             && !write.returning_options
+            // a newer shadow may mix up what it returns of rows that move
+            && !(write.returning && table.routing.as_ref().is_some_and(|routing| routing.mixed))
             && !matches!(old, OldRow::Locked(_))
             && statement.relations.len() == 1
             && self.has_determined_parts(statement, table)

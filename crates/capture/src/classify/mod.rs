@@ -2,6 +2,7 @@
 mod changed;
 mod determined;
 mod look_back;
+mod moving;
 mod natures;
 mod old;
 use changed::Changed;
