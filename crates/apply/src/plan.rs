@@ -255,6 +255,8 @@ impl Builder<'_> {
             let column = relation.columns.get(usize::from(*position))?;
             let param = if old { Param::Old(n) } else { Param::New(usize::from(*position)) };
             let value = self.param(param, &column.column_type);
+            // Where 18 leaves partitions out by a parameter, it mixes up the columns of a row that moves to another one.
+            let value = if old && self.table.partitioned { format!("(SELECT {value})") } else { value };
             let schema = self.table.columns.get(&column.name).map_or("pg_catalog", |c| &c.equality_schema);
             parts.push(format!("x.{} OPERATOR({}.=) {value}", quote(&column.name), quote(schema)));
         }
