@@ -25,7 +25,10 @@ pub fn merge(draw: &mut Draw<'_>, table: &Table) -> Option<Statement> {
         "MERGE INTO {} AS t USING (VALUES ({wanted})) AS s (k) ON t.{key} = s.k {delete}WHEN MATCHED THEN UPDATE SET n = {number} {insert}{returning}",
         table.name
     );
-    Some(Statement::write(draw, table, "merge", sql).giving(given).may(&["21000"]))
+    let form = if table.allows(Use::Mixed) { "merge unlike" } else { "merge" };
+    // 42804: PostgreSQL 18 mixes up the columns of what it returns (tests/moving.rs).
+    let unlike: &[&str] = if table.allows(Use::Mixed) && given > 0 { &["42804"] } else { &[] };
+    Some(Statement::write(draw, table, form, sql).giving(given).may(&["21000"]).may(unlike))
 }
 
 /// Two writes in one statement.

@@ -90,12 +90,20 @@ pub fn partitioned(dice: &mut Dice, name: &str) -> Table {
     let (partitions, ddl) = match dice.below(3) {
         0 => {
             table = table.column("id", Ty::Int, Role::Key).column("p", Ty::Text, Role::Among(&["a", "b", "c", "d"]));
-            let arbiter = "(id, p)";
-            table = table.arbiter(arbiter);
+            table = table.arbiter("(id, p)");
+            let mixed = dice.percent(60);
+            if mixed {
+                table = table.uses(&[Use::Mixed]);
+            }
+            let columns_of_b = if mixed {
+                "s text, id int NOT NULL, p text NOT NULL, n bigint NOT NULL DEFAULT 0"
+            } else {
+                "id int NOT NULL, p text NOT NULL, n bigint NOT NULL DEFAULT 0, s text"
+            };
             let ddl = format!(
                 "CREATE TABLE {name} (id int, p text, n bigint NOT NULL DEFAULT 0, s text{}) PARTITION BY LIST (p);
                 CREATE TABLE {name}_a PARTITION OF {name} FOR VALUES IN ('a');
-                CREATE TABLE {name}_b (s text, id int NOT NULL, p text NOT NULL, n bigint NOT NULL DEFAULT 0);
+                CREATE TABLE {name}_b ({columns_of_b});
                 ALTER TABLE {name} ATTACH PARTITION {name}_b FOR VALUES IN ('b');
                 CREATE TABLE {name}_rest PARTITION OF {name} DEFAULT PARTITION BY HASH (id);
                 CREATE TABLE {name}_rest_0 PARTITION OF {name}_rest FOR VALUES WITH (MODULUS 2, REMAINDER 0);

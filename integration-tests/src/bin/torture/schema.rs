@@ -73,6 +73,8 @@ pub enum Use {
     View,
     /// A partitioned table.
     Partitioned,
+    /// One whose partitions have their columns at different places.
+    Mixed,
     /// An inheritance parent.
     Parent,
 }

@@ -15,8 +15,12 @@ pub enum Tier {
 pub fn of_form(form: &str, source: u32) -> Tier {
     match form {
         // An old key or an old row without one can't be told before 18.
+        "update key" | "update keyless" | "move row" | "merge" if source >= 18 => Tier::Exact,
         "update key" | "update keyless" | "move row" => Tier::Wanted,
         "merge" if source >= 17 => Tier::Wanted,
+        // From 18 on what is returned of such rows is mixed up.
+        "move row unlike" if source < 18 => Tier::Wanted,
+        "move row unlike" | "merge unlike" => Tier::Declared,
         "prepare transaction" | "copy computed" => Tier::Wanted,
         // A write that waits behind it was planned for the table as it was.
         "alter" | "alter type" => Tier::Wanted,
