@@ -152,3 +152,30 @@ fn what_was_just_defined_may_write() {
         ],
     );
 }
+
+/// What lanes remember of a table is old then: the row is written once more, without the trigger.
+#[test]
+fn a_trigger_that_the_target_gets_while_rows_are_applied() {
+    let scene = Scene::with(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, s text); CREATE TABLE keyless (v int);
+        CREATE FUNCTION changes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := -1; RETURN NEW; END';
+        CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''never''; END';",
+        "",
+        // the client's own statement does something else there, which is a finding
+        |builder| builder.set("compare", "statements", "0.0"),
+    );
+    let rows = "INSERT INTO t SELECT g, g, 'row' FROM generate_series(1, 5) g; UPDATE t SET v = v + 1;
+        INSERT INTO keyless VALUES (1), (2); DELETE FROM t WHERE id = 1; UPDATE t SET id = id + 100;";
+    scene.app().psql(rows);
+    scene.drain();
+    for (table, function) in [("t", "changes"), ("keyless", "changes"), ("t", "refuses")] {
+        scene.target.psql(&format!(
+            "CREATE TRIGGER own_{function} BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()"
+        ));
+        scene
+            .app()
+            .psql("DELETE FROM t WHERE id = 102; UPDATE t SET s = 'later', v = v + 1; INSERT INTO keyless VALUES (3)");
+        scene.app().psql("INSERT INTO t VALUES (102, 7, 'new')");
+    }
+    scene.expect_exact();
+}

@@ -4,7 +4,7 @@
 use crate::batch::{BEGIN, role};
 use crate::copying::OpenCopy;
 use crate::entry::Loaded;
-use crate::failure::{Class, classify, is_stale, shadow_error};
+use crate::failure::{Class, classify, shadow_error};
 use crate::lane::{Lane, refers_to_itself};
 use crate::pieces::{Pieces, all_of};
 use crate::report::{Evidence, Report, Reports};
@@ -258,14 +258,13 @@ impl Lane {
     ) -> Result<bool, Error> {
         session.client().batch_execute("SAVEPOINT change").await?;
         let mut outcome = self.try_row(session, place, image, reports).await;
-        if outcome.as_ref().is_err_and(is_stale) {
-            session.client().batch_execute("ROLLBACK TO SAVEPOINT change").await?;
-            session.forget_tables();
+        if self.is_outdated(session, image, &outcome).await? {
             outcome = self.try_row(session, place, image, reports).await;
         }
         match outcome {
-            Ok(()) => {
+            Ok(report) => {
                 session.client().batch_execute("RELEASE SAVEPOINT change").await?;
+                report.into_iter().for_each(|report| reports.add(report));
                 return Ok(true);
             }
             Err(e) if classify(&e) != Class::Row => return Err(e),
@@ -293,23 +292,24 @@ impl Lane {
         Ok(true)
     }
 
+    /// What the shadow holds there in place of the image, if so.
     async fn try_row(
         &mut self,
         session: &mut Session,
         place: (&Loaded, u32),
         image: &RowImage,
         reports: &mut Reports,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Report>, Error> {
         let row = match self.plan_row(session, image, reports).await? {
             Planned::Run(row) => row,
             Planned::Skip => {
                 self.tolerate();
-                return Ok(());
+                return Ok(None);
             }
             Planned::Unplaceable => {
                 let reason = "an UPDATE of a table without a key doesn't say which row it means".to_owned();
                 self.suspect(Some(&image.relation.name), reason).await?;
-                return Ok(());
+                return Ok(None);
             }
             Planned::Schema(verdict) => {
                 reports.add(row_report(place, image, &verdict, Evidence::default()));
@@ -323,18 +323,15 @@ impl Lane {
         }
         let hit = run(session.client(), &row).await?;
         if hit.fits() {
-            return Ok(());
+            return Ok(None);
         }
         // a cascade from another row of the same statement has got there first
         let cascaded = image.operation == Operation::Delete && refers_to_itself(&image.relation);
         if row.tolerant || cascaded {
             self.tolerate();
-            return Ok(());
+            return Ok(None);
         }
-        if let Some(report) = self.report_hit(session, place, image, &row, &hit).await? {
-            reports.add(report);
-        }
-        Ok(())
+        self.report_hit(session, place, image, &row, &hit).await
     }
 
     /// Rows of the shadow that take the image's unique values under another key: they are read again too.

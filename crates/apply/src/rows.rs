@@ -1,5 +1,6 @@
 //! One row: how it is written on the shadow, and what came of it.
 
+use crate::failure::{Class, classify, is_stale};
 use crate::lane::Lane;
 use crate::plan::{Form, form_of};
 use crate::raw::Raw;
@@ -11,6 +12,7 @@ use futures::TryStreamExt;
 use pgshadow_compare::{Seen, ShadowError, Verdict, judge};
 use pgshadow_model::{Cause, Kind, Operation, RowImage, Severity};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio_postgres::Client;
 
 /// How a row is written.
@@ -88,6 +90,34 @@ impl Lane {
         };
         let replica = table.origin_triggers && session.may_replica;
         Ok(Planned::Run(Prepared { plan, values, table, replica, tolerant }))
+    }
+
+    /// Whether the shadow's table may be another one than the row was planned for (somebody has made a trigger there): then it is
+    /// read again, by all lanes, and the row's savepoint is as it was before the row.
+    pub(crate) async fn is_outdated(
+        &mut self,
+        session: &mut Session,
+        image: &RowImage,
+        outcome: &Result<Option<Report>, Error>,
+    ) -> Result<bool, Error> {
+        const BACK: &str = "ROLLBACK TO SAVEPOINT change";
+        match outcome {
+            Ok(None) => return Ok(false),
+            Ok(Some(_)) => {}
+            Err(error) if is_stale(error) => {
+                session.client().batch_execute(BACK).await?;
+                session.forget_tables();
+                return Ok(true);
+            }
+            Err(error) if classify(error) == Class::Row => session.client().batch_execute(BACK).await?,
+            Err(_) => return Ok(false),
+        }
+        if !session.is_outdated(&image.relation.name).await? {
+            return Ok(false);
+        }
+        session.client().batch_execute(BACK).await?;
+        self.definitions.fetch_add(1, Ordering::SeqCst);
+        Ok(true)
     }
 
     /// Makes tables suspect that the shadow's triggers would change; true if the image's own table is one.
@@ -201,7 +231,7 @@ impl Lane {
                 session.client().batch_execute("RELEASE SAVEPOINT evidence").await?;
                 Ok(texts)
             }
-            Err(e) if crate::failure::classify(&e) == crate::failure::Class::Row => {
+            Err(e) if classify(&e) == Class::Row => {
                 session.client().batch_execute("ROLLBACK TO SAVEPOINT evidence; RELEASE SAVEPOINT evidence").await?;
                 Ok(None)
             }

@@ -204,12 +204,22 @@ impl Session {
                 return Ok(known.table.clone());
             }
         }
+        self.read_table(name).await
+    }
+
+    async fn read_table(&mut self, name: &QualifiedName) -> Result<Option<Arc<ShadowTable>>, Error> {
         let table = ShadowTable::read(&self.connected.client, name).await?.map(Arc::new);
         let known = Known { table: table.clone(), read_at: Instant::now() };
         if self.tables.insert(name.clone(), known).is_some_and(|before| before.table != table) {
             self.plans.retain(|(relation, _), _| relation.name != *name);
         }
         Ok(table)
+    }
+
+    /// Whether the shadow's table isn't as it was read last; if so, it is now.
+    pub(crate) async fn is_outdated(&mut self, name: &QualifiedName) -> Result<bool, Error> {
+        let before = self.tables.get(name).and_then(|known| known.table.clone());
+        Ok(self.read_table(name).await? != before)
     }
 
     /// The statement for rows of this shape; `None` if such a row can't be found on the shadow by what its image says.
