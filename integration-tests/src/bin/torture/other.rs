@@ -25,7 +25,11 @@ pub fn merge(draw: &mut Draw<'_>, table: &Table) -> Option<Statement> {
         "MERGE INTO {} AS t USING (VALUES ({wanted})) AS s (k) ON t.{key} = s.k {delete}WHEN MATCHED THEN UPDATE SET n = {number} {insert}{returning}",
         table.name
     );
-    let form = if table.allows(Use::Mixed) { "merge unlike" } else { "merge" };
+    let form = match (table.allows(Use::Parent), table.allows(Use::Mixed)) {
+        (true, _) => "update parent",
+        (false, true) => "merge unlike",
+        (false, false) => "merge",
+    };
     // 42804: PostgreSQL 18 mixes up the columns of what it returns (tests/moving.rs).
     let unlike: &[&str] = if table.allows(Use::Mixed) && given > 0 { &["42804"] } else { &[] };
     Some(Statement::write(draw, table, form, sql).giving(given).may(&["21000"]).may(unlike))
