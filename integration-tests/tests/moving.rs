@@ -77,6 +77,7 @@ fn what_it_does_not_mix_up_is_exact() {
     scene.app().psql(
         "UPDATE mixed SET p = 'b', n = 5 WHERE id = 1 AND p = 'c'; UPDATE mixed SET p = 'a' WHERE p = 'b' RETURNING *;
         SET plan_cache_mode = force_generic_plan;
+        PREPARE goes_to(text) AS UPDATE mixed SET p = $1 WHERE id IN (4, 5) AND n % 9 <> 8 RETURNING p; EXECUTE goes_to('b'); EXECUTE goes_to('a');
         PREPARE stays(int, int) AS UPDATE mixed SET n = $2 WHERE id = $1 RETURNING n; EXECUTE stays(1, 7); EXECUTE stays(2, 8);
         PREPARE goes(text) AS DELETE FROM mixed WHERE p = $1; EXECUTE goes('a');
         INSERT INTO mixed VALUES (20, 'b', 1, 'x') ON CONFLICT (id, p) DO UPDATE SET n = 9;

@@ -54,6 +54,9 @@ pub struct Write {
     pub fixed_in_order: Vec<Option<Fixed>>,
     /// WHERE CURRENT OF
     pub current_of: bool,
+    /// Of UPDATE and DELETE: WHERE compares columns of the target with constants and with each other, and calls nothing; or there is
+    /// none.
+    pub constant_condition: bool,
     /// OVERRIDING SYSTEM VALUE or USER VALUE
     pub overriding: bool,
     /// Number of rows of INSERT ... VALUES; 1 for DEFAULT VALUES.

@@ -143,3 +143,31 @@ fn fixed_by_values() {
     assert!(fixed("insert into t (a) select 1").is_empty());
     assert_eq!(fixed("insert into t (a, b) values (null, 2)"), [pair("b", "2")]);
 }
+
+#[test]
+fn conditions_of_constants() {
+    for (condition, constant) in [
+        ("id = 5 and p = 'b'::text", true),
+        ("p in ('a', 'b') or not (id between 2 and 7)", true),
+        ("n % 5 = 3 and (id * 2) + 1 > n", true),
+        ("p is null and done and id = any (array[1, 2]) and p like 'a%'", true),
+        ("current of c", true),
+        ("id = $1", false),
+        ("id = 5 and n = $1", false),
+        ("id in (1, $2)", false),
+        ("p = current_user", false),
+        ("p = lower('A')", false),
+        ("at > now()", false),
+        ("at > 'now'", false),
+        ("at = '2026-01-01'::timestamptz", false),
+        ("p = 'a' || 1", false),
+        ("p = s || ('a' || 1)", false),
+        ("p = (select 'a')", false),
+        ("exists (select from u)", false),
+    ] {
+        let text = format!("update t set p = $9, s = f() where {condition} returning now()");
+        assert_eq!(write(&text).constant_condition, constant, "{text}");
+    }
+    assert!(write("update t set p = 'a'").constant_condition);
+    assert!(!write("update t set p = 'a' from u where t.id = 5").constant_condition);
+}

@@ -1,6 +1,5 @@
 //! Rows that a write moves to another partition than it finds them in.
-use super::Context;
-use super::old::is_readable;
+use super::{Context, Target};
 use pgshadow_catalog::{Routing, Table};
 use pgshadow_model::Operation;
 use pgshadow_sql::{Statement, Write};
@@ -12,12 +11,16 @@ const LEAVES_OUT: u32 = 180_000;
 
 impl Context<'_> {
     /// Whether the server may mix up the columns of what the write returns, or refuse to return it.
-    pub(crate) fn mixes_up(&self, statement: &Statement, table: &Table, write: &Write, operation: Operation) -> bool {
+    pub(crate) fn mixes_up(&self, statement: &Statement, target: &Target, write: &Write, operation: Operation) -> bool {
+        let table = &target.table;
         let Some(routing) = table.routing.as_ref().filter(|routing| routing.mixed) else { return false };
         self.identity.version >= LEAVES_OUT
             // what MERGE inserts goes to whatever partition
-            && (statement.is_merge() || operation == Operation::Update && self.may_move(table, routing, write))
-            && !self.is_of_constants(statement, table, routing)
+            && (statement.is_merge()
+                || operation == Operation::Update
+                    && self.may_move(table, routing, write)
+                    // then it is known when it is planned which partitions are left out
+                    && !(write.constant_condition && !target.is_view() && !self.masked))
     }
 
     fn may_move(&self, table: &Table, routing: &Routing, write: &Write) -> bool {
@@ -28,20 +31,5 @@ impl Context<'_> {
             && (routing.expressions
                 || routing.columns.iter().any(|column| write.assigned.contains(column))
                 || table.before_triggers && table.trigger_functions.iter().any(by_trigger))
-    }
-
-    /// Whether all that it compares a row with is known when it is planned.
-    fn is_of_constants(&self, statement: &Statement, table: &Table, routing: &Routing) -> bool {
-        let of_key = |name: &String| table.relation.columns.iter().find(|column| column.name == *name);
-        let plain = |name| of_key(name).is_some_and(|column| is_readable(&column.column_type));
-        let Some(text) = self.text.get(statement.range.clone()) else { return false };
-        let casts = text.split(|c: char| !c.is_ascii_alphabetic()).any(|word| word.eq_ignore_ascii_case("cast"));
-        !routing.expressions
-            && routing.columns.iter().all(plain)
-            && !text.contains(['$', ':'])
-            && !casts
-            && !statement.value_functions
-            && statement.functions.is_empty()
-            && statement.relations.len() == 1
     }
 }

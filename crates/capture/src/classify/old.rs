@@ -162,7 +162,7 @@ const VARCHAR: u32 = 1043;
 const UUID: u32 = 2950;
 
 /// Whether the text of such a value can be read back into its binary form.
-pub(crate) fn is_readable(of: &ColumnType) -> bool {
+fn is_readable(of: &ColumnType) -> bool {
     of.shape == Shape::Plain && matches!(of.oid, INT2 | INT4 | INT8 | OID | TEXT | VARCHAR | UUID)
 }
 

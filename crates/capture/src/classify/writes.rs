@@ -51,7 +51,7 @@ impl Context<'_> {
         if !self.identity.temp_files && !names_its_rows(write, table, operation) {
             return opaque("temp_file_limit may be below what its rows would need to be returned");
         }
-        if self.mixes_up(statement, table, write, operation) {
+        if self.mixes_up(statement, &target, write, operation) {
             return opaque(
                 "its rows may have moved to partitions that have their columns at other places, and PostgreSQL 18 mixes up what it returns of those",
             );

@@ -6,7 +6,7 @@ use pg_query::protobuf::{
     ReturningClause, SelectStmt, SetOperation, UpdateStmt,
 };
 
-use super::fixed;
+use super::{constant, fixed};
 use crate::nodes::{boxed, kind, relation};
 use crate::summary::Summary;
 use crate::write::{OnConflict, RelationName, Write};
@@ -87,6 +87,7 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
         fixed: Vec::new(),
         fixed_in_order: Vec::new(),
         current_of: false,
+        constant_condition: false,
         overriding: false,
         rows_values: None,
         joins: false,
@@ -95,6 +96,7 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
 
 fn restrict(write: &mut Write, condition: Option<&Kind>) {
     write.current_of = matches!(condition, Some(Kind::CurrentOfExpr(_)));
+    write.constant_condition = !write.joins && condition.is_none_or(constant::is_constant);
     if let Some(condition) = condition {
         write.fixed = fixed::of_condition(condition, &write.target, write.joins);
     }

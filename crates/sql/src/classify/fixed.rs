@@ -95,7 +95,7 @@ pub(super) fn in_order(select: &SelectStmt) -> Vec<Option<Fixed>> {
     }
 }
 
-fn fixed_value(value: &Kind) -> Option<Fixed> {
+pub(super) fn fixed_value(value: &Kind) -> Option<Fixed> {
     match value {
         Kind::ParamRef(parameter) => parameter_number(parameter.number),
         Kind::AConst(literal) => steady(constant(literal)?),

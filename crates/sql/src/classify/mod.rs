@@ -1,6 +1,7 @@
 //! From a statement's tree to its [`Statement`].
 
 mod commands;
+mod constant;
 mod definitions;
 mod dml;
 mod fixed;
