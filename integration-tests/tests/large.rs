@@ -206,3 +206,41 @@ fn without_room_its_tables_are_suspect_and_the_application_goes_on() {
     assert_eq!(files(&scene), Vec::<PathBuf>::new());
     assert_eq!(scene.target.psql("SELECT count(*) FROM parts"), "1");
 }
+
+/// A part of a file is damaged while its transaction waits for the shadow.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_read_again_makes_its_tables_suspect() {
+    let many = "\\copy t (id, v, pad) FROM PROGRAM 'seq 1 60000 | sed \"s/.*/&\\t1\\t& some text that makes the row longer and longer/\"'";
+    for write in [format!("INSERT INTO t {ROWS}"), many.to_owned()] {
+        let scene = Scene::of(SCHEMA);
+        let holder = scene.target.connect().await;
+        holder.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
+        let app = scene.app();
+        app.psql(&format!("BEGIN;\n{write}\n;COMMIT;"));
+        let [file] = files(&scene).try_into().expect("one file");
+        let mut content = std::fs::read(&file).unwrap();
+        let at = content.len() - 1000;
+        content[at] ^= 1;
+        std::fs::write(&file, content).unwrap();
+        app.psql("INSERT INTO u VALUES (1, 'beside'); INSERT INTO t VALUES (100001, 1, 'behind')");
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        scene.drain();
+        let suspects: Vec<_> = scene.suspects().into_iter().map(|(table, _)| table).collect();
+        assert!(!suspects.is_empty() && suspects.iter().all(|table| table == "public.t"), "{suspects:?}");
+        assert_eq!(scene.target.psql("SELECT count(*) FROM u"), "1");
+        expect_no_file(&scene);
+    }
+}
+
+#[test]
+fn more_keys_changed_at_once_than_are_held() {
+    let scene = Scene::of(SCHEMA);
+    let app = scene.app();
+    app.psql("INSERT INTO u SELECT g, repeat(md5(g::text), 3000) FROM generate_series(1, 400) g");
+    scene.expect_exact();
+    // 96 kB each, old and new
+    app.psql("UPDATE u SET id = id + 1000 WHERE id <= 200");
+    scene.expect_exact();
+    app.psql("UPDATE u SET id = id + 1000 WHERE id > 0");
+    scene.expect_suspects(&[("public.u", "than")]);
+}
