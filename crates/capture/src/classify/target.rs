@@ -15,6 +15,8 @@ pub(crate) struct Target {
     pub table: Arc<Table>,
     /// For each of its columns, the view's name for it, if it shows it.
     names: Option<Vec<Option<String>>>,
+    /// The role may read every column of what the text names.
+    pub readable: bool,
 }
 
 impl Target {
@@ -62,7 +64,7 @@ impl Context<'_> {
     fn target_at(&self, named: &Arc<Table>, depth: usize) -> Result<Target, &'static str> {
         const ALL: i32 = 4 | 8 | 16;
         if named.relation.kind != RelationKind::View {
-            return Ok(Target { table: Arc::clone(named), names: None });
+            return Ok(Target { table: Arc::clone(named), names: None, readable: named.selectable });
         }
         let complex = "it was written through a view with triggers, rules or a query that isn't simple";
         let view = named
@@ -84,7 +86,7 @@ impl Context<'_> {
             named.relation.columns.get(at).map(|c| c.name.clone())
         };
         let names = (0..below.table.relation.columns.len()).map(shown).collect();
-        Ok(Target { table: below.table, names: Some(names) })
+        Ok(Target { table: below.table, names: Some(names), readable: named.selectable })
     }
 
     /// Every column as an image holds it, as SQL with `{t}` for what the text names.

@@ -209,6 +209,7 @@ fn unseen(target: &Target) -> Option<&'static str> {
     match target.is_view() {
         true if !target.shows_all() => Some("it was written through a view that doesn't show all of its columns"),
         false if table.row_security => Some("row-level security applies to the role that wrote it"),
+        true if !target.readable => Some("the role that wrote it may not read all columns of the view"),
         false if !table.selectable => Some("the role that wrote it may not read all its columns"),
         _ => None,
     }
