@@ -4,7 +4,7 @@ use crate::classify::names_needed;
 use crate::expected::{Expected, OwnRun, Prepared, Purpose};
 use crate::journal::Journal;
 use crate::own::NAME;
-use crate::plan::{Effect, Plan, Step};
+use crate::plan::{Effect, Plan, Step, Strip};
 use crate::planning::{Known, readable};
 use crate::session::{Output, Session};
 use bytes::Bytes;
@@ -46,6 +46,17 @@ fn kept(prepared: &Prepared, plan: &Plan, step: &Step) -> Vec<Suspect> {
         kept.extend(fresh.filter(|suspect| !prepared.kept.contains(suspect)));
     }
     kept
+}
+
+/// Whether the server can plan the text of ours that it has, so that it is refused for nothing but a result of the client's.
+fn may_be_described(before: &Prepared, plan: &Plan) -> bool {
+    let Effect::Write(had) = &before.step.effect else { return before.plan.text.is_none() };
+    let Some(Effect::Write(has)) = plan.steps.first().map(|step| &step.effect) else { return false };
+    let (had_columns, has_columns) = (&had.table.relation.columns, &has.table.relation.columns);
+    had.strip == Strip::LastColumn
+        && had.through_view == has.through_view
+        && had.table.relation.kind == has.table.relation.kind
+        && had_columns.iter().all(|column| has_columns.iter().any(|other| other.name == column.name))
 }
 
 impl<J: Journal> Session<J> {
@@ -96,6 +107,11 @@ impl<J: Journal> Session<J> {
     /// Gives the server another text of a prepared statement. First under a name of our own: if that is refused, the
     /// client's statement is still there.
     fn parse_again(&mut self, name: &Bytes, before: &Prepared, text: &[u8], plan: Arc<Plan>, out: &mut Output) {
+        let asked = !before.lost && may_be_described(before, &plan);
+        if asked {
+            // one whose result has changed is refused, as the client's Bind would be
+            out.server(frontend::describe_statement(name));
+        }
         for bytes in [
             frontend::close_statement(NAME),
             frontend::parse(NAME, text, &before.types),
@@ -107,7 +123,7 @@ impl<J: Journal> Session<J> {
         }
         self.replaced.insert((b'S', name.clone()), self.syncs_sent);
         let purpose = Purpose::Parse { name: name.clone(), before: Box::new(before.clone()), plan };
-        self.pending.push_back(Expected::Own(OwnRun::new(purpose, 5)));
+        self.pending.push_back(Expected::Own(OwnRun::new(purpose, if asked { 7 } else { 5 })));
         self.batch = true;
     }
 
