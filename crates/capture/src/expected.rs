@@ -1,4 +1,5 @@
 //! What is awaited of the server, and what prepared statements and portals stand for.
+use crate::by_name::Given;
 use crate::moments::Moments;
 use crate::pairing::LockedRows;
 use crate::plan::{Plan, Step, Strip};
@@ -42,7 +43,10 @@ pub(crate) enum Expected {
 pub(crate) enum Before {
     Nothing,
     Statement(Bytes, Option<Prepared>),
-    Portal(Bytes, Option<Portal>),
+    /// With one column more than the client's own has.
+    Portal(Bytes, Option<Portal>, bool),
+    /// Close of what SQL had prepared.
+    Given(Given),
 }
 
 /// Whose Sync it is.
@@ -134,6 +138,8 @@ pub(crate) struct ExecuteRun {
     pub first: Option<Bytes>,
     /// Portals that it put an end to.
     pub ended: HashMap<Bytes, Portal>,
+    /// Names that it gave another meaning.
+    pub given: Given,
     /// As in [`QueryRun::settings`].
     pub settings: Option<SessionSettings>,
     /// As in [`QueryRun::sampled`].
@@ -231,7 +237,7 @@ pub(crate) struct Portal {
     pub ran: bool,
     /// Savepoints that there were when the server bound it.
     pub savepoints: Option<usize>,
-    /// One of them was rolled back to: the server doesn't have it any more.
+    /// One of them was rolled back to, or a Query was to take its place: the server is asked whether it still has it.
     pub gone: bool,
     /// What is kept of it for comparison, until it is executed.
     pub bound: Option<BoundStatement>,

@@ -1,7 +1,5 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close, Sync.
-use crate::expected::{
-    Before, ExecuteRun, Expected, OwnRun, Page, Portal, Prepared, Purpose, SqlPrepared, Stage, SyncPurpose,
-};
+use crate::expected::{Before, ExecuteRun, Expected, OwnRun, Page, Portal, Prepared, Purpose, Stage, SyncPurpose};
 use crate::journal::Journal;
 use crate::own::{NAME, lock_statement};
 use crate::plan::{Control, Effect, Step, Strip};
@@ -63,7 +61,7 @@ impl<J: Journal> Session<J> {
         let Some(bind) = Bind::read(frame.body()) else { return self.reply_to(frame, Before::Nothing, out) };
         let portal = Bytes::copy_from_slice(bind.portal);
         let name = Bytes::copy_from_slice(bind.statement);
-        if self.is_unsure(b'S', &name) {
+        if self.is_unsure_name(&name) || self.executes_unsure(&name) {
             return self.hold = Hold::Answers(frame);
         }
         let prepared = match self.current(&name, out) {
@@ -91,28 +89,19 @@ impl<J: Journal> Session<J> {
             (Strip::LastColumn, each) => (frontend::bind_with_result_formats(bind.head, &[each, &[1]].concat()), true),
         };
         let sampled = prepared.as_ref().and_then(|p| self.sample_bind(p, &bind));
-        let bound = Portal { binary, lock, bound: sampled, ..Portal::new(plan.clone(), step) };
+        let bound = Portal { binary, lock, bound: sampled, ..Portal::new(plan.clone(), Arc::clone(&step)) };
         let before = self.portals.insert(portal.clone(), bound);
-        let before = Before::Portal(portal, before);
+        let more = self.resolved(&step).strip() == Strip::LastColumn;
+        let before = Before::Portal(portal, before, more);
         self.replacing(&before);
         self.pending.push_back(Expected::Reply { plan, before });
         self.batch = true;
         out.server(bytes);
     }
 
-    /// What SQL's PREPARE has prepared can be bound as well; names to ask for first.
-    fn prepared_by_sql(&mut self, name: &[u8]) -> Result<Arc<Step>, Vec<String>> {
-        let unknown = Arc::new(Step::unknown(StatementClass::Other));
-        let Some(name) = std::str::from_utf8(name).ok().filter(|n| self.sql_prepared.contains_key(*n)) else {
-            return Ok(unknown);
-        };
-        self.renew_sql_prepared()?;
-        Ok(self.sql_prepared.get(name).map_or(unknown, |p| Arc::clone(&p.step)))
-    }
-
     pub(crate) fn describe(&mut self, frame: Frame, out: &mut Output) {
         let named = frontend::kind_and_name(frame.body());
-        if named.is_some_and(|(kind, name)| self.is_unsure(kind, name)) {
+        if named.is_some_and(|(kind, name)| self.is_unsure(kind, name) || self.describes_unsure(kind, name)) {
             return self.hold = Hold::Answers(frame);
         }
         let (strip, parameters) = match named {
@@ -159,8 +148,13 @@ impl<J: Journal> Session<J> {
 
     pub(crate) fn close(&mut self, frame: Frame, out: &mut Output) {
         let before = match frontend::kind_and_name(frame.body()) {
-            Some((b'S', name)) => Before::Statement(Bytes::copy_from_slice(name), self.statements.remove(name)),
-            Some((_, name)) => Before::Portal(Bytes::copy_from_slice(name), self.portals.remove(name)),
+            Some((b'S', name)) => {
+                match std::str::from_utf8(name).ok().filter(|name| self.sql_prepared.contains_key(*name)) {
+                    Some(name) => Before::Given(self.gives_away(name)),
+                    None => Before::Statement(Bytes::copy_from_slice(name), self.statements.remove(name)),
+                }
+            }
+            Some((_, name)) => Before::Portal(Bytes::copy_from_slice(name), self.portals.remove(name), false),
             None => Before::Nothing,
         };
         self.reply_to(frame, before, out);
@@ -177,10 +171,12 @@ impl<J: Journal> Session<J> {
         let failed = self.units.back().is_some_and(|u| u.failed && !u.closed);
         let (step, plan, binary, lock) = match self.portals.get(&name) {
             // whether its rows come at all isn't known yet
-            Some(portal) if portal.paged && !portal.gone && self.awaits_ready() && self.awaits_page(&name) => {
+            Some(portal)
+                if portal.paged && !portal.gone && self.awaits_ready() && (self.block || self.awaits_page(&name)) =>
+            {
                 return self.hold = Hold::Answers(frame);
             }
-            Some(portal) if portal.paged && !portal.gone => {
+            Some(portal) if portal.paged && !portal.gone && !failed => {
                 // its rows have come, or are coming, all at once: the client gets them page by page
                 self.pending.push_back(Expected::Page { portal: name, limit });
                 return self.turn_pages(out);
@@ -196,7 +192,7 @@ impl<J: Journal> Session<J> {
             Some(p) => (self.resolved(&p.step), p.plan.clone(), p.binary, p.lock.clone()),
             None => (Arc::new(Step::none(StatementClass::Other)), None, false, None),
         };
-        if is_commit(&step) && self.must_know_before_commit() {
+        if is_commit(&step) && self.must_know_before_commit() || self.is_unsure_by_name(&step) {
             return self.hold = Hold::Answers(frame);
         }
         Counter::Statements(step.class).add(1);
@@ -269,13 +265,7 @@ impl<J: Journal> Session<J> {
         if let Some(portal) = first.as_ref().and_then(|name| self.portals.get_mut(name)) {
             portal.ran = true;
         }
-        if let Effect::Prepare { name, step, text, sent } = &step.effect {
-            // what comes in the same batch may execute it; where there is one already, it is refused
-            let (text, sent, step) = (text.clone(), sent.clone(), Arc::clone(step));
-            let (epoch, generation) = (self.tables_epoch, self.identity_changes);
-            let prepared = SqlPrepared { text, sent, step, epoch, generation };
-            self.sql_prepared.entry(name.clone()).or_insert(prepared);
-        }
+        let given = self.gives_names(&step);
         let settings = self.settings_for(std::slice::from_ref(&step));
         let sampled = self.sample_execute(&name);
         if step.changes_session || takes_back {
@@ -297,6 +287,7 @@ impl<J: Journal> Session<J> {
             page,
             first,
             ended,
+            given,
             settings,
             sampled,
         };

@@ -2,7 +2,7 @@
 use crate::expected::{Before, Expected, OwnRun, Portal, Prepared, Purpose, Stage, SyncPurpose};
 use crate::journal::Journal;
 use crate::outcome::aborted;
-use crate::plan::{Control, Effect, Plan, Step, Strip};
+use crate::plan::{Control, Effect, Plan, Step};
 use crate::renewal::LEFT_WHEN_CLOSED;
 use crate::session::{Hold, Output, Session};
 use bytes::Bytes;
@@ -59,9 +59,7 @@ impl<J: Journal> Session<J> {
             _ => None,
         };
         // with more than one format the Bind had one more than the client's
-        let bind = matches!(&first, Expected::Reply { before: Before::Portal(..), .. });
-        let formats = plan.iter().filter(|_| bind).flat_map(|p| p.steps.first());
-        let fewer = formats.map(|s| self.resolved(s).strip()).any(|strip| strip == Strip::LastColumn);
+        let fewer = matches!(&first, Expected::Reply { before: Before::Portal(.., true), .. });
         let frame = match edit::without_a_format(&frame).filter(|_| fewer) {
             Some(bytes) => Frame { bytes, ..frame },
             None => frame,
@@ -78,9 +76,6 @@ impl<J: Journal> Session<J> {
         }
         let skipped = self.skip(first);
         self.fail_front(&skipped);
-        // whatever portals there are can't be run in a failed transaction: the server says so
-        self.pages.clear();
-        self.portals.values_mut().for_each(|portal| portal.paged = false);
         match own {
             Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
             // what the client's own text would meet as well
@@ -136,8 +131,23 @@ impl<J: Journal> Session<J> {
                     let taken = place == 0 && name.is_empty();
                     self.restore_statement(name, before.filter(|_| !taken));
                 }
-                Expected::Reply { before: Before::Portal(name, before), .. } => self.restore_portal(name, before),
-                Expected::Execute(run) if place > 0 => {
+                Expected::Reply { before: Before::Portal(name, before, _), .. } => {
+                    // one that was refused may have taken the unnamed one with it
+                    let refused = place == 0 && name.is_empty();
+                    let before = before.map(|portal| Portal { gone: portal.gone || refused, ..portal });
+                    self.restore_portal(name, before);
+                }
+                Expected::Reply { before: Before::Given(given), .. } => self.names_stand_again(given),
+                Expected::Execute(run) => {
+                    self.names_stand_again(run.given);
+                    if let Some(page) = run.page
+                        && let Some(portal) = self.portals.get_mut(&page.portal)
+                    {
+                        portal.paged = self.pages.contains_key(&page.portal);
+                    }
+                    if place == 0 {
+                        continue;
+                    }
                     run.ended.into_iter().for_each(|(name, portal)| self.restore_portal(name, Some(portal)));
                     if let Some(portal) = run.first.and_then(|name| self.portals.get_mut(&name)) {
                         portal.ran = false;
@@ -160,7 +170,7 @@ impl<J: Journal> Session<J> {
     }
 
     /// A name means again what it did: for all, or up to the next message, already sent, that gives it another meaning.
-    fn restore_statement(&mut self, name: Bytes, before: Option<Prepared>) {
+    pub(crate) fn restore_statement(&mut self, name: Bytes, before: Option<Prepared>) {
         for later in &mut self.pending {
             match later {
                 Expected::Reply { before: Before::Statement(other, place), .. } if *other == name => {
@@ -183,7 +193,7 @@ impl<J: Journal> Session<J> {
 
     fn restore_portal(&mut self, name: Bytes, before: Option<Portal>) {
         for later in &mut self.pending {
-            if let Expected::Reply { before: Before::Portal(other, place), .. } = later
+            if let Expected::Reply { before: Before::Portal(other, place, _), .. } = later
                 && *other == name
             {
                 return *place = before;

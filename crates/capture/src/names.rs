@@ -119,7 +119,7 @@ impl<J: Journal> Session<J> {
     pub(crate) fn replacing(&mut self, before: &Before) {
         let (kind, name) = match before {
             Before::Statement(name, Some(_)) => (b'S', name),
-            Before::Portal(name, Some(_)) => (b'P', name),
+            Before::Portal(name, Some(_), _) => (b'P', name),
             _ => return,
         };
         self.replaced.insert((kind, name.clone()), self.syncs_sent);
@@ -140,7 +140,7 @@ impl<J: Journal> Session<J> {
         let batch = self.pending.iter().rev().take_while(|e| !matches!(e, Expected::Sync { .. } | Expected::Query(_)));
         batch.into_iter().any(|e| match e {
             Expected::Reply { before: Before::Statement(made, _), .. } => kind == b'S' && made == name,
-            Expected::Reply { before: Before::Portal(made, _), .. } => kind == b'P' && made == name,
+            Expected::Reply { before: Before::Portal(made, ..), .. } => kind == b'P' && made == name,
             _ => false,
         })
     }

@@ -70,7 +70,13 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
         let mut plan = self.plan(&readable, &parsed, masked);
-        if self.identity.is_none() && !self.probe_failed && plan.steps.iter().any(|s| s.hidden_writes) {
+        let asks = self.identity.is_none() && !self.probe_failed;
+        if asks && plan.steps.iter().any(|s| s.hidden_writes) {
+            let alone = plan.steps.iter().all(|s| s.alone || !s.hidden_writes);
+            if alone && self.batch && !self.block {
+                // nothing of ours comes with it; behind a question of ours in the same batch a CALL could not commit
+                return Known::Plan(Arc::new(plan));
+            }
             // may it ask for the place of what it may write?
             return Known::Ask(Vec::new());
         }
@@ -143,9 +149,6 @@ impl<J: Journal> Session<J> {
     }
 
     fn executed(&self, name: &str) -> Arc<Step> {
-        if let Some(prepared) = self.sql_prepared.get(name) {
-            return Arc::clone(&prepared.step);
-        }
         match self.statements.get(name.as_bytes()) {
             // a lock can't be sent ahead of it
             Some(prepared) if self.is_current(prepared) && prepared.step.lock().is_some() => {
@@ -159,8 +162,11 @@ impl<J: Journal> Session<J> {
                 let suspects = vec![Suspect { table: None, reason: reason.to_owned() }];
                 Arc::new(prepared.step.declared(suspects).without_lock())
             }
-            // prepared by a path that wasn't seen
-            None => Arc::new(Step::unknown(StatementClass::Other)),
+            // or prepared by a path that wasn't seen
+            None => self
+                .sql_prepared
+                .get(name)
+                .map_or_else(|| Arc::new(Step::unknown(StatementClass::Other)), |prepared| Arc::clone(&prepared.step)),
         }
     }
 

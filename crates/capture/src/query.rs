@@ -35,7 +35,8 @@ impl<J: Journal> Session<J> {
             },
             Known::Plan(plan) => {
                 self.probe_failed = false;
-                if plan.steps.first().is_some_and(|s| is_commit(s)) && self.must_know_before_commit() {
+                let unsure = plan.steps.iter().any(|s| self.is_unsure_by_name(s));
+                if unsure || plan.steps.first().is_some_and(|s| is_commit(s)) && self.must_know_before_commit() {
                     return self.hold = Hold::Answers(frame);
                 }
                 plan.steps.iter().for_each(|s| Counter::Statements(s.class).add(1));
@@ -232,8 +233,9 @@ impl<J: Journal> Session<J> {
             if self.block { steps.any(|s| ends_or_begins(s) && !is_begin(s)) } else { !steps.all(|s| is_begin(s)) };
         if ends {
             run.ended = std::mem::take(&mut self.portals);
-        } else if !run.plan.steps.is_empty() {
-            run.ended.extend(self.portals.remove(unnamed).map(|portal| (Bytes::new(), portal)));
+        } else if let Some(portal) = self.portals.get_mut(unnamed).filter(|_| !run.plan.steps.is_empty()) {
+            // where the server can't plan the first statement, the portal is still there
+            portal.gone = true;
         }
         if self.batch {
             // it may be skipped

@@ -76,10 +76,11 @@ impl<J: Journal> Session<J> {
                 }
             }
             Some(Expected::Reply { before, .. }) => {
-                if let Before::Portal(name, _) = &before
+                if let Before::Portal(name, ..) = &before
                     && let Some(portal) = self.portals.get_mut(name)
                 {
                     portal.savepoints = self.units.front().map(|unit| unit.savepoints.len());
+                    self.pages.remove(name);
                 }
                 out.client(frame.bytes);
                 self.turn_pages(out);
@@ -133,6 +134,7 @@ impl<J: Journal> Session<J> {
                 let mut stage = std::mem::take(&mut run.stage);
                 stage.statement = run.recorded(&stage);
                 if let (Some(step), Some(tag)) = (&step, backend::command_tag(frame.body())) {
+                    self.gives_names(step);
                     self.complete(step, stage, tag, run.settings.as_ref());
                     self.rolled_back_to(step);
                     run.copied = step.look_back().map(|_| backend::tag_rows(tag));

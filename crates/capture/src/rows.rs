@@ -1,7 +1,7 @@
 //! What a statement did: the images of its rows, and its end.
 use crate::captured::HELD_BYTES;
 use crate::classify;
-use crate::expected::{SqlPrepared, Stage};
+use crate::expected::Stage;
 use crate::image;
 use crate::journal::Journal;
 use crate::own;
@@ -129,26 +129,8 @@ impl<J: Journal> Session<J> {
         let barrier = self.shared.journal.barrier();
         let settings = settings.cloned();
         self.copying = false;
-        let generation = self.identity_changes;
         if step.changes_session {
             self.forget_identity();
-        }
-        match &step.effect {
-            Effect::Prepare { name, step, text, sent } => {
-                let (text, sent, step) = (text.clone(), sent.clone(), Arc::clone(step));
-                let epoch = self.tables_epoch;
-                self.sql_prepared.insert(name.clone(), SqlPrepared { text, sent, step, epoch, generation });
-            }
-            Effect::Deallocate(Some(name)) => {
-                self.sql_prepared.remove(name);
-                self.statements.remove(name.as_bytes());
-            }
-            Effect::Deallocate(None) => {
-                self.sql_prepared.clear();
-                // the unnamed one stays
-                self.statements.retain(|name, _| name.is_empty());
-            }
-            _ => {}
         }
         if let Effect::NotRepeated { sql, reason } = &step.effect {
             self.shared.journal.not_repeated(sql, reason);

@@ -50,6 +50,7 @@ pub(crate) fn takes_back(step: &Step) -> bool {
     matches!(step.effect, Effect::Control(Commit { .. } | Prepare(_) | Rollback { .. } | RollbackTo(_)))
 }
 
+/// COMMIT or PREPARE TRANSACTION, ahead of which statements of ours may come.
 pub(crate) fn is_commit(step: &Step) -> bool {
-    matches!(step.effect, Effect::Control(Control::Commit { .. }))
+    matches!(step.effect, Effect::Control(Control::Commit { .. } | Control::Prepare(_)))
 }

@@ -8,6 +8,7 @@ mod generator;
 mod logins;
 mod malformed;
 mod messages;
+mod names;
 mod not_yet;
 mod notation;
 mod pooled;

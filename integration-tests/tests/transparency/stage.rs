@@ -38,6 +38,13 @@ CREATE POLICY sees ON lab.owned FOR SELECT TO columns USING (who = 'columns');
 CREATE POLICY changes ON lab.owned FOR UPDATE TO columns USING (true);
 GRANT UPDATE (who) ON lab.owned TO columns;
 GRANT SELECT ON lab.owned TO columns;
+CREATE VIEW lab.unread AS SELECT id, v, s FROM lab.a;
+GRANT INSERT, UPDATE, DELETE ON lab.unread TO columns;
+CREATE PROCEDURE lab.commits() LANGUAGE plpgsql AS $$BEGIN
+    UPDATE t SET v = 0 WHERE id = 1;
+    COMMIT;
+    UPDATE t SET v = 0 WHERE id = 2;
+END$$;
 CREATE TRIGGER say BEFORE INSERT OR UPDATE ON noisy FOR EACH ROW EXECUTE PROCEDURE say();
 CREATE CONSTRAINT TRIGGER say_late AFTER INSERT OR UPDATE ON noisy DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE PROCEDURE say_late();
