@@ -14,6 +14,8 @@ struct Insertion {
     before: usize,
     /// Its own length in characters.
     length: usize,
+    /// The same two in bytes.
+    bytes: (usize, usize),
     /// What of it is copied from the original text: where it begins in the insertion, its length, where it is copied from.
     copied: Option<(usize, usize, usize)>,
 }
@@ -46,21 +48,23 @@ impl Rewrites {
                 }
                 None => None,
             };
-            insertions.push(Insertion { before: characters, length: inserted.chars().count(), copied });
+            let bytes = (rewrite.inserted_at, inserted.len());
+            insertions.push(Insertion { before: characters, length: inserted.chars().count(), bytes, copied });
         }
         combined.push_str(text.get(copied..)?);
         Some((combined, Self { insertions }))
     }
 
-    /// The same insertions into the bytes that [`crate::masked`] stood for; `rewritten` is the masked text with them.
+    /// The same insertions into the bytes that [`crate::masked`] or [`crate::without_escapes`] stood for, as many as theirs;
+    /// `rewritten` is the text that stood for them, with the insertions.
     pub fn splice(&self, original: &[u8], rewritten: &[u8]) -> Option<Vec<u8>> {
         let (mut spliced, mut from, mut shift) = (Vec::with_capacity(rewritten.len()), 0, 0);
         for insertion in &self.insertions {
-            let at = insertion.before + shift;
-            spliced.extend_from_slice(original.get(from..insertion.before)?);
-            spliced.extend_from_slice(rewritten.get(at..at + insertion.length)?);
-            from = insertion.before;
-            shift += insertion.length;
+            let (before, length) = insertion.bytes;
+            spliced.extend_from_slice(original.get(from..before)?);
+            spliced.extend_from_slice(rewritten.get(before + shift..before + shift + length)?);
+            from = before;
+            shift += length;
         }
         spliced.extend_from_slice(original.get(from..)?);
         Some(spliced)

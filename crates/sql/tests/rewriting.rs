@@ -312,3 +312,12 @@ fn merges() {
     }
     assert_eq!(rewrite("merge into t using t on true when matched then delete", 0, &STAR), None);
 }
+
+#[test]
+fn insertions_go_into_bytes_that_other_letters_stood_for() {
+    let (text, original) = ("INSERT INTO t VALUES ('éxx é', 1)", "INSERT INTO t VALUES ('é\\\\ é', 1)");
+    let rewrite = Rewrite::inserting(text, text.len(), " RETURNING \"ä\"").unwrap();
+    let (sent, map) = Rewrites::combine(text, &[rewrite]).unwrap();
+    let spliced = map.splice(original.as_bytes(), sent.as_bytes()).unwrap();
+    assert_eq!(String::from_utf8(spliced).unwrap(), format!("{original} RETURNING \"ä\""));
+}
