@@ -154,10 +154,14 @@ impl<J: Journal> Session<J> {
                     None => Before::Statement(Bytes::copy_from_slice(name), self.statements.remove(name)),
                 }
             }
-            Some((_, name)) => Before::Portal(Bytes::copy_from_slice(name), self.portals.remove(name), false),
-            None => Before::Nothing,
+            Some((b'P', name)) => Before::Portal(Bytes::copy_from_slice(name), self.portals.remove(name), false),
+            _ => return self.reply_to(frame, Before::Nothing, out),
         };
-        self.reply_to(frame, before, out);
+        self.replacing(&before);
+        self.pending.push_back(Expected::Reply { plan: None, before });
+        // it can't fail, and there is nothing yet that a Sync of ours would end: a question in the same batch would make a block
+        // of it for the server, in which a CALL can't commit and no VACUUM runs
+        out.server(frame.bytes);
     }
 
     pub(crate) fn execute(&mut self, frame: Frame, out: &mut Output) {

@@ -70,13 +70,7 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
         let mut plan = self.plan(&readable, &parsed, masked);
-        let asks = self.identity.is_none() && !self.probe_failed;
-        if asks && plan.steps.iter().any(|s| s.hidden_writes) {
-            let alone = plan.steps.iter().all(|s| s.alone || !s.hidden_writes);
-            if alone && self.batch && !self.block {
-                // nothing of ours comes with it; behind a question of ours in the same batch a CALL could not commit
-                return Known::Plan(Arc::new(plan));
-            }
+        if self.identity.is_none() && !self.probe_failed && plan.steps.iter().any(|s| s.hidden_writes) {
             // may it ask for the place of what it may write?
             return Known::Ask(Vec::new());
         }

@@ -169,14 +169,16 @@ fn views_that_may_be_written_and_not_read() {
 }
 
 #[test]
-fn procedures_that_commit_in_a_batch() {
-    let called = |before: &[Message]| {
-        let call = [parse("c", "CALL lab.commits()"), bind("", "c", &[]), execute("", 0), sync()];
-        [&[q("SET search_path = public")], before, &call].concat()
-    };
-    let stage = Stage::newest();
-    for session in [called(&[close_statement("c")]), called(&[])] {
-        assert_eq!(stage.difference(&[], &session, (Pace::Stepwise, End::Query)), None);
+fn what_runs_in_no_block_behind_a_close() {
+    let [old, newest] = [Stage::old(), Stage::newest()];
+    for sql in ["CALL lab.commits()", "CREATE INDEX CONCURRENTLY of_names ON lab.a (v)", "VACUUM lab.a"] {
+        let run = [parse("c", sql), bind("", "c", &[]), execute("", 0), sync(), q("DROP INDEX IF EXISTS lab.of_names")];
+        for before in [&[][..], &[close_statement("c")], &[close_statement("c"), close_portal("c")]] {
+            let session = [&[q("SET search_path = public")], before, &run].concat();
+            for stage in [&old, &newest] {
+                assert_eq!(stage.difference(&[], &session, (Pace::Stepwise, End::Query)), None, "{sql}");
+            }
+        }
     }
 }
 
