@@ -21,6 +21,10 @@ impl<J: Journal> Session<J> {
                 // a syntax error of the text itself, not of one that a block runs: none of it was run
                 let field = |which| backend::error_field(frame.body(), which);
                 let unparsed = run.at == 0 && field(b'C') == Some(b"42601") && field(b'W').is_none();
+                if run.at == 0 && field(b'C') == Some(b"22021") && run.unnamed.is_some() {
+                    // its own bytes, perhaps: the server refuses them before it puts an end to the unnamed statement
+                    self.restore_statement(Bytes::new(), run.unnamed.take());
+                }
                 if let Some(unit) = self.units.front_mut() {
                     unit.may_commit &= !unparsed;
                     unit.failed = true;
@@ -93,8 +97,13 @@ impl<J: Journal> Session<J> {
             // its Sync is still to come: what the client sends before it is skipped
             self.skip_to_sync = true;
             // whatever is waited for is skipped as well
-            self.hold = Hold::Free;
+            let held = std::mem::replace(&mut self.hold, Hold::Free);
             self.copy_failed(out);
+            if let Hold::Copy(frame) = held
+                && frame.tag == frontend::SYNC
+            {
+                self.sync(frame, out);
+            }
         }
     }
 

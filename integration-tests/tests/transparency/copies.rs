@@ -1,5 +1,7 @@
 //! COPY.
-use crate::messages::{Message, bind, copy_data, copy_done, copy_fail, execute, flush, open, parse, q, sync, unnamed};
+use crate::messages::{
+    Message, bind, close_statement, copy_data, copy_done, copy_fail, execute, flush, open, parse, q, sync, unnamed,
+};
 use crate::stage::Stage;
 use crate::transcript::{End, Pace};
 
@@ -75,6 +77,12 @@ fn what_is_sent_behind_a_copy() {
         }
         sessions
             .push(("behind one that can't begin", vec![q("COPY t (nothing) FROM STDIN"), q(string), sync(), q(up)]));
+    }
+    for refused in ["COPY t FROM STDIN (FORMAT nothing)", "COPY t (nothing) FROM STDIN"] {
+        for begin in [vec![], vec![q("BEGIN")]] {
+            let synced = vec![sync(), close_statement("s"), sync(), q("SELECT 1"), q("ROLLBACK")];
+            sessions.push(("a Sync behind one that can't begin", [begin, open(refused, &[]), synced].concat()));
+        }
     }
     sessions.push(("amid it", [open(IN, &[]), vec![parse("s", up), sync()]].concat()));
     sessions.push(("query amid it", vec![q(IN), q(up)]));
