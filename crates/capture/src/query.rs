@@ -185,6 +185,10 @@ impl<J: Journal> Session<J> {
             Effect::Control(control) if ends_or_begins(s) => Some(control.clone()),
             _ => None,
         });
+        if run.unnamed.is_some() && !text.is_ascii() {
+            // whether it has put an end to it isn't known yet
+            self.hold = Hold::Ready;
+        }
         let by_name = |e: &Effect| matches!(e, Effect::Execute { .. } | Effect::Prepare { .. } | Effect::Deallocate(_));
         if plan.steps.iter().any(|s| s.changes_session || by_name(&s.effect)) || control.is_some() {
             self.hold = Hold::Ready;

@@ -65,6 +65,20 @@ fn portals_behind_a_failure() {
 }
 
 #[test]
+fn an_unnamed_statement_behind_bytes_that_are_no_text() {
+    let mut sessions = Vec::new();
+    for sql in [UPDATE, RETURNING] {
+        for query in
+            [q(b"SELECT '\x81'"), q(b"\x81"), q(b"BEGIN; \x81"), q("SELECT 'é', convert_from('\\x81', 'UTF8')")]
+        {
+            let bound = [bind("", "", &[]), describe_portal(""), execute("", 0), sync()];
+            sessions.push(("unnamed", [&[parse("", sql), sync(), query][..], &bound].concat()));
+        }
+    }
+    Stage::old().expect_same(&sessions);
+}
+
+#[test]
 fn portals_fetched_on_behind_a_savepoint() {
     let mut sessions = Vec::new();
     for sql in ["UPDATE t SET v = v + 1 WHERE id < 6 RETURNING id", "SELECT id FROM t ORDER BY id", UPDATE] {
