@@ -131,7 +131,7 @@ impl Writer<'_> {
         let limits: &[i32] = match self.voice.dice.between(1, 20) {
             1 => &[],
             2 => &[1],
-            // not yet: what gives no rows and was done can't be run again, but is
+            7 if !gives && !self.tame => &[0, 0],
             _ if !gives => &[0],
             3 => &[2, 2],
             4 => &[1, 0],
