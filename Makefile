@@ -23,7 +23,7 @@ demo: demo-deps
 test: test-deps
 	$(ENV) && $(CARGO) test --workspace --no-run
 	$(ENV) && $(CARGO) build --workspace --bin pgshadow
-	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' $(CARGO) test --workspace
+	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' scripts/test.sh
 
 # make torture   30 seeds of random schemas, statements and sessions, a minute each; resumable; docs/torture.md
 torture: test-deps

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# All tests, two programs of them at a time: most wait for servers more than they compute. What fails is printed, whole.
+# Called by `make test`, which builds everything first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+output=$(mktemp -d)
+trap 'rm -rf "$output"' EXIT
+
+# The longest ones first, so that none is left alone at the end.
+{
+    printf '%s\n' --test\ {exactness,transparency,bounded,flush,drivers,torture,large}
+    echo '--lib --bins'
+    find integration-tests/tests -mindepth 1 -maxdepth 1 | sed 's|.*/|--test |; s|\.rs$||' | sort
+} | awk '!seen[$0]++ { print "-p integration-tests " $0 }' >"$output/programs"
+echo '--workspace --exclude integration-tests' >>"$output/programs"
+
+run() {
+    local log begun=$SECONDS
+    log=$1/$(tr -dc '[:alnum:]_' <<<"$2").log
+    # shellcheck disable=SC2086 # arguments
+    if cargo test $2 >"$log" 2>&1; then
+        echo "ok: cargo test $2: $(grep -c ' \.\.\. ok$' "$log") tests, $((SECONDS - begun)) s"
+    else
+        cat "$log"
+        echo "FAILED: cargo test $2"
+        return 1
+    fi
+}
+export -f run
+# shellcheck disable=SC2016 # expanded by the shell that is called
+tr '\n' '\0' <"$output/programs" | xargs -0 -P "${TEST_JOBS:-2}" -I '{}' bash -c 'run "$0" "$1"' "$output" '{}'
