@@ -10,7 +10,6 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, MaybeDone, maybe_done};
 use pgshadow_model::{Change, RowImage, Statement};
 use pgshadow_telemetry::Counter;
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 
@@ -56,7 +55,7 @@ impl Lane {
             return Ok(false);
         };
         session.client().batch_execute(BEGIN).await?;
-        let (mut replica, mut reports, mut looked_at) = (false, Reports::default(), BTreeSet::new());
+        let (mut replica, mut reports) = (false, Reports::default());
         let mut rest = parts.as_slice();
         while let Some((first, behind)) = rest.split_first() {
             if let Part::Statement(entry, change, statement) = first {
@@ -68,7 +67,7 @@ impl Lane {
             let hits = run_chunk(session, &chunk, &mut replica).await?;
             for (item, hit) in chunk.iter().zip(hits) {
                 let name = &item.image.relation.name;
-                let first = !hit.fits() && !item.row.tolerant && looked_at.insert(name);
+                let first = !hit.fits() && !item.row.tolerant && reports.looks_at(name);
                 if first && session.is_outdated(name).await? {
                     session.client().batch_execute("ROLLBACK").await?;
                     self.definitions.fetch_add(1, Ordering::SeqCst);

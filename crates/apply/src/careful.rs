@@ -258,7 +258,7 @@ impl Lane {
     ) -> Result<bool, Error> {
         session.client().batch_execute("SAVEPOINT change").await?;
         let mut outcome = self.try_row(session, place, image, reports).await;
-        if self.is_outdated(session, image, &outcome).await? {
+        if self.is_outdated(session, image, &outcome, reports).await? {
             outcome = self.try_row(session, place, image, reports).await;
         }
         match outcome {

@@ -27,9 +27,15 @@ pub(crate) struct Reports {
     pub(crate) list: Vec<Report>,
     targets: HashSet<Target>,
     tables: HashSet<QualifiedName>,
+    looked_at: HashSet<QualifiedName>,
 }
 
 impl Reports {
+    /// Whether a table is looked at anew: once, since what the transaction has written keeps others from changing it.
+    pub(crate) fn looks_at(&mut self, table: &QualifiedName) -> bool {
+        self.looked_at.insert(table.clone())
+    }
+
     /// Whether rows that are to be read again may be what this one lacks.
     pub(crate) fn may_explain(&self, image: &RowImage) -> bool {
         let targets = self.list.iter().filter(|r| r.finding.is_none()).flat_map(|r| &r.heal);

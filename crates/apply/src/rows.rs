@@ -99,18 +99,21 @@ impl Lane {
         session: &mut Session,
         image: &RowImage,
         outcome: &Result<Option<Report>, Error>,
+        reports: &mut Reports,
     ) -> Result<bool, Error> {
         const BACK: &str = "ROLLBACK TO SAVEPOINT change";
         match outcome {
             Ok(None) => return Ok(false),
-            Ok(Some(_)) => {}
+            Ok(Some(_)) if reports.looks_at(&image.relation.name) => {}
             Err(error) if is_stale(error) => {
                 session.client().batch_execute(BACK).await?;
                 session.forget_tables();
                 return Ok(true);
             }
-            Err(error) if classify(error) == Class::Row => session.client().batch_execute(BACK).await?,
-            Err(_) => return Ok(false),
+            Err(error) if classify(error) == Class::Row && reports.looks_at(&image.relation.name) => {
+                session.client().batch_execute(BACK).await?;
+            }
+            Ok(Some(_)) | Err(_) => return Ok(false),
         }
         if !session.is_outdated(&image.relation.name).await? {
             return Ok(false);
