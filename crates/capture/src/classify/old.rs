@@ -61,7 +61,7 @@ impl Context<'_> {
         let shown = relation.key.iter().all(|position| target.shown_as(usize::from(*position)).is_some());
         let inserts = operation == Operation::Insert && write.on_conflict != OnConflict::Update;
         let stays = inserts || operation == Operation::Delete || !self.may_change_key(&target.table, write);
-        target.is_view() && !relation.key.is_empty() && shown && stays
+        target.is_view() && target.readable && !relation.key.is_empty() && shown && stays
     }
 
     /// The way for rows that can't be seen: the text fixes their key, and it stays.
