@@ -41,7 +41,7 @@ fn a_write_inside_with() {
 #[test]
 fn a_write_through_a_view() {
     let expected = [("public.w", "view"), ("public.t", "")];
-    declared("CREATE VIEW w AS SELECT id, v FROM t;", "UPDATE w SET v = 1 WHERE v = 10", &expected);
+    declared("CREATE VIEW w AS SELECT v FROM t;", "UPDATE w SET v = 1 WHERE v = 10", &expected);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_copy_that_stores_something_else() {
     let scene = Scene::of(&format!("{KEYED} CREATE TABLE k (id serial PRIMARY KEY, v int);"));
     scene
         .app()
-        .psql("COPY t FROM STDIN WHERE id > 100;\n50\t1\ta\n101\t1\tb\n\\.\nCOPY k (v) FROM STDIN;\n1\n2\n\\.\n");
+        .psql("BEGIN ISOLATION LEVEL SERIALIZABLE;\nCOPY t FROM STDIN WHERE id > 100;\n50\t1\ta\n101\t1\tb\n\\.\nCOPY k (v) FROM STDIN;\n1\n2\n\\.\nCOMMIT;\n");
     scene.expect_suspects(&[("public.t", "WHERE"), ("public.k", "default is computed")]);
 }
 

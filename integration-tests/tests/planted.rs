@@ -179,7 +179,7 @@ const ORDINARY: &str = "
     INSERT INTO plain (id, n, s) VALUES (:c + 2, 2, 'two'), (:c + 3, 3.25, upper('three')) RETURNING id, n, s;
     UPDATE plain SET n = n * 1.1, f = f / 3, j = j || '{\"b\": [1]}', a = a || 3, d = d + interval 'P1M' WHERE id = :c + 1 RETURNING *;
     UPDATE plain SET s = concat(s, '-', id), n = twice(n::int) WHERE id = :c + 2 AND s = 'two';
-    UPDATE plain SET d = now(), s = random()::text WHERE id = :c + 3;
+    UPDATE plain SET d = now(), s = left(random()::text, 20) WHERE id = :c + 3;
     UPDATE plain SET d = 'today' WHERE id = :c + 3;
     UPDATE plain SET n = (SELECT count(*) FROM plain) WHERE id = :c + 3;
     INSERT INTO stamped VALUES (:c, 1, NULL);
