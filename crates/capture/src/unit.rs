@@ -95,7 +95,9 @@ impl Unit {
                 self.copied_first.insert(table.relation.name.clone());
             }
         } else {
-            self.hidden_others |= step.hidden_writes;
+            // a cascade, too, writes tables that no statement names
+            let fires = matches!(&step.effect, Effect::Write(write) if write.table.triggers);
+            self.hidden_others |= step.hidden_writes || fires;
         }
         self.session_changed |= step.changes_session;
         self.hidden_writes |= step.hidden_writes;
