@@ -3,6 +3,7 @@ use crate::plan::{OldRow, Seen, WriteEffect};
 use bytes::Bytes;
 use pgshadow_model::{Column, Lsn, Operation, Relation, Values, Xid};
 use pgshadow_wire::Reader;
+use std::borrow::Cow;
 
 /// One row of the added column.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,10 +25,10 @@ pub(crate) struct Image {
 pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
     // without the right to read, or under row-level security, no column is asked for
     let relation = &write.table.relation;
-    let columns: Vec<&Column> = match write.seen {
-        Seen::Whole => relation.columns.iter().collect(),
-        Seen::Key => relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p))).collect(),
-        Seen::Nothing => Vec::new(),
+    let columns: Cow<'_, [Column]> = match write.seen {
+        Seen::Whole => Cow::Borrowed(&relation.columns),
+        Seen::Key => relation.key.iter().filter_map(|p| relation.columns.get(usize::from(*p)).cloned()).collect(),
+        Seen::Nothing => Cow::Borrowed(&[]),
     };
     let old_columns: &[u16] = match &write.old {
         OldRow::Returned(positions) => positions,
@@ -58,7 +59,7 @@ pub(crate) fn read(record: &Bytes, write: &WriteEffect) -> Option<Image> {
         });
     }
     let was_there = !returns_old || fields.next()?.1.is_some();
-    let column = |position: &u16| columns.get(usize::from(*position)).copied();
+    let column = |position: &u16| columns.get(usize::from(*position));
     let old = old_columns.iter().map(|p| fields.column(column(p)?)).collect::<Option<Values>>()?;
     let parameters = (0..write.parameters).map(|_| fields.bytes()).collect::<Option<Values>>()?;
     let values = columns.iter().map(|c| fields.column(c)).collect::<Option<Values>>()?;
