@@ -116,6 +116,10 @@ fn run(seed: u64, lanes: u32, held: u32) {
         for session in sessions {
             within(LIMIT, "a session", session).await.expect("a session's statements");
         }
+        // The outcome of a statement that failed is written after its answer. That of this one is on disk before its answer,
+        // and so is what was written ahead of it.
+        let last = scene.app().connect().await;
+        last.batch_execute("INSERT INTO bag VALUES (0, 'last')").await.expect("the last write");
     });
     let read_again = |scene: &Scene| scene.pgshadow.metric("pgshadow_log_read_again_total").unwrap_or_default();
     if held > 0 {
