@@ -6,6 +6,8 @@ SHELL = /bin/sh
 CARGO = cargo
 # What scripts/deps.sh found: servers, drivers, libclang.
 ENV = . ./.deps/env
+# Tests and programs in one go, or cargo would build most crates twice, with other features.
+BUILD_TESTS = $(CARGO) build --workspace --tests --bins
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
@@ -21,13 +23,12 @@ demo: demo-deps
 
 # make test      all tests; a missing server is a failure, nothing is skipped
 test: test-deps
-	$(ENV) && $(CARGO) test --workspace --no-run
-	$(ENV) && $(CARGO) build --workspace --bin pgshadow
+	$(ENV) && $(BUILD_TESTS)
 	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' scripts/test.sh
 
 # make torture   30 seeds of random schemas, statements and sessions, a minute each; resumable; docs/torture.md
 torture: test-deps
-	$(ENV) && $(CARGO) build --workspace --bin pgshadow --bin torture
+	$(ENV) && $(BUILD_TESTS)
 	$(ENV) && PGSHADOW_BIN='$(PGSHADOW_BIN)' ./target/debug/torture
 
 # make bounded   its memory with 2 million rows, 1 GB, 2,000 connections, a target away for 10 minutes; half an hour, resumable

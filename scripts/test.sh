@@ -6,13 +6,15 @@ cd "$(dirname "$0")/.."
 output=$(mktemp -d)
 trap 'rm -rf "$output"' EXIT
 
-# The longest ones first, so that none is left alone at the end.
+# The longest ones first, so that none is left alone at the end. All of the workspace each time, or cargo would build its
+# crates once more, with fewer of their features.
 {
-    printf '%s\n' --test\ {exactness,transparency,bounded,flush,drivers,torture,large}
-    echo '--lib --bins'
-    find integration-tests/tests -mindepth 1 -maxdepth 1 | sed 's|.*/|--test |; s|\.rs$||' | sort
-} | awk '!seen[$0]++ { print "-p integration-tests " $0 }' >"$output/programs"
-echo '--workspace --exclude integration-tests' >>"$output/programs"
+    printf '%s\n' --test\ {exactness,transparency,bounded,flush,drivers,torture,large} '--lib --bins'
+    find integration-tests/tests crates/*/tests -maxdepth 1 -name '*.rs' -printf '--test %f\n' | sed 's|\.rs$||' | sort
+    find integration-tests/tests crates/*/tests -mindepth 2 -maxdepth 2 -name main.rs -printf '%h\n' |
+        sed 's|.*/|--test |' | sort
+    echo --doc
+} | awk '!seen[$0]++ { print "--workspace " $0 }' >"$output/programs"
 
 run() {
     local log begun=$SECONDS
