@@ -9,7 +9,7 @@ trap 'rm -rf "$output"' EXIT
 # The longest ones first, so that none is left alone at the end. All of the workspace each time, or cargo would build its
 # crates once more, with fewer of their features.
 {
-    printf '%s\n' --test\ {exactness,transparency,bounded,flush,drivers,torture,large} '--lib --bins'
+    printf '%s\n' --test\ {exactness,transparency,bounded,planted,shadow,torture,large} '--lib --bins'
     find integration-tests/tests crates/*/tests -maxdepth 1 -name '*.rs' -printf '--test %f\n' | sed 's|\.rs$||' | sort
     find integration-tests/tests crates/*/tests -mindepth 2 -maxdepth 2 -name main.rs -printf '%h\n' |
         sed 's|.*/|--test |' | sort

@@ -1,6 +1,6 @@
 //! Loads of pgbench and of drivers' kinds of protocol, through pgshadow from the older to the newest server.
 use integration_tests::client::within;
-use integration_tests::scene::Scene;
+use integration_tests::scene::{Scene, servers};
 use integration_tests::workload::{Load, Protocol};
 use integration_tests::{equal, repeats};
 use std::time::Duration;
@@ -180,5 +180,24 @@ async fn a_client_that_vanishes_leaves_nothing_behind() {
     let client = scene.app().connect().await;
     // Waits for the locks of those that are gone.
     within(LIMIT, "an update", client.execute("UPDATE t SET v = 5 WHERE id = 1", &[])).await.unwrap();
+    scene.expect_exact();
+}
+
+/// The look at tables takes the server longer than most statements do: a new session, which knows nothing yet, has none of
+/// its own where others have looked.
+#[tokio::test]
+async fn new_sessions_know_what_others_have_found() {
+    let scene = Scene::of(KEYED);
+    let name = &scene.source.database;
+    scene.source.as_user("postgres", "postgres").psql(&format!("ALTER DATABASE {name} SET log_statement = 'all'"));
+    for v in 0..12 {
+        let client = scene.app().connect().await;
+        let written = client.execute(&format!("UPDATE t SET v = {v} WHERE id = {}", v + 1), &[]).await;
+        assert_eq!(written.expect("an update"), 1);
+    }
+    let log = servers()[0].log();
+    let looks = log.lines().filter(|line| line.contains(&format!("@{name} ")) && line.contains("'identity'"));
+    let at_tables = looks.clone().filter(|line| line.contains("'indexes'")).count();
+    assert_eq!((looks.count(), at_tables), (12, 1), "{log}");
     scene.expect_exact();
 }

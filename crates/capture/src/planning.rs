@@ -62,7 +62,9 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed {
                 Known::Plan(Arc::new(unprobed(&parsed)))
             } else {
-                Known::Ask(names_needed(&parsed))
+                // The look at tables is dear to plan: a new session needs none where others have looked.
+                let names = names_needed(&parsed);
+                Known::Ask(if self.shared.catalog.may_know(&names) { Vec::new() } else { names })
             };
         }
         let unknown = self.unknown_with_views(names_needed(&parsed));
