@@ -46,6 +46,7 @@ fn on_stage(
     plant.before(schema, target);
     let servers = stage.pair(bout);
     let builder = Pgshadow::between(&servers[0], &servers[1]).database(&source.database).durability(bout.durability);
+    let builder = builder.set("compare", "statements", &format!("{:?}", bout.statements));
     let mut pgshadow = builder.with_trace().set("test", "held_entries", &bout.held.to_string()).start();
     let place = if bout.direct { source.clone() } else { pgshadow.app() };
     let seen = load(bout, scripts, servers, &mut pgshadow, place);

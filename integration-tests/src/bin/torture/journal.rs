@@ -16,12 +16,12 @@ pub struct Journal {
     done: BTreeSet<u64>,
 }
 
-/// What the log begins with: another pgshadow begins it anew.
-fn heading() -> String {
+/// What the log begins with: another pgshadow, or another share of statements, begins it anew.
+fn heading(settings: &Settings) -> String {
     let path = setting("PGSHADOW_BIN").map_or_else(|| profile_directory().join("pgshadow"), PathBuf::from);
     let mut hasher = DefaultHasher::new();
     fs::read(&path).unwrap_or_default().hash(&mut hasher);
-    format!("torture of pgshadow {:016x}", hasher.finish())
+    format!("torture of pgshadow {:016x}, statements {:?}", hasher.finish(), settings.statements)
 }
 
 impl Journal {
@@ -29,7 +29,7 @@ impl Journal {
     pub fn open(settings: &Settings) -> std::io::Result<Journal> {
         let directory = settings.log.parent().map(Path::to_owned).unwrap_or_default();
         fs::create_dir_all(&directory)?;
-        let heading = heading();
+        let heading = heading(settings);
         let old = fs::read_to_string(&settings.log).unwrap_or_default();
         let goes_on = !settings.again && old.lines().next() == Some(heading.as_str());
         let mut file =

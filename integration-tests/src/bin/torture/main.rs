@@ -111,6 +111,7 @@ fn round(stage: &mut Stage, settings: &Settings, journal: &mut Journal, seed: u6
         }
         let mut bout = round::bout(seed, number, stage::majors(), settings.wanted, &settings.without);
         bout.direct = settings.direct;
+        bout.statements = settings.statements;
         if let Some(units) = settings.units {
             bout.plan.units = (units / bout.plan.sessions).max(1) as u32;
         }

@@ -46,6 +46,8 @@ pub struct Bout {
     pub held: u32,
     /// Past pgshadow.
     pub direct: bool,
+    /// `[compare] statements`
+    pub statements: f64,
 }
 
 /// The bout of this number in the round of this seed. The majors are those of the old and the newest source.
@@ -76,7 +78,7 @@ pub fn bout(seed: u64, number: u64, majors: [u32; 2], wanted: bool, without: &[S
     let hang_up = kind == Kind::Faulty;
     let source = majors[usize::from(same_major)];
     let plan = Plan { seed, sessions, units, tier, source, hang_up, without: without.to_vec() };
-    Bout { kind, same_major, plan, faults, durability, held, direct: false }
+    Bout { kind, same_major, plan, faults, durability, held, direct: false, statements: 1.0 }
 }
 
 const PRELUDE: &str = "CREATE SCHEMA odd;

@@ -69,6 +69,8 @@ pub struct Settings {
     /// Sessions go to the source, past pgshadow: only what clients see is judged, to know what drivers and the database do by
     /// themselves. `TORTURE_DIRECT=1`.
     pub direct: bool,
+    /// The share of statements whose own SQL runs on the shadow, `[compare] statements`: `TORTURE_STATEMENTS`.
+    pub statements: f64,
     /// How long to look for the smallest history: `TORTURE_SHRINK`, seconds.
     pub shrink: Duration,
     /// `TORTURE_PLANT=row` or `constraint`.
@@ -85,6 +87,10 @@ impl Settings {
         };
         let log = text("TORTURE_LOG").map_or_else(|| repository().join("target/torture/torture.log"), PathBuf::from);
         let bout = text("TORTURE_BOUT").map(|value| value.parse().map_err(|_| format!("TORTURE_BOUT: {value}")));
+        let statements = text("TORTURE_STATEMENTS").map_or(Ok(1.0), |value| {
+            let share = value.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+            share.ok_or_else(|| format!("TORTURE_STATEMENTS is no share from 0 to 1: {value}"))
+        });
         let plant = match text("TORTURE_PLANT").as_deref() {
             None => Plant::Nothing,
             Some("row") => Plant::Row,
@@ -101,6 +107,7 @@ impl Settings {
             again: text("TORTURE_AGAIN").is_some_and(|value| value != "0"),
             units: Some(number("TORTURE_UNITS", 0)?).filter(|units| *units > 0),
             direct: text("TORTURE_DIRECT").is_some_and(|value| value != "0"),
+            statements: statements?,
             wanted: text("TORTURE_WANTED").is_some_and(|value| value != "0"),
             kind: text("TORTURE_KIND"),
             without: text("TORTURE_WITHOUT").map_or_else(Vec::new, |list| list.split(',').map(str::to_owned).collect()),
