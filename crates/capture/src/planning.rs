@@ -62,9 +62,7 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed {
                 Known::Plan(Arc::new(unprobed(&parsed)))
             } else {
-                // The look at tables is dear to plan: a new session needs none where others have looked.
-                let names = names_needed(&parsed);
-                Known::Ask(if self.shared.catalog.may_know(&names) { Vec::new() } else { names })
+                Known::Ask(names_needed(&parsed))
             };
         }
         let unknown = self.unknown_with_views(names_needed(&parsed));

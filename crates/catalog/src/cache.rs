@@ -27,8 +27,6 @@ pub struct Catalog {
     functions_version: AtomicU64,
     defined: Notify,
     tables: DashMap<Question, Answer>,
-    /// Names that anyone has found.
-    names: DashSet<String>,
     /// Prepared transactions that define nothing.
     undefining: DashSet<String>,
     functions: RwLock<Arc<Functions>>,
@@ -59,7 +57,6 @@ impl Catalog {
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.tables.clear();
-        self.names.clear();
     }
 
     /// Definitions of these tables (`None`: of something that isn't known) have come through pgshadow.
@@ -116,21 +113,10 @@ impl Catalog {
         (*epoch == self.epoch()).then(|| table.clone())
     }
 
-    /// Whether someone has found all of these lately, so that the answers may be there for a session of which nothing else is
-    /// known than that it asks.
-    #[must_use]
-    pub fn may_know(&self, names: &[String]) -> bool {
-        names.iter().all(|name| self.names.contains(name))
-    }
-
     /// Keeps what a session found at catalog epoch `epoch` (as it was before it asked).
     pub fn keep(&self, epoch: u64, identity: &str, name: &str, table: Option<Arc<Table>>) {
         if self.tables.len() >= TABLES_MAX {
             self.tables.clear();
-            self.names.clear();
-        }
-        if !self.names.contains(name) {
-            self.names.insert(name.to_owned());
         }
         self.tables.insert((identity.to_owned(), name.to_owned()), (epoch, table));
     }
@@ -179,18 +165,6 @@ mod tests {
             catalog.finished(gid);
             assert_eq!((catalog.epoch(), catalog.definitions()), (state, state), "{gid}");
         }
-    }
-
-    #[test]
-    fn what_others_have_found_may_be_known_until_it_changes() {
-        let catalog = Catalog::default();
-        let names = ["\"t\"".to_owned(), "\"u\"".to_owned()];
-        catalog.keep(0, "someone", &names[0], None);
-        assert!(catalog.may_know(&names[..1]) && !catalog.may_know(&names));
-        catalog.keep(0, "someone else", &names[1], None);
-        assert!(catalog.may_know(&names));
-        catalog.changed(&Redefined::default());
-        assert!(!catalog.may_know(&names[..1]));
     }
 
     #[test]
