@@ -46,10 +46,13 @@ impl Catalog {
         if !redefined.is_nothing() {
             let mut held = self.functions.write().unwrap_or_else(PoisonError::into_inner);
             let before = self.definitions.fetch_add(1, Ordering::AcqRel);
-            if let Redefined::Names(names) = redefined
-                && held.are_of(before)
-            {
-                *held = Arc::new(held.doubting(names, before + 1));
+            if let Redefined::Names { names, refused } = redefined {
+                if held.are_of(before) {
+                    *held = Arc::new(held.doubting(names, before + 1));
+                }
+                if *refused {
+                    Arc::make_mut(&mut held).note_refused(names, before + 1);
+                }
             }
             drop(held);
             self.functions_version.fetch_add(1, Ordering::AcqRel);
@@ -137,9 +140,10 @@ impl Catalog {
 
     /// Replaces the known functions, unless they have changed since these were loaded and it is known which: then they are about
     /// to be loaded again.
-    pub fn set_functions(&self, functions: Functions) {
+    pub fn set_functions(&self, mut functions: Functions) {
         let mut held = self.functions.write().unwrap_or_else(PoisonError::into_inner);
         let now = self.definitions();
+        functions.note_refused_since(&held);
         if functions.are_of(now) || !held.are_of(now) {
             *held = Arc::new(functions);
         }
@@ -175,7 +179,7 @@ mod tests {
         };
         catalog.set_functions(Functions::of(0, &["reads", "others"]));
         assert!(known("reads") && known("others"));
-        catalog.changed(&Redefined::Names(["reads".to_owned()].into()));
+        catalog.changed(&Redefined::names(["reads".to_owned()].into()));
         catalog.set_functions(Functions::of(0, &["reads", "others"]));
         assert!(!known("reads") && known("others"));
         catalog.set_functions(Functions::of(1, &["reads", "others"]));

@@ -1,12 +1,17 @@
 mod determined;
 mod load;
+mod procedures;
+mod refused;
 mod source;
 #[cfg(test)]
 mod tests;
 
+pub use procedures::{block_may_commit, block_may_define};
+
 use load::{BEHIND, EVENT_TRIGGERS, LOAD, OPERATORS};
-use source::{all_words, assigned, defines_code, words};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use refused::refused_in_block;
+use source::{assigned, defines_code, words};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tokio_postgres::Client;
 
 /// What a call of a function may do.
@@ -40,6 +45,8 @@ pub struct Functions {
     operators: HashSet<String>,
     /// Built-in functions whose result is determined by their arguments.
     immutable: HashSet<String>,
+    /// Names that have come to stand for what is refused in a transaction block, and by which state of definitions.
+    refused: BTreeMap<String, u64>,
 }
 
 /// A function of the user's that stands behind another name.
@@ -61,6 +68,8 @@ struct Function {
     sets: bool,
     /// It, or what it calls, may define functions, views and the like anew.
     defines: bool,
+    /// It, or what it calls, runs what is refused in a transaction block.
+    refused: bool,
     /// Columns of NEW that it assigns, where that can be read.
     assigned: Option<HashSet<String>>,
     /// What it does is determined by its arguments, as far as its own text tells; then also by what it calls.
@@ -109,26 +118,6 @@ const NAMED_SETTINGS: &[&str] = &[
     "client_encoding",
     "execute",
 ];
-
-/// What a procedure or block can end a transaction with, or what can hide it.
-const COMMITTING_WORDS: &[&str] = &["commit", "rollback", "call", "execute"];
-
-/// Whether the text of a DO block may commit before it ends.
-#[must_use]
-pub fn block_may_commit(text: &str) -> bool {
-    let words = all_words(text);
-    COMMITTING_WORDS.iter().any(|w| words.contains(*w))
-}
-
-/// What changes definitions, or can hide it.
-const DEFINING_WORDS: &[&str] = &["create", "alter", "drop", "call", "execute"];
-
-/// Whether a DO block may change definitions.
-#[must_use]
-pub fn block_may_define(text: &str) -> bool {
-    let words = all_words(text);
-    DEFINING_WORDS.iter().any(|w| words.contains(*w))
-}
 
 impl Function {
     /// What its own words say.
@@ -196,12 +185,14 @@ impl Functions {
             None => function.nature == Some(FunctionNature::MayWrite),
         };
         function.defines = source.is_some_and(defines_code);
+        function.refused = source.is_some_and(refused_in_block);
         // another one of that name, in another schema or of other parameters
         if let Some(same) = self.others.get(&name) {
             function.nature = function.nature.max(same.nature);
             function.trigger |= same.trigger;
             function.sets |= same.sets;
             function.defines |= same.defines;
+            function.refused |= same.refused;
             function.assigned = match (function.assigned, &same.assigned) {
                 (Some(own), Some(other)) => Some(own.union(other).cloned().collect()),
                 _ => None,
@@ -217,23 +208,25 @@ impl Functions {
     /// Who calls what may write may write, and who calls what sets something sets it.
     fn follow_calls(&mut self) {
         loop {
-            let of = |word: &String| self.others.get(word).map(|f| (f.nature, f.sets, f.defines));
+            let of = |word: &String| self.others.get(word).map(|f| (f.nature, f.sets, f.defines, f.refused));
             let raised: Vec<_> = self
                 .others
                 .iter()
                 .filter_map(|(name, function)| {
                     let called = function.words.as_ref()?.iter().filter_map(of);
-                    let own = (function.nature, function.sets, function.defines);
-                    let all = called.fold(own, |own, of| (own.0.max(of.0), own.1 || of.1, own.2 || of.2));
+                    let own = (function.nature, function.sets, function.defines, function.refused);
+                    let all =
+                        called.fold(own, |own, of| (own.0.max(of.0), own.1 || of.1, own.2 || of.2, own.3 || of.3));
                     (all != own).then(|| (name.clone(), all))
                 })
                 .collect();
             if raised.is_empty() {
                 return;
             }
-            for (name, (nature, sets, defines)) in raised {
+            for (name, (nature, sets, defines, refused)) in raised {
                 if let Some(function) = self.others.get_mut(&name) {
-                    (function.nature, function.sets, function.defines) = (nature, sets, defines);
+                    (function.nature, function.sets) = (nature, sets);
+                    (function.defines, function.refused) = (defines, refused);
                 }
             }
         }
@@ -291,7 +284,8 @@ impl Functions {
         let mut functions = Self { definitions: Some(definitions), ..self.clone() };
         let nature = Some(FunctionNature::MayWrite);
         for name in names {
-            let unknown = Function { nature, trigger: true, sets: true, defines: true, ..Function::default() };
+            let refused = self.is_refused_in_block(name);
+            let unknown = Function { nature, trigger: true, sets: true, defines: true, refused, ..Function::default() };
             functions.others.insert(name.clone(), unknown);
             functions.other_names.insert(name.clone(), FunctionNature::MayWrite);
         }
@@ -375,20 +369,6 @@ impl Functions {
                 function.is_none_or(|f| f.nature == Some(FunctionNature::MayWrite)) && !self.built_in.contains(name)
             }
         }
-    }
-
-    /// Whether a procedure of that name may commit before it ends.
-    #[must_use]
-    pub fn may_commit(&self, definitions: Option<u64>, name: &str) -> bool {
-        let words = self.others.get(name).filter(|_| self.is_known(definitions)).and_then(|f| f.words.as_ref());
-        words.is_none_or(|words| COMMITTING_WORDS.iter().any(|w| words.contains(*w)))
-    }
-
-    /// Whether a procedure of that name may change definitions.
-    #[must_use]
-    pub fn may_define(&self, definitions: Option<u64>, name: &str) -> bool {
-        let words = self.others.get(name).filter(|_| self.is_known(definitions)).and_then(|f| f.words.as_ref());
-        words.is_none_or(|words| DEFINING_WORDS.iter().any(|w| words.contains(*w)))
     }
 
     /// Whether an event trigger may run at a change of definitions.

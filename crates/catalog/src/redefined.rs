@@ -8,17 +8,31 @@ pub enum Redefined {
     #[default]
     Nothing,
     /// These, without their schemas; of all others some may be gone.
-    Names(BTreeSet<String>),
+    Names {
+        /// These.
+        names: BTreeSet<String>,
+        /// One of them is a function that runs what is refused in a transaction block.
+        refused: bool,
+    },
     /// It isn't known which.
     Anything,
 }
 
 impl Redefined {
+    /// These names, none of them a function that runs what is refused in a transaction block.
+    #[must_use]
+    pub fn names(names: BTreeSet<String>) -> Self {
+        Self::Names { names, refused: false }
+    }
+
     /// Adds what another statement redefines.
     pub fn add(&mut self, other: &Self) {
         match (self, other) {
             (_, Self::Nothing) | (Self::Anything, _) => {}
-            (Self::Names(names), Self::Names(others)) => names.extend(others.iter().cloned()),
+            (Self::Names { names, refused }, Self::Names { names: others, refused: also }) => {
+                names.extend(others.iter().cloned());
+                *refused |= also;
+            }
             (this, other) => *this = other.clone(),
         }
     }
@@ -36,7 +50,7 @@ mod tests {
 
     #[test]
     fn adds_up() {
-        let names = |list: &[&str]| Redefined::Names(list.iter().map(|n| (*n).to_owned()).collect());
+        let names = |list: &[&str]| Redefined::names(list.iter().map(|n| (*n).to_owned()).collect());
         let mut all = Redefined::default();
         all.add(&Redefined::Nothing);
         assert!(all.is_nothing());

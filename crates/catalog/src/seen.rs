@@ -19,7 +19,7 @@ impl Seen {
             return self.names.clear();
         }
         self.names.extend(tables.iter().flatten().map(|table| table.name.clone()));
-        if let Redefined::Names(names) = redefined {
+        if let Redefined::Names { names, .. } = redefined {
             self.names.extend(names.iter().cloned());
         }
     }
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn tells_what_was_named() {
         let mut seen = Seen::default();
-        seen.add(&[Some(QualifiedName::new("a", "t"))].into(), &Redefined::Names(["f".to_owned()].into()));
+        seen.add(&[Some(QualifiedName::new("a", "t"))].into(), &Redefined::names(["f".to_owned()].into()));
         assert!(seen.may_name("t") && seen.may_name("f") && !seen.may_name("u"));
         seen.add(&[None].into(), &Redefined::Nothing);
         assert!(seen.may_name("u"));

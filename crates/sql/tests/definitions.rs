@@ -142,6 +142,8 @@ fn cluster_wide_and_opaque() {
         ("create subscription s connection '' publication p with (create_slot)", false),
         ("drop subscription s", false),
         ("alter subscription s disable", true),
+        ("alter subscription s set (binary = true)", true),
+        ("alter subscription s set (failover = true)", false),
         ("alter subscription s refresh publication", false),
         ("alter subscription s set publication p", false),
         ("import foreign schema a from server b into c", true),

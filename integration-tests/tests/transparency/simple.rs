@@ -226,6 +226,41 @@ fn prepare_and_cursors() {
 }
 
 #[test]
+fn what_a_function_may_not_run() {
+    let refused = [queries(
+        "refused in functions",
+        &[
+            "CREATE OR REPLACE FUNCTION cleans() RETURNS int LANGUAGE plpgsql AS $$BEGIN UPDATE t SET v = 1 WHERE id = 1; VACUUM t; END$$",
+            "SELECT cleans()",
+            "CREATE OR REPLACE FUNCTION calls() RETURNS int LANGUAGE sql AS $$UPDATE t SET v = 2 WHERE id = 1; SELECT cleans()$$",
+            "SELECT calls()",
+            "INSERT INTO t VALUES (70, calls(), 'a') RETURNING id",
+            "SELECT calls() /* a comment */;",
+            "BEGIN",
+            "SELECT calls()",
+            "ROLLBACK",
+            "CREATE OR REPLACE FUNCTION makes(name text) RETURNS int LANGUAGE plpgsql AS $$BEGIN EXECUTE format('CREATE DATABASE %I', name); END$$",
+            "SELECT makes('a')",
+            "CREATE OR REPLACE FUNCTION caught() RETURNS int LANGUAGE plpgsql AS $$BEGIN
+                UPDATE t SET v = v + 1 WHERE id = 3;
+                PERFORM cleans();
+            EXCEPTION WHEN OTHERS THEN
+                RAISE NOTICE '%', SQLERRM;
+                RETURN 3;
+            END$$",
+            "SELECT caught()",
+            "CREATE OR REPLACE FUNCTION cleans_behind() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM cleans(); RETURN NULL; END$$",
+            "CREATE TRIGGER cleans AFTER UPDATE ON parent FOR EACH ROW EXECUTE PROCEDURE cleans_behind()",
+            "UPDATE parent SET name = 'x' WHERE id = 1",
+            "DROP TRIGGER cleans ON parent",
+            "SELECT * FROM t ORDER BY id",
+        ],
+    )];
+    Stage::old().expect_same(&refused);
+    Stage::newest().expect_same(&refused);
+}
+
+#[test]
 fn function_calls_and_a_long_statement() {
     // OIDs of functions: lower(text) 870, int4pl 177, setval(regclass, bigint) 1576.
     let long = "x".repeat(1 << 20);

@@ -5,6 +5,19 @@ use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_sql::{Statement, StatementKind};
 use std::sync::Arc;
 
+/// Whether one of the functions that a statement names, or that it runs by views, defaults, constraints and triggers, is such.
+fn runs_any(statement: &Statement, step: &Step, is_such: impl Fn(&String) -> bool) -> bool {
+    let runs_none =
+        |tag: &str| matches!(tag, "CREATE VIEW" | "CREATE FUNCTION" | "CREATE PROCEDURE") || tag.starts_with("DROP ");
+    if matches!(&statement.kind, StatementKind::Ddl(ddl) if runs_none(&ddl.tag)) {
+        return false;
+    }
+    let of_table = step.effect.write().map(|w| w.table.functions.iter().chain(&w.table.trigger_functions));
+    of_table.into_iter().flatten().any(&is_such)
+        || statement.functions.iter().any(|f| is_such(&f.name))
+        || statement.relations.iter().any(&is_such)
+}
+
 impl Context<'_> {
     /// What the functions may do that a statement calls by itself or through views.
     pub(crate) fn nature_of_calls(&self, statement: &Statement) -> FunctionNature {
@@ -38,22 +51,6 @@ impl Context<'_> {
         called.chain(read).chain(others).max().unwrap_or(FunctionNature::Harmless)
     }
 
-    /// Whether functions that the statement runs may define functions anew.
-    fn may_define(&self, statement: &Statement, step: &Step) -> bool {
-        let runs_none = |tag: &str| {
-            matches!(tag, "CREATE VIEW" | "CREATE FUNCTION" | "CREATE PROCEDURE") || tag.starts_with("DROP ")
-        };
-        if matches!(&statement.kind, StatementKind::Ddl(ddl) if runs_none(&ddl.tag)) {
-            return false;
-        }
-        let defines = |name: &String| self.functions.defines(name);
-        let of_table = step
-            .effect
-            .write()
-            .is_some_and(|w| w.table.functions.iter().chain(&w.table.trigger_functions).any(defines));
-        of_table || statement.functions.iter().any(|f| defines(&f.name)) || statement.relations.iter().any(defines)
-    }
-
     /// What the functions may do that a table's defaults and constraints call.
     pub(crate) fn nature_of_table(&self, table: &Table) -> FunctionNature {
         let of = |name: &String| self.functions.nature(self.definitions, Some(""), name);
@@ -76,7 +73,13 @@ impl Context<'_> {
             Effect::Copy { table, .. } => self.nature_of_table(table),
             _ => FunctionNature::Harmless,
         };
-        step.may_define |= self.may_define(statement, &step);
+        step.may_define |= runs_any(statement, &step, |name| self.functions.defines(name));
+        let runs = !matches!(
+            statement.kind,
+            StatementKind::Explain { analyze: false, .. } | StatementKind::DeclareCursor { .. }
+        ) && !matches!(step.effect, Effect::Prepare { .. });
+        // what is added behind it would make a block of it, of which the refusal would speak
+        step.alone |= runs && runs_any(statement, &step, |name| self.functions.is_refused_in_block(name));
         let nature = self.nature_of_calls(statement).max(of_table);
         if nature > FunctionNature::Harmless {
             step.changes_session |= nature != FunctionNature::MayWriteOthers;

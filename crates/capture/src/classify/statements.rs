@@ -139,9 +139,14 @@ impl Context<'_> {
             _ if !moves && WITHOUT_CODE.contains(&ddl.tag.as_str()) => Redefined::Nothing,
             // what is made of what only reads only reads
             Some(_) if of_what_it_names(&ddl.tag) && self.nature_of_named(statement) == FunctionNature::Harmless => {
-                Redefined::Names(BTreeSet::new())
+                Redefined::names(BTreeSet::new())
             }
-            Some(names) => Redefined::Names(names.iter().cloned().collect()),
+            Some(names) => {
+                let text = self.text.get(statement.range.clone()).unwrap_or_default();
+                let function = matches!(ddl.tag.as_str(), "CREATE FUNCTION" | "CREATE PROCEDURE");
+                let refused = function && self.functions.makes_refused_in_block(text);
+                Redefined::Names { names: names.iter().cloned().collect(), refused }
+            }
             None => Redefined::Anything,
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn defines_code(source: &str) -> bool {
         "event",
         "schema",
     ];
-    let words = source.split(|c: char| !inside(c)).filter(|w| !w.is_empty()).map(str::to_lowercase);
+    let words = every_word(source);
     let mut verb = false;
     for word in words.filter(|w| !FILLING.contains(&w.as_str())) {
         if verb && CODE.contains(&word.as_str()) {
@@ -52,14 +52,23 @@ pub(super) fn defines_code(source: &str) -> bool {
 
 /// All words of a text, in lower case.
 pub(super) fn all_words(source: &str) -> HashSet<String> {
-    source.split(|c: char| !inside(c)).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
+    every_word(source).collect()
+}
+
+fn every_word(source: &str) -> impl Iterator<Item = String> {
+    source.split(|c: char| !inside(c)).filter(|w| !w.is_empty()).map(str::to_lowercase)
 }
 
 /// The words of a source, in lower case: without those in comments and, unless it runs texts, in literals.
 pub(super) fn words(source: &str) -> HashSet<String> {
-    let Some(tokens) = tokens(source) else { return all_words(source) };
-    let words: HashSet<String> = tokens.into_iter().filter(|t| t.starts_with(inside)).collect();
-    if RUNS_TEXTS.iter().any(|w| words.contains(*w)) { all_words(source) } else { words }
+    sequence(source).into_iter().collect()
+}
+
+/// The same in their order.
+pub(super) fn sequence(source: &str) -> Vec<String> {
+    let Some(tokens) = tokens(source) else { return every_word(source).collect() };
+    let words: Vec<String> = tokens.into_iter().filter(|t| t.starts_with(inside)).collect();
+    if words.iter().any(|w| RUNS_TEXTS.contains(&w.as_str())) { every_word(source).collect() } else { words }
 }
 
 /// The columns of NEW that the source of a trigger function assigns; `None` where it may do so in a way that isn't `NEW.c := ...`

@@ -181,7 +181,7 @@ impl Definitions {
 /// Sessions look again, and what these may have written becomes suspect.
 async fn tell(past: &[Object], client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
     let names = past.iter().flat_map(|object| [object.of.name.clone(), object.function.clone()]);
-    mirror.catalog.changed(&Redefined::Names(names.filter(|name| !name.is_empty()).collect()));
+    mirror.catalog.changed(&Redefined::names(names.filter(|name| !name.is_empty()).collect()));
     let definitions = load_functions(client, mirror).await?;
     let functions = mirror.catalog.functions();
     for object in past {

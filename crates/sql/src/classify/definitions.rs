@@ -291,7 +291,8 @@ fn of_what_may_not_run_twice(statement: &Kind) -> Option<Ddl> {
             ("CREATE SUBSCRIPTION", SUBSCRIPTION, !makes_slot)
         }
         Kind::AlterSubscriptionStmt(alter) => {
-            // REFRESH can't run in a block, nor can what refreshes by itself
+            // REFRESH can't run in a block, nor can what refreshes by itself, nor what changes the slot
+            let changes_slot = ["failover", "two_phase"].iter().any(|option| has_option(&alter.options, option));
             let refreshes = !matches!(
                 AlterSubscriptionType::try_from(alter.kind),
                 Ok(AlterSubscriptionType::AlterSubscriptionOptions
@@ -299,7 +300,7 @@ fn of_what_may_not_run_twice(statement: &Kind) -> Option<Ddl> {
                     | AlterSubscriptionType::AlterSubscriptionEnabled
                     | AlterSubscriptionType::AlterSubscriptionSkip)
             );
-            ("ALTER SUBSCRIPTION", SUBSCRIPTION, !refreshes)
+            ("ALTER SUBSCRIPTION", SUBSCRIPTION, !refreshes && !changes_slot)
         }
         Kind::DropSubscriptionStmt(_) => ("DROP SUBSCRIPTION", SUBSCRIPTION, false),
         Kind::ImportForeignSchemaStmt(_) => {
