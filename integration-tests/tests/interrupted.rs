@@ -74,6 +74,27 @@ async fn a_timeout_that_hits_the_lookup() {
     }
 }
 
+/// What is locked, or about to go, under a name that the statement itself doesn't reach.
+#[tokio::test]
+async fn a_lookup_opens_no_table() {
+    let scene =
+        Scene::of("CREATE TABLE locked (id int PRIMARY KEY, v int DEFAULT 7, at timestamptz DEFAULT now(), s serial);");
+    let (client, holder) = (scene.app().connect().await, scene.source.connect().await);
+    holder.batch_execute("BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    for sql in [
+        "SET lock_timeout = 300",
+        "BEGIN",
+        "CREATE TEMP TABLE locked (id int)",
+        "INSERT INTO locked VALUES (1)",
+        "COMMIT",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+    client.batch_execute("INSERT INTO public.locked (id) VALUES (1)").await.unwrap();
+    scene.expect_exact();
+}
+
 /// Runs it, however often a timeout hits it.
 async fn at_last(client: &Client, sql: &str) {
     while let Err(error) = client.batch_execute(sql).await {

@@ -5,7 +5,7 @@ use crate::own::NAME;
 use crate::plan::{Effect, Step};
 use crate::session::{Hold, Output, Session};
 use bytes::Bytes;
-use pgshadow_catalog::{Identity, Probed, probe};
+use pgshadow_catalog::{Found, Identity, Probed, probe};
 use pgshadow_model::SessionSettings;
 use pgshadow_wire::{Frame, frontend};
 use std::sync::Arc;
@@ -106,7 +106,16 @@ impl<J: Journal> Session<J> {
         }
         let shares = self.shares_catalog(&identity);
         let key = identity.key();
-        for (name, table) in names.iter().zip(probed.tables) {
+        for (name, found) in names.iter().zip(probed.tables) {
+            let table = match found {
+                Found::Nothing => None,
+                Found::Table(table) => Some(table),
+                // it is asked for again, as a whole
+                Found::Involved => {
+                    self.shared.catalog.note_involved(name);
+                    continue;
+                }
+            };
             if shares {
                 self.shared.catalog.keep(epoch, &key, name, table.clone());
             }
@@ -146,11 +155,18 @@ impl<J: Journal> Session<J> {
     }
 
     /// Asks in the session what these names are; `frame` is taken again when the answer is there.
-    pub(crate) fn ask(&mut self, names: Vec<String>, frame: Frame, out: &mut Output) {
-        out.server(match names.as_slice() {
-            [] => frontend::own_statement(NAME, probe::identity_sql().as_bytes(), None),
-            names => frontend::own_statement(NAME, probe::sql().as_bytes(), Some(&probe::parameter(names))),
-        });
+    pub(crate) fn ask(&mut self, mut names: Vec<String>, frame: Frame, out: &mut Output) {
+        let catalog = &self.shared.catalog;
+        if self.identity.is_none() && !self.units.iter().any(|u| u.catalog) && catalog.has_all(&names) {
+            // whether it finds what others have found depends on who it is: that is soon told
+            names.clear();
+        }
+        let (sql, parameter) = match names.as_slice() {
+            [] => (probe::identity_sql(), None),
+            names if catalog.are_plain(names) => (probe::plain_sql(), Some(probe::parameter(names))),
+            names => (probe::sql(), Some(probe::parameter(names))),
+        };
+        out.server(frontend::own_statement(NAME, sql.as_bytes(), parameter.as_deref()));
         let purpose = Purpose::Probe { names, epoch: self.shared.catalog.epoch() };
         self.pending.push_back(Expected::Own(OwnRun::new(purpose, frontend::OWN_STATEMENT_REPLIES)));
         if self.batch {

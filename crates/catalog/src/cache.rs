@@ -27,6 +27,10 @@ pub struct Catalog {
     functions_version: AtomicU64,
     defined: Notify,
     tables: DashMap<Question, Answer>,
+    /// Names that were looked up, whoever asked, and when last.
+    names: DashMap<String, u64>,
+    /// Names of which a plain look has not told enough.
+    involved: DashSet<String>,
     /// Prepared transactions that define nothing.
     undefining: DashSet<String>,
     functions: RwLock<Arc<Functions>>,
@@ -60,6 +64,7 @@ impl Catalog {
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.tables.clear();
+        self.names.clear();
     }
 
     /// Definitions of these tables (`None`: of something that isn't known) have come through pgshadow.
@@ -120,8 +125,32 @@ impl Catalog {
     pub fn keep(&self, epoch: u64, identity: &str, name: &str, table: Option<Arc<Table>>) {
         if self.tables.len() >= TABLES_MAX {
             self.tables.clear();
+            self.names.clear();
         }
+        self.names.insert(name.to_owned(), epoch);
         self.tables.insert((identity.to_owned(), name.to_owned()), (epoch, table));
+    }
+
+    /// Whether all these names have been looked up, by sessions that may have been others: who this one is will tell if it is to
+    /// find the same.
+    #[must_use]
+    pub fn has_all(&self, names: &[String]) -> bool {
+        let epoch = self.epoch();
+        names.iter().all(|name| self.names.get(name).is_some_and(|looked| *looked == epoch))
+    }
+
+    /// A plain look has not told enough of what has this name, nor will the next one.
+    pub fn note_involved(&self, name: &str) {
+        if self.involved.len() >= TABLES_MAX {
+            self.involved.clear();
+        }
+        self.involved.insert(name.to_owned());
+    }
+
+    /// Whether a plain look may tell enough of these names.
+    #[must_use]
+    pub fn are_plain(&self, names: &[String]) -> bool {
+        !names.iter().any(|name| self.involved.contains(name))
     }
 
     /// The functions known at present.

@@ -135,33 +135,48 @@ pub(crate) struct RawTable {
     kind: String,
     persistence: String,
     row_security: bool,
-    selectable: bool,
-    inherits: bool,
-    children: i64,
-    tree: RawTree,
-    trigger_functions: Option<Vec<String>>,
-    functions: Option<Vec<String>>,
-    cascade_triggers: bool,
-    own_cascade: bool,
-    parents: Option<Vec<(String, String)>>,
     indexes: Option<Vec<RawIndex>>,
     columns: Option<Vec<RawColumn>>,
+    // only of what was asked for as a whole
+    #[serde(default)]
+    told: bool,
+    selectable: Option<bool>,
+    #[serde(default)]
+    inherits: bool,
+    #[serde(default)]
+    children: i64,
+    tree: Option<RawTree>,
+    functions: Option<Vec<String>>,
+    #[serde(default)]
+    cascade_triggers: bool,
+    #[serde(default)]
+    own_cascade: bool,
+    parents: Option<Vec<(String, String)>>,
     view: Option<View>,
     routing: Option<Routing>,
 }
 
-#[derive(Deserialize)]
+impl RawTable {
+    /// Whether all is told that decides how it can be captured: what a domain checks is told only with the whole.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told || !self.columns.iter().flatten().any(|column| column.type_kind == "d")
+    }
+}
+
+/// A table and what is below it. `None` where there is nothing that it could be of.
+#[derive(Default, Deserialize)]
 struct RawTree {
     names: Vec<(String, String)>,
     oids: Vec<u32>,
     rules: bool,
     triggers: bool,
     foreign: bool,
-    before_triggers: bool,
-    after_triggers: bool,
-    deferrable: bool,
-    exclusion: bool,
-    foreign_keys: bool,
+    before_triggers: Option<bool>,
+    after_triggers: Option<bool>,
+    trigger_functions: Vec<Option<Vec<Option<String>>>>,
+    deferrable: Option<bool>,
+    exclusion: Option<bool>,
+    foreign_keys: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -169,6 +184,7 @@ struct RawIndex {
     primary: bool,
     immediate: bool,
     valid: bool,
+    exclusion: bool,
     plain: bool,
     columns: Vec<i16>,
     /// The first ones make the key; all of them before PostgreSQL 11.
@@ -260,10 +276,20 @@ impl From<RawTable> for Table {
                 .map(|n| columns.iter().position(|c| c.number == *n).and_then(|p| u16::try_from(p).ok()))
                 .collect()
         };
-        let (mut key, mut unique_keys, mut coarse) = (None, Vec::new(), raw.tree.exclusion || raw.tree.foreign_keys);
+        let alone = || RawTree {
+            names: vec![(raw.schema.clone(), raw.name.clone())],
+            oids: vec![raw.oid],
+            ..RawTree::default()
+        };
+        let tree = raw.tree.unwrap_or_else(alone);
+        let (mut key, mut unique_keys) = (None, Vec::new());
         // its rows can be written under another table's name
-        coarse |= raw.inherits;
+        let mut coarse = raw.inherits || tree.exclusion == Some(true) || tree.foreign_keys == Some(true);
         for index in raw.indexes.unwrap_or_default() {
+            if index.exclusion {
+                coarse = true;
+                continue;
+            }
             let key_columns = index.key_columns.unwrap_or(index.columns.len());
             let numbers = index.columns.get(..key_columns).unwrap_or_default();
             let Some(place) = positions(numbers).filter(|_| index.plain) else {
@@ -313,21 +339,25 @@ impl From<RawTable> for Table {
                 .collect(),
             coarse,
         };
+        let mut trigger_functions: Vec<String> =
+            tree.trigger_functions.into_iter().flatten().flatten().flatten().collect();
+        trigger_functions.sort();
+        trigger_functions.dedup();
         Self {
             relation: Arc::new(relation),
             temporary: raw.persistence == "t",
             row_security: raw.row_security,
-            selectable: raw.selectable,
+            selectable: raw.selectable.unwrap_or(true),
             has_inheritance_children: kind == RelationKind::Table && raw.children > 0,
-            tree: raw.tree.names.into_iter().map(|(s, n)| QualifiedName::new(s, n)).collect(),
-            tree_oids: raw.tree.oids,
-            rules: raw.tree.rules,
-            triggers: raw.tree.triggers,
-            foreign: raw.tree.foreign,
-            before_triggers: raw.tree.before_triggers,
-            after_triggers: raw.tree.after_triggers,
-            deferrable: raw.tree.deferrable,
-            trigger_functions: raw.trigger_functions.unwrap_or_default(),
+            tree: tree.names.into_iter().map(|(s, n)| QualifiedName::new(s, n)).collect(),
+            tree_oids: tree.oids,
+            rules: tree.rules,
+            triggers: tree.triggers,
+            foreign: tree.foreign,
+            before_triggers: tree.before_triggers == Some(true),
+            after_triggers: tree.after_triggers == Some(true),
+            deferrable: tree.deferrable == Some(true),
+            trigger_functions,
             functions: raw.functions.unwrap_or_default(),
             cascade_triggers: raw.cascade_triggers,
             own_cascade: raw.own_cascade,
