@@ -249,6 +249,10 @@ fn what_a_function_may_not_run() {
                 RETURN 3;
             END$$",
             "SELECT caught()",
+            "PREPARE cleaning AS SELECT cleans()",
+            "EXECUTE cleaning",
+            "SELECT name, statement FROM pg_prepared_statements",
+            "DEALLOCATE cleaning",
             "CREATE OR REPLACE FUNCTION cleans_behind() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM cleans(); RETURN NULL; END$$",
             "CREATE TRIGGER cleans AFTER UPDATE ON parent FOR EACH ROW EXECUTE PROCEDURE cleans_behind()",
             "UPDATE parent SET name = 'x' WHERE id = 1",

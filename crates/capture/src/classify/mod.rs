@@ -141,7 +141,8 @@ impl Context<'_> {
 
     pub(crate) fn step(&self, statement: &Statement, rewrites: &mut Rewritten) -> Step {
         let step = self.by_kind(statement, rewrites);
-        self.with_functions(statement, step)
+        // what is prepared runs by EXECUTE
+        if matches!(step.effect, Effect::Prepare { .. }) { step } else { self.with_functions(statement, step) }
     }
 
     pub(crate) fn by_kind(&self, statement: &Statement, rewrites: &mut Rewritten) -> Step {

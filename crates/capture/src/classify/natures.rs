@@ -77,7 +77,7 @@ impl Context<'_> {
         let runs = !matches!(
             statement.kind,
             StatementKind::Explain { analyze: false, .. } | StatementKind::DeclareCursor { .. }
-        ) && !matches!(step.effect, Effect::Prepare { .. });
+        );
         // what is added behind it would make a block of it, of which the refusal would speak
         step.alone |= runs && runs_any(statement, &step, |name| self.functions.is_refused_in_block(name));
         let nature = self.nature_of_calls(statement).max(of_table);
