@@ -166,6 +166,9 @@ impl<J: Journal> Session<J> {
             for (old, new) in &unit.renames {
                 self.shared.journal.renamed(old, new);
             }
+            for (sql, reason) in &unit.not_repeated {
+                self.shared.journal.not_repeated(sql, reason);
+            }
         }
         let Some(sequence) = unit.intent else { return self.finish_unlogged(unit, committed) };
         if !committed {

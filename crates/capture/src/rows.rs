@@ -132,9 +132,6 @@ impl<J: Journal> Session<J> {
         if step.changes_session {
             self.forget_identity();
         }
-        if let Effect::NotRepeated { sql, reason } = &step.effect {
-            self.shared.journal.not_repeated(sql, reason);
-        }
         let Some(unit) = self.units.front_mut() else { return };
         unit.barrier = barrier;
         unit.ran_committing |= step.may_commit;
@@ -185,7 +182,11 @@ impl<J: Journal> Session<J> {
                 unit.done([Change::Ddl(change)], suspects);
             }
             Effect::Opaque(suspects) => unit.done([], suspects),
-            Effect::NotRepeated { .. } | Effect::Beside { .. } => unit.ddl = true,
+            Effect::NotRepeated { sql, reason } => {
+                unit.ddl = true;
+                unit.not_repeated.push((sql.clone(), reason));
+            }
+            Effect::Beside { .. } => unit.ddl = true,
             Effect::Control(control) => {
                 unit.begun |= *control == Control::Begin;
                 unit.savepoint(control);

@@ -29,6 +29,8 @@ pub(crate) struct Unit {
     pub copied_first: BTreeSet<QualifiedName>,
     /// What the DDL sent so far changes (`None`: not a table, or not known).
     pub defines: BTreeSet<Option<QualifiedName>>,
+    /// Statements that aren't repeated, and why: reported if it commits.
+    pub not_repeated: Vec<(String, &'static str)>,
     /// Tables that go on under another name if it commits.
     pub renames: Vec<(QualifiedName, QualifiedName)>,
     /// A statement was sent that may commit what it did and fail all the same.

@@ -170,8 +170,13 @@ impl Context<'_> {
         if ddl.tag == "ALTER TYPE ADD VALUE" && refuses_company && !self.masked {
             return Step { effect: Effect::Beside { sql }, alone: true, ..step };
         }
-        if ddl.concurrently || !ddl.in_transaction_block_allowed {
-            return Step { effect: Effect::NotRepeated { sql, reason: "it can't run inside a transaction" }, ..step };
+        if ddl.opaque.is_some() && ddl.tables.is_empty() || !ddl.in_transaction_block_allowed {
+            let reason = ddl.opaque.unwrap_or("it can't run inside a transaction");
+            // a subscription's text may hold a password
+            let sql = if ddl.tag.ends_with("SUBSCRIPTION") { ddl.tag.clone() } else { sql };
+            let hidden = ddl.in_transaction_block_allowed;
+            let step = Step { hidden_writes: hidden, hidden_anywhere: hidden, ..step };
+            return Step { effect: Effect::NotRepeated { sql, reason }, ..step };
         }
         let known: Vec<Option<&Arc<Table>>> = ddl.tables.iter().map(|n| self.table(n)).collect();
         // the new name is nobody's yet

@@ -149,6 +149,10 @@ fn views() -> Vec<Case> {
             .q("UPDATE t SET v = 5 WHERE id = 1")
             .q("REFRESH MATERIALIZED VIEW m")
             .declared(&[("m", "")]),
+        case("REFRESH MATERIALIZED VIEW CONCURRENTLY", t_and("CREATE MATERIALIZED VIEW m AS SELECT id, v FROM t; CREATE UNIQUE INDEX ON m (id);"))
+            .q("UPDATE t SET v = 5 WHERE id = 1")
+            .q("REFRESH MATERIALIZED VIEW CONCURRENTLY m")
+            .declared(&[("m", "")]),
     ]
 }
 
