@@ -1,6 +1,7 @@
 #!/bin/sh
-# PostgreSQL's suites, directly and through pgshadow, with mirroring off and on: the same tests must pass, and pgshadow's own
-# counters must show that they went through it; what became suspect is listed. Called by `make conform`.
+# PostgreSQL's suites, directly and through pgshadow, with mirroring off and on: the same tests must pass, but for differences/,
+# and pgshadow's own counters must show that they went through it; what became suspect and what was found is listed. Called by
+# `make conform`.
 # usage: run.sh [stage's options]
 set -eu
 cd "$(dirname "$0")/.."
@@ -48,19 +49,38 @@ before=$(frames)
 "conform/$suite.sh" 127.0.0.1 "$PROXY_PORT" postgres "$STAGE_DATABASE" || true
 after=$(frames)
 echo "frames through pgshadow: $((after - before))"
-if ! diff "$WORK/out/$suite-$SOURCE_PORT/log.passed" "$WORK/out/$suite-$PROXY_PORT/log.passed"; then
-    echo "$suite: not the same tests pass (<: only directly, >: only through pgshadow)"
-    exit 1
-fi
+failed=0
 if [ "$after" -le "$before" ]; then
     echo "$suite: pgshadow forwarded nothing"
-    exit 1
+    failed=1
 fi
+
+direct=$WORK/out/$suite-$SOURCE_PORT
+proxied=$WORK/out/$suite-$PROXY_PORT
+# How the output of a test through pgshadow differs from that directly, wherever in it.
+difference() {
+    diff "$direct/results/$1.out" "$proxied/results/$1.out" | grep '^[<>]' || true
+}
+for test in $(comm -23 "$direct/log.passed" "$proxied/log.passed"); do
+    # Its reason, and the difference itself.
+    expected=conform/differences/$suite/$test
+    difference "$test" >"$proxied/$test.difference"
+    if [ "$mirroring" = on ] && [ -e "$expected" ] && grep -v '^#' "$expected" | cmp -s - "$proxied/$test.difference"; then
+        echo "$test differs as expected: $(sed -n 's/^# //p' "$expected" | tr '\n' ' ')"
+    else
+        echo "$test passes only directly (<), through pgshadow (>) it differs:"
+        head -n 40 "$proxied/$test.difference"
+        failed=1
+    fi
+done
+for test in $(comm -13 "$direct/log.passed" "$proxied/log.passed"); do
+    echo "$test passes only through pgshadow"
+    failed=1
+done
+
 if [ "$mirroring" = on ]; then
-    echo "tables that became suspect, by reason:"
-    metrics "http://127.0.0.1:$ADMIN_PORT/api/status" | "${PGSHADOW_PYTHON:-python3}" -c '
-import collections, json, sys
-reasons = collections.Counter(suspect["reason"] for suspect in json.load(sys.stdin)["suspect_tables"])
-for reason, count in reasons.most_common():
-    print(f"{count:6} {reason}")'
+    metrics "http://127.0.0.1:$ADMIN_PORT/api/status" >"$proxied/status.json"
+    metrics "http://127.0.0.1:$ADMIN_PORT/api/report" >"$proxied/report.json"
+    "${PGSHADOW_PYTHON:-python3}" conform/declared.py "$proxied/status.json" "$proxied/report.json"
 fi
+exit "$failed"
