@@ -5,6 +5,7 @@ use crate::pairing::LockedRows;
 use crate::plan::{Plan, Step, Strip};
 use crate::rehearsal::{BoundStatement, Sampled};
 use bytes::Bytes;
+use pgshadow_catalog::Identity;
 use pgshadow_model::{RowImage, RowsHash, SessionSettings, Statement, Suspect};
 use pgshadow_sql::LockAhead;
 use std::collections::{HashMap, VecDeque};
@@ -204,6 +205,8 @@ pub(crate) struct Prepared {
     pub types: Bytes,
     /// [`Session::identity_changes`] when it was planned.
     pub generation: u64,
+    /// Who the session was then, where that was known.
+    pub identity: Option<Arc<Identity>>,
     /// The parameters' description (a frame), once it is known.
     pub parameters: Arc<OnceLock<Bytes>>,
     /// An error came while the server was given it anew: it has none by that name, or one of another text.

@@ -31,12 +31,12 @@ impl<J: Journal> Session<J> {
                     None => frame.bytes.clone(),
                 };
                 let step = plan.steps.first().cloned().unwrap_or_else(|| Arc::new(Step::none(StatementClass::Other)));
-                let generation = self.identity_changes;
+                let (generation, identity) = (self.identity_changes, self.identity.clone());
                 let (types, parameters) = (Bytes::copy_from_slice(read.types), Arc::new(OnceLock::new()));
                 let unknown = step.strip() == Strip::Rows && !are_declared(&text, &types, &parameters);
                 let asked = (unknown && !name.is_empty()).then(|| (name.clone(), Arc::clone(&parameters)));
-                let (ours, kept) = (Arc::clone(&plan), Vec::new());
-                let prepared = Prepared { text, plan: ours, step, types, generation, parameters, lost: false, kept };
+                let (ours, kept, lost) = (Arc::clone(&plan), Vec::new(), false);
+                let prepared = Prepared { text, plan: ours, step, types, generation, identity, parameters, lost, kept };
                 let before = Before::Statement(name.clone(), self.statements.insert(name, prepared));
                 self.replacing(&before);
                 self.pending.push_back(Expected::Reply { plan: Some(plan), before });

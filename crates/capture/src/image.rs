@@ -228,6 +228,7 @@ mod tests {
             suspects: vec![],
             determined: false,
             several: None,
+            aside: Vec::new(),
         }
     }
 

@@ -25,6 +25,7 @@ mod extended;
 mod failures;
 mod image;
 mod journal;
+mod keeping;
 mod looking_back;
 mod moments;
 mod names;

@@ -266,6 +266,8 @@ pub(crate) struct WriteEffect {
     pub suspects: Vec<Suspect>,
     /// Its effect is determined by the rows that it names.
     pub determined: bool,
+    /// Tables that the server may write in its place and that aren't mirrored: a row tells.
+    pub aside: Vec<u32>,
 }
 
 impl WriteEffect {

@@ -6,10 +6,12 @@ use crate::plan::{Effect, Plan, Step};
 use crate::session::Session;
 use crate::shape::{Shaped, shape};
 use bytes::Bytes;
+use pgshadow_catalog::Table;
 use pgshadow_model::{QualifiedName, Suspect};
 use pgshadow_sql::{Parsed, parse};
 use pgshadow_telemetry::StatementClass;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What is known of a text.
@@ -35,17 +37,11 @@ impl<J: Journal> Session<J> {
         if let Some(plan) = self.plans.get(text) {
             return Known::Plan(Arc::clone(plan));
         }
-        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
         if self.identity.is_none() && !self.probe_failed && !text.is_ascii() {
             // in which encoding?
             return Known::Ask(Vec::new());
         }
-        let encoding_differs = encoding != "UTF8";
-        let Some(readable) = readable(text, encoding) else { return Known::Plan(Arc::new(unreadable(text))) };
-        let differs = self.identity.as_ref().is_some_and(|i| i.standard_conforming_strings != "on");
-        let Some(readable) = (if differs { escaped(readable) } else { Some(readable) }) else {
-            return Known::Plan(Arc::new(unreadable(text)));
-        };
+        let Some(readable) = self.readable(text) else { return Known::Plan(Arc::new(unreadable(text))) };
         let masked = matches!(readable, Cow::Owned(_));
         let shape = if self.identity.is_some() && !masked { shape(&readable) } else { None };
         if let Some(plan) = shape.as_ref().and_then(|s| self.shapes.get(s)).and_then(|s| s.plan(&readable)) {
@@ -69,25 +65,12 @@ impl<J: Journal> Session<J> {
         if !unknown.is_empty() {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
-        let mut plan = self.plan(&readable, &parsed, masked);
+        let plan = self.plan(&readable, &parsed, masked, &self.tables);
         if self.identity.is_none() && !self.probe_failed && plan.steps.iter().any(|s| s.hidden_writes) {
             // may it ask for the place of what it may write?
             return Known::Ask(Vec::new());
         }
-        if self.identity.as_ref().is_some_and(|i| !i.may_draw) {
-            plan = undrawn(plan);
-        }
-        if encoding_differs && plan.text.as_ref().is_some_and(|sent| !sent.is_ascii()) {
-            // a name that isn't ASCII: it would be sent in another encoding than the session's
-            plan = unreadable(text);
-        }
-        if let (true, Some(sent)) = (masked, &plan.text) {
-            match plan.rewrites.splice(text, sent) {
-                Some(bytes) => plan.text = Some(Bytes::from(bytes)),
-                None => plan = unreadable(text),
-            }
-        }
-        let plan = Arc::new(plan);
+        let plan = Arc::new(self.as_sent(plan, text, masked));
         if let Some((shape, shaped)) = shape.zip(Shaped::of(&readable, &plan)) {
             self.shapes.insert(shape, Arc::new(shaped));
             return Known::Plan(plan);
@@ -98,8 +81,35 @@ impl<J: Journal> Session<J> {
         Known::Plan(plan)
     }
 
+    /// The text for the parser.
+    pub(crate) fn readable<'a>(&self, text: &'a [u8]) -> Option<Cow<'a, str>> {
+        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
+        let readable = readable(text, encoding)?;
+        let differs = self.identity.as_ref().is_some_and(|i| i.standard_conforming_strings != "on");
+        if differs { escaped(readable) } else { Some(readable) }
+    }
+
+    /// The plan with the text as this session can send it.
+    pub(crate) fn as_sent(&self, mut plan: Plan, text: &Bytes, masked: bool) -> Plan {
+        if self.identity.as_ref().is_some_and(|i| !i.may_draw) {
+            plan = undrawn(plan);
+        }
+        let encoding_differs = self.identity.as_ref().is_some_and(|i| i.client_encoding != "UTF8");
+        if encoding_differs && plan.text.as_ref().is_some_and(|sent| !sent.is_ascii()) {
+            // a name that isn't ASCII: it would be sent in another encoding than the session's
+            plan = unreadable(text);
+        }
+        if let (true, Some(sent)) = (masked, &plan.text) {
+            match plan.rewrites.splice(text, sent) {
+                Some(bytes) => plan.text = Some(Bytes::from(bytes)),
+                None => plan = unreadable(text),
+            }
+        }
+        plan
+    }
+
     /// What has to be asked of these names, and of what is under those of them that are views.
-    fn unknown_with_views(&mut self, mut names: Vec<String>) -> Vec<String> {
+    pub(crate) fn unknown_with_views(&mut self, mut names: Vec<String>) -> Vec<String> {
         loop {
             let unknown = self.unknown_names(&names);
             if !unknown.is_empty() {
@@ -114,7 +124,14 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    pub(crate) fn plan(&self, text: &str, parsed: &Parsed, masked: bool) -> Plan {
+    /// The plan for a text whose names mean these tables.
+    pub(crate) fn plan(
+        &self,
+        text: &str,
+        parsed: &Parsed,
+        masked: bool,
+        tables: &HashMap<String, Option<Arc<Table>>>,
+    ) -> Plan {
         let excluded = |name: &QualifiedName| self.shared.excluded.contains(name);
         let nobody = nobody();
         let (functions, definitions) = self.shared.catalog.functions_now();
@@ -124,7 +141,7 @@ impl<J: Journal> Session<J> {
             functions: &functions,
             epoch: self.tables_epoch,
             definitions: (self.units.iter().all(|u| u.code.is_nothing())).then_some(definitions),
-            tables: &self.tables,
+            tables,
             masked,
             excluded: &excluded,
         }

@@ -3,12 +3,12 @@
 use crate::classify::names_needed;
 use crate::expected::{Expected, OwnRun, Prepared, Purpose};
 use crate::journal::Journal;
+use crate::keeping::{Keeps, declared, kept};
 use crate::own::NAME;
-use crate::plan::{Effect, Plan, Step, Strip};
-use crate::planning::{Known, readable};
+use crate::plan::{Effect, Plan, Strip};
+use crate::planning::Known;
 use crate::session::{Output, Session};
 use bytes::Bytes;
-use pgshadow_model::{QualifiedName, Suspect};
 use pgshadow_sql::parse;
 use pgshadow_wire::frontend;
 use std::sync::Arc;
@@ -24,28 +24,6 @@ pub(crate) enum Current {
     Ask(Vec<String>),
     /// The transaction may have failed unseen: then nothing can be planned in it.
     Wait,
-}
-
-const KEPT: &str = "a prepared statement may have written it that had been prepared before another table took its name";
-
-/// Tables that a statement was prepared for, and may still write although its text means others now: the server looks names up
-/// again only where it has a reason to. Rows that tell of which table they are need none of this.
-fn kept(prepared: &Prepared, plan: &Plan, step: &Step) -> Vec<Suspect> {
-    if plan.text != prepared.plan.text || matches!(&step.effect, Effect::Write(write) if write.has_table_oid()) {
-        return Vec::new();
-    }
-    let mut kept = prepared.kept.clone();
-    let before = prepared.step.tables();
-    // Their order isn't part of it: the server gives it by the plan that it has for our query.
-    let sorted = |mut tables: Vec<QualifiedName>| {
-        tables.sort();
-        tables
-    };
-    if prepared.step.writes() && sorted(before.clone()) != sorted(step.tables()) {
-        let fresh = before.into_iter().map(|table| Suspect { table: Some(table), reason: KEPT.to_owned() });
-        kept.extend(fresh.filter(|suspect| !prepared.kept.contains(suspect)));
-    }
-    kept
 }
 
 /// Whether the server can plan the text of ours that it has, so that it is refused for nothing but a result of the client's.
@@ -81,12 +59,20 @@ impl<J: Journal> Session<J> {
             Known::Ask(names) => return Current::Ask(names),
             Known::Plan(plan) => plan,
         };
-        self.probe_failed = false;
+        let keeps = if plan.text == prepared.plan.text { Keeps::No } else { self.keeps(&prepared, &plan) };
+        match keeps {
+            Keeps::Ask(names) => return Current::Ask(names),
+            Keeps::Yes(kept) => {
+                self.probe_failed = false;
+                self.statements.insert(name.clone(), kept.clone());
+                return Current::Is(Some(kept));
+            }
+            Keeps::No => self.probe_failed = false,
+        }
         let mut step = plan.steps.first().cloned().unwrap_or_else(|| Arc::clone(&prepared.step));
         let kept = if prepared.lost { Vec::new() } else { kept(&prepared, &plan, &step) };
         if !kept.is_empty() {
-            let own = step.suspects_of_all(KEPT).into_iter().filter(|s| s.table.is_some());
-            step = Arc::new(step.declared(kept.iter().cloned().chain(own).collect()));
+            step = Arc::new(declared(&step, kept.iter().cloned()));
         }
         if prepared.lost || plan.text != prepared.plan.text {
             if !prepared.lost && !self.can_be_planned(&prepared.text) {
@@ -99,7 +85,8 @@ impl<J: Journal> Session<J> {
             let text = plan.text.as_ref().unwrap_or(&prepared.text);
             self.parse_again(name, &prepared, text, Arc::clone(&plan), out);
         }
-        let renewed = Prepared { plan, step, generation: self.identity_changes, lost: false, kept, ..prepared };
+        let (generation, identity) = (self.identity_changes, self.identity.clone());
+        let renewed = Prepared { plan, step, generation, identity, lost: false, kept, ..prepared };
         self.statements.insert(name.clone(), renewed.clone());
         Current::Is(Some(renewed))
     }
@@ -129,8 +116,7 @@ impl<J: Journal> Session<J> {
 
     /// Whether every table that the text writes is there.
     fn can_be_planned(&self, text: &Bytes) -> bool {
-        let encoding = self.identity.as_ref().map_or("UTF8", |i| i.client_encoding.as_str());
-        let Some(parsed) = readable(text, encoding).and_then(|read| parse(&read).ok()) else { return true };
+        let Some(parsed) = self.readable(text).and_then(|read| parse(&read).ok()) else { return true };
         names_needed(&parsed).iter().all(|name| !matches!(self.tables.get(name), Some(None)))
     }
 }

@@ -37,6 +37,7 @@ impl<J: Journal> Session<J> {
             stage.hash_row(&frame);
         }
         match image_of(write, &frame, binary) {
+            _ if self.is_aside(write, &frame, binary) => {}
             Some(read) => {
                 if let Some(unit) = self.units.front_mut() {
                     unit.drew(read.xid, read.token);
@@ -69,6 +70,19 @@ impl<J: Journal> Session<J> {
             Strip::LastColumn => Some(edit::without_last_field(&frame).unwrap_or(frame.bytes)),
             Strip::Nothing => Some(frame.bytes),
         }
+    }
+
+    /// Whether a row is of a table that isn't mirrored, although the statement is prepared for another one.
+    fn is_aside(&mut self, write: &WriteEffect, frame: &Frame, binary: bool) -> bool {
+        if write.aside.is_empty() {
+            return false;
+        }
+        let head = record_of(frame, binary).and_then(|record| image::head(&record, write));
+        let Some((xid, token, _)) = head.filter(|(.., table)| write.aside.contains(table)) else { return false };
+        if let Some(unit) = self.units.front_mut() {
+            unit.drew(xid, token);
+        }
+        true
     }
 
     /// A statement that writes many rows gives its images away before it is done.

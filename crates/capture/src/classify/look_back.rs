@@ -58,6 +58,7 @@ impl Context<'_> {
             suspects: Vec::new(),
             determined: false,
             several: None,
+            aside: Vec::new(),
         };
         let effect = Effect::LookBack(Arc::new(LookBack { write: Arc::new(write), text, reason }));
         Some(Step { effect, hidden_writes: true, ..Step::none(Class::Copy) })

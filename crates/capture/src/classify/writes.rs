@@ -136,6 +136,7 @@ impl Context<'_> {
             suspects: found,
             determined,
             several,
+            aside: Vec::new(),
         };
         let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
         let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
