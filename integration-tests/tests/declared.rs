@@ -1,4 +1,5 @@
 //! What can't be captured exactly is declared: its tables are suspect with a reason, all others stay equal.
+use integration_tests::raw::RawClient;
 use integration_tests::scene::{EVERY_TABLE, Scene};
 
 const KEYED: &str =
@@ -199,4 +200,27 @@ fn defaults_that_name_the_present() {
 fn a_column_of_a_domain_with_a_default() {
     let schema = "CREATE DOMAIN chance AS float8 DEFAULT random();";
     declared(schema, "ALTER TABLE t ADD COLUMN r chance", &[("public.t", "default of its own")]);
+}
+
+#[test]
+fn rows_that_are_never_fetched() {
+    const SQL: &[u8] = b"\0UPDATE t SET v = v + 1 WHERE id < 4 RETURNING id\0\0\0";
+    let run = |rows: u8, behind: &[(u8, &[u8])]| {
+        let scene = Scene::of(KEYED);
+        let login = RawClient::login(scene.pgshadow.port(), "postgres", "", &scene.source.database);
+        let (mut client, _) = login.expect("a login");
+        let bind = (b'B', b"\0\0\0\0\0\0\0\0".as_slice());
+        let execute = [0, 0, 0, 0, rows];
+        let parts = [&[(b'P', SQL), bind, (b'E', execute.as_slice())], behind, &[(b'S', b"".as_slice())]].concat();
+        parts.iter().for_each(|(tag, body)| client.send_frame(*tag, body).expect("sent"));
+        client.receive_until_ready().expect("an answer");
+        scene
+    };
+    let all = (b'E', b"\0\0\0\0\0".as_slice());
+    let again = (b'B', b"\0\0\0\0\0\0\0\0".as_slice());
+    run(2, &[]).expect_exact();
+    run(2, &[all]).expect_exact();
+    run(2, &[(b'C', b"P\0")]).expect_exact();
+    run(4, &[again, all]).expect_exact();
+    run(2, &[again, all]).expect_suspects(&[("public.t", "fetched in parts")]);
 }

@@ -236,6 +236,8 @@ pub(crate) struct Portal {
     pub lock: Option<Bytes>,
     /// It was executed with a row limit, but without one on the server: later Executes are answered from [`Session::pages`].
     pub paged: bool,
+    /// It was executed with the client's own row limit.
+    pub in_parts: bool,
     /// It was executed, and returns nothing: the server won't run it again.
     pub ran: bool,
     /// Savepoints that there were when the server bound it.
@@ -254,6 +256,7 @@ impl Portal {
             binary: false,
             lock: None,
             paged: false,
+            in_parts: false,
             ran: false,
             savepoints: None,
             gone: false,

@@ -165,12 +165,20 @@ impl<J: Journal> Session<J> {
     }
 
     pub(crate) fn execute(&mut self, frame: Frame, out: &mut Output) {
+        self.execute_in(frame, None, out);
+    }
+
+    /// `parts`: it has waited for the message behind it, and is run with the client's row limit or without.
+    pub(crate) fn execute_in(&mut self, frame: Frame, parts: Option<bool>, out: &mut Output) {
         let Some((name, limit)) = frontend::execute(frame.body()) else {
             return self.reply_to(frame, Before::Nothing, out);
         };
         let name = Bytes::copy_from_slice(name);
         if self.is_unsure(b'P', &name) {
             return self.hold = Hold::Answers(frame);
+        }
+        if parts.is_none() && self.waits(&name, limit, &frame) {
+            return;
         }
         let failed = self.units.back().is_some_and(|u| u.failed && !u.closed);
         let (step, plan, binary, lock) = match self.portals.get(&name) {
@@ -257,13 +265,13 @@ impl<J: Journal> Session<J> {
             unit.closed = true;
         }
         // every written row must come back in the same transaction, whatever the client's row limit
-        let captured = step.strip() != Strip::Nothing && limit > 0;
+        let in_parts = parts == Some(true) || self.portals.get(&name).is_some_and(|portal| portal.in_parts);
+        let captured = step.strip() != Strip::Nothing && limit > 0 && !in_parts;
         let bytes = if captured { frontend::execute_frame(&name, 0) } else { frame.bytes };
         let page = (captured && step.strip() == Strip::LastColumn).then(|| Page::new(name.clone(), limit));
-        if page.is_some()
-            && let Some(portal) = self.portals.get_mut(&name)
-        {
-            portal.paged = true;
+        if let Some(portal) = self.portals.get_mut(&name) {
+            portal.paged |= page.is_some();
+            portal.in_parts |= in_parts;
         }
         let first = (step.strip() == Strip::Rows).then(|| name.clone());
         if let Some(portal) = first.as_ref().and_then(|name| self.portals.get_mut(name)) {

@@ -24,6 +24,7 @@ mod expected;
 mod extended;
 mod failures;
 mod image;
+mod in_parts;
 mod journal;
 mod keeping;
 mod looking_back;

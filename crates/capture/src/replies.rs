@@ -203,7 +203,7 @@ impl<J: Journal> Session<J> {
                 let mut stage = std::mem::take(&mut run.stage);
                 stage.statement = run.sampled.take().and_then(|mut sampled| sampled.statement(None, &stage));
                 if frame.tag == backend::PORTAL_SUSPENDED {
-                    self.suspended(&run.step);
+                    self.suspended(&run.step, stage);
                 } else if let Some(tag) = backend::command_tag(frame.body()) {
                     self.complete(&run.step, stage, tag, run.settings.as_ref());
                     self.rolled_back_to(&run.step);

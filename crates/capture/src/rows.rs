@@ -3,6 +3,7 @@ use crate::captured::HELD_BYTES;
 use crate::classify;
 use crate::expected::Stage;
 use crate::image;
+use crate::in_parts::IN_PARTS;
 use crate::journal::Journal;
 use crate::own;
 use crate::pairing::{self, TOGETHER_BYTES_MAX};
@@ -129,12 +130,21 @@ impl<J: Journal> Session<J> {
     }
 
     /// A portal has given some of its rows, and may never be asked for more: what writes has run to its end by then.
-    pub(crate) fn suspended(&mut self, step: &Step) {
+    pub(crate) fn suspended(&mut self, step: &Step, stage: Stage) {
         if step.changes_session {
             self.forget_identity();
         }
-        if let (Effect::Opaque(suspects), Some(unit)) = (&step.effect, self.units.front_mut()) {
-            unit.done([], suspects);
+        let Some(unit) = self.units.front_mut() else { return };
+        match &step.effect {
+            Effect::Opaque(suspects) => unit.done([], suspects),
+            Effect::Write(write) => {
+                unit.outstanding = unit.outstanding.saturating_sub(1);
+                if let Some(begun) = stage.begun {
+                    unit.take_back(begun);
+                }
+                unit.done([], &declare(write, IN_PARTS));
+            }
+            _ => {}
         }
     }
 

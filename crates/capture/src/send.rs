@@ -10,9 +10,14 @@ use pgshadow_wire::frontend::{self};
 impl<J: Journal> Session<J> {
     /// Takes one frame of the client; only while [`Session::takes_client_frames`].
     pub fn client(&mut self, frame: Frame, out: &mut Output) {
+        if self.skip_to_sync {
+            // the server would skip what waits as well
+            self.limited.clear();
+        }
         if self.skip_to_sync && !matches!(frame.tag, frontend::SYNC | frontend::TERMINATE) {
             return;
         }
+        let Some(frame) = self.behind_limited(frame, out) else { return };
         let Some(frame) = self.amid_copy(frame, out) else { return };
         match frame.tag {
             frontend::QUERY => self.query(frame, out),

@@ -85,6 +85,8 @@ pub struct Session<J: Journal> {
     pub(crate) portals: HashMap<Bytes, Portal>,
     /// By portal.
     pub(crate) pages: HashMap<Bytes, Page>,
+    /// Executes that wait for the message behind them, all of one portal, and its Close.
+    pub(crate) limited: Vec<Frame>,
     pub(crate) sql_prepared: HashMap<String, SqlPrepared>,
     /// How often names or settings may have got another meaning.
     pub(crate) identity_changes: u64,
@@ -139,6 +141,7 @@ impl<J: Journal> Session<J> {
             statements: HashMap::new(),
             portals: HashMap::new(),
             pages: HashMap::new(),
+            limited: Vec::new(),
             sql_prepared: HashMap::new(),
             identity_changes: 0,
             replaced: HashMap::new(),

@@ -5,6 +5,7 @@ mod copies;
 mod extended;
 mod generated;
 mod generator;
+mod in_parts;
 mod logins;
 mod malformed;
 mod messages;

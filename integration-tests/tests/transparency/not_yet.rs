@@ -19,7 +19,11 @@ const NOT_YET: [(&str, &str, &str); 11] = [
     ("a rule that is made behind our back, or under EXECUTE, meets our text", "direct  ", "0A000"),
     ("columns are listed, and one is dropped or renamed behind our back", "", "42703"),
     ("columns are listed, and one is dropped", "cached plan must not change", "proxied 2"),
-    ("what was fetched in parts is another command's in the same batch", "direct  C \"UPDATE 0", "proxied D"),
+    (
+        "what was fetched in parts, behind a Flush, is another command's in the same batch",
+        "direct  C \"UPDATE 0",
+        "proxied D",
+    ),
     ("notifications between the pieces of a string", "direct  C", "proxied A"),
 ];
 
