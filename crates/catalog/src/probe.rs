@@ -255,7 +255,7 @@ const WHOLE: &str = r",
           AND d.refclassid = 'pg_catalog.pg_class'::~regclass
         JOIN ~pg_class r ON r.oid = d.refobjid WHERE w.ev_class = c.oid AND NOT r.oid = c.oid)) END,
     'selectable', NOT EXISTS (SELECT FROM ~pg_attribute a WHERE a.attrelid = c.oid
-      AND (~int2gt(a.attnum, 0::~int2) OR a.attname = 'tableoid' OR a.attname = 'xmax')
+      AND (~int2gt(a.attnum, 0::~int2) OR a.attname = ANY ('{tableoid,xmax,xmin,cmin,ctid}'::~name[]))
       AND NOT a.attisdropped AND NOT ~has_column_privilege(c.oid, a.attnum, 'SELECT')),
     'inherits', c.relispartition OR EXISTS (SELECT FROM ~pg_inherits i WHERE i.inhparent = c.oid)
       OR EXISTS (SELECT FROM ~pg_inherits i WHERE i.inhrelid = c.oid),

@@ -54,7 +54,7 @@ pub struct Table {
     pub temporary: bool,
     /// Row-level security applies to this role.
     pub row_security: bool,
-    /// The role may read every column.
+    /// The role may read every column, and those of the system's that our questions name.
     pub selectable: bool,
     /// Children by plain inheritance (not partitions).
     pub has_inheritance_children: bool,

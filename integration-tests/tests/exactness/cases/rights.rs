@@ -89,6 +89,15 @@ fn columns() -> Vec<Case> {
             .role("clerk")
             .fails("UPDATE t SET v = 5", "42501")
             .fails("INSERT INTO t VALUES (100)", "42501"),
+        case(
+            "SELECT right on the columns, tableoid and xmax by their names: COPY with a volatile default",
+            clerk("CREATE TABLE c (id int PRIMARY KEY, r float8 DEFAULT random()); GRANT INSERT, SELECT (id, r, tableoid, xmax) ON c TO clerk;"),
+        )
+        .role("clerk")
+        .copy("COPY c (id) FROM STDIN", "1\n2\n")
+        .q("INSERT INTO c VALUES (3, 0.5)")
+        .volatile()
+        .declared(&[("c", "")]),
         case("No SELECT right: COPY FROM", clerk("GRANT INSERT ON t TO clerk;"))
             .role("clerk")
             .copy("COPY t FROM STDIN", "100\t1\ta\n"),
