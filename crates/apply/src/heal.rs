@@ -57,7 +57,7 @@ impl Lane {
         };
         self.doing("healing rows: waiting for what was in flight at the snapshot");
         if !self.bring_to(session, &fence).await? {
-            tracing::warn!("healing waits: a transaction that was in flight has no outcome yet");
+            tracing::info!("healing waits: a transaction that was in flight has no outcome yet");
             self.put_off_healing();
             return Ok(());
         }
