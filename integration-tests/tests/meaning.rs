@@ -9,6 +9,21 @@ const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, s text);
 const UPDATE: &str = "UPDATE t SET v = $1 WHERE id = $2";
 const TEMPORARY: &str = "CREATE TEMP TABLE t (id int, v int); INSERT INTO pg_temp.t VALUES (1, 0), (2, 0), (3, 0)";
 
+#[tokio::test]
+async fn a_temporary_table_in_the_string_that_makes_it() {
+    let scene = Scene::of(TABLE);
+    let client = scene.app().connect().await;
+    for sql in [
+        "CREATE TEMP TABLE made (id int); INSERT INTO made VALUES (1); CREATE INDEX ON made (id); DROP TABLE made",
+        "CREATE TEMP TABLE t (LIKE log); INSERT INTO t VALUES (1); TRUNCATE t; DROP TABLE t; UPDATE t SET v = 1 WHERE id = 1",
+        "BEGIN; CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS id; DELETE FROM t; INSERT INTO log VALUES (1); COMMIT",
+        "DELETE FROM t WHERE id = 2",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    scene.expect_exact();
+}
+
 /// Writes the real table, the temporary one and, behind `ending`, the real one again, by one prepared statement.
 async fn hidden_for_a_while(client: &Client, beginning: &[&str], ending: &[&str]) {
     let update = client.prepare(UPDATE).await.unwrap();

@@ -1,7 +1,8 @@
 //! A string's statements behind others that change what names mean: the whole string is looked up before any of it runs.
 use crate::plan::{Effect, Step};
-use pgshadow_sql::{Statement, StatementKind};
+use pgshadow_sql::{RelationName, Statement, StatementKind};
 use pgshadow_telemetry::StatementClass as Class;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What the statements in front of one in the same string may have changed.
@@ -13,14 +14,35 @@ pub(super) struct Changed {
     catalog: bool,
     /// What functions and the like do.
     pub code: bool,
+    /// Temporary tables made by them, which have their names from then on.
+    temporary: BTreeSet<String>,
 }
 
 impl Changed {
-    pub fn note(&mut self, step: &Step) {
+    pub fn note(&mut self, statement: &Statement, step: &Step) {
         let defines = step.class == Class::Ddl;
         self.session |= step.changes_session && !defines;
         self.catalog |= defines;
         self.code |= !step.redefines().is_nothing();
+        if let StatementKind::Ddl(ddl) = &statement.kind {
+            // the first is the one that is made
+            let made = ddl.tables.first().filter(|name| ddl.temporary && name.schema.is_none());
+            if let Some(made) = made.filter(|_| ddl.tag.starts_with("CREATE TABLE")) {
+                self.temporary.insert(made.name.clone());
+            } else if ddl.moves || ddl.tag.starts_with("DROP") {
+                self.temporary.retain(|name| !ddl.tables.iter().any(|gone| gone.name == *name));
+            }
+        }
+    }
+
+    /// Whether all that it names is temporary tables made by them.
+    pub fn made_all_of(&self, statement: &Statement) -> bool {
+        let made = |name: &RelationName| name.schema.is_none() && self.temporary.contains(&name.name);
+        let all = |names: &[&RelationName]| !names.is_empty() && names.iter().all(|name| made(name));
+        match &statement.kind {
+            StatementKind::Ddl(ddl) => all(&ddl.tables.iter().collect::<Vec<_>>()),
+            _ => all(&statement.written()),
+        }
     }
 
     /// The step as it is behind them.

@@ -95,9 +95,12 @@ impl Context<'_> {
             let context = Context { definitions: self.definitions.filter(|_| !before.code), ..*self };
             // behind a SET it is declared, whatever it is: its text goes out as it came
             let mut untouched = Rewritten::default();
-            let step = context.step(statement, if before.session { &mut untouched } else { &mut rewrites });
-            let step = before.step(statement, step);
-            before.note(&step);
+            // a search path that names it may have other schemas in front
+            let temporary = !self.identity.search_path.contains("pg_temp") && before.made_all_of(statement);
+            let as_it_came = before.session || temporary;
+            let step = context.step(statement, if as_it_came { &mut untouched } else { &mut rewrites });
+            let step = if temporary { Step { effect: Effect::None, ..step } } else { before.step(statement, step) };
+            before.note(statement, &step);
             steps.push(Arc::new(step));
         }
         let mut plan = self.rewritten(parsed, steps, &rewrites.columns);
