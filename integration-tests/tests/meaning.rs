@@ -17,6 +17,11 @@ async fn a_temporary_table_in_the_string_that_makes_it() {
         "CREATE TEMP TABLE made (id int); INSERT INTO made VALUES (1); CREATE INDEX ON made (id); DROP TABLE made",
         "CREATE TEMP TABLE t (LIKE log); INSERT INTO t VALUES (1); TRUNCATE t; DROP TABLE t; UPDATE t SET v = 1 WHERE id = 1",
         "BEGIN; CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS id; DELETE FROM t; INSERT INTO log VALUES (1); COMMIT",
+        "CREATE TEMP TABLE made (id int, v int); CREATE INDEX made_id ON made (id); CREATE INDEX made_v ON made (v)",
+        "DROP INDEX made_id",
+        "DROP INDEX CONCURRENTLY made_v",
+        "CREATE INDEX t_v ON t (v)",
+        "DROP INDEX t_v",
         "DELETE FROM t WHERE id = 2",
     ] {
         client.batch_execute(sql).await.unwrap();

@@ -16,7 +16,7 @@ use crate::plan::{Control, Effect, Plan, Step};
 use bytes::Bytes;
 use pgshadow_catalog::{FunctionNature, Functions, Identity, Table, block_may_commit, block_may_define};
 use pgshadow_model::{Operation, QualifiedName, RelationKind, Suspect};
-use pgshadow_sql::{Discard, Parsed, RelationName, Rewrite, Rewrites, SetKind, Statement, StatementKind};
+use pgshadow_sql::{Ddl, Discard, Parsed, RelationName, Rewrite, Rewrites, SetKind, Statement, StatementKind};
 use pgshadow_telemetry::StatementClass as Class;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,10 +57,16 @@ pub(crate) fn names_needed(parsed: &Parsed) -> Vec<String> {
 
 pub(crate) fn names_of(statement: &Statement) -> Vec<String> {
     match &statement.kind {
-        StatementKind::Ddl(ddl) => ddl.tables.iter().map(sql_name).collect(),
+        // an index, too, may be a temporary table's
+        StatementKind::Ddl(ddl) => ddl.tables.iter().chain(dropped_index(ddl)).map(sql_name).collect(),
         StatementKind::Prepare { statement, .. } => names_of(statement),
         _ => statement.written().into_iter().map(sql_name).collect(),
     }
+}
+
+/// The index that it drops, if it is one.
+pub(crate) fn dropped_index(ddl: &Ddl) -> Option<&RelationName> {
+    ddl.index.as_ref().filter(|_| ddl.tag == "DROP INDEX")
 }
 
 /// The relation under a view, as the probe wants its name.

@@ -1,5 +1,5 @@
 //! COPY, TRUNCATE and DDL, which are repeated as statements.
-use super::{Context, Rewritten};
+use super::{Context, Rewritten, dropped_index};
 use crate::plan::{Effect, Step};
 use pgshadow_catalog::{Default, FunctionNature, Redefined, Table};
 use pgshadow_model::{QualifiedName, RelationKind, Suspect};
@@ -162,6 +162,10 @@ impl Context<'_> {
         if ddl.cluster_wide {
             let reason = "it changes the whole cluster (roles, databases, tablespaces)";
             return Step { effect: Effect::NotRepeated { sql: String::new(), reason }, ..step };
+        }
+        let index = dropped_index(ddl).and_then(|name| self.table(name));
+        if index.is_some_and(|index| index.temporary) {
+            return Step { effect: Effect::None, alone: ddl.concurrently, ..step };
         }
         if ddl.concurrently && matches!(ddl.tag.as_str(), "CREATE INDEX" | "DROP INDEX") && !self.masked {
             return Step { effect: Effect::Beside { sql }, ..step };
