@@ -78,6 +78,7 @@ for test in $(comm -13 "$direct/log.passed" "$proxied/log.passed"); do
     failed=1
 done
 
+cp "$(dirname "$PGSHADOW_CONFIG")/pgshadow.log" "$proxied/" 2>/dev/null || true
 if [ "$mirroring" = on ]; then
     metrics "http://127.0.0.1:$ADMIN_PORT/api/status" >"$proxied/status.json"
     metrics "http://127.0.0.1:$ADMIN_PORT/api/report" >"$proxied/report.json"

@@ -76,8 +76,9 @@ FROM pg_catalog.pg_type t JOIN pg_catalog.pg_constraint k ON k.contypid OPERATOR
      JOIN own ON own.oid OPERATOR(pg_catalog.=) d.refobjid
 UNION
 SELECT t.typname::pg_catalog.text, function, false
-FROM pg_catalog.pg_type t JOIN own ON own.oid OPERATOR(pg_catalog.=) ANY (ARRAY[t.typinput::pg_catalog.oid,
-     t.typoutput::pg_catalog.oid, t.typreceive::pg_catalog.oid, t.typsend::pg_catalog.oid, t.typmodin::pg_catalog.oid])
+FROM pg_catalog.pg_type t CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[t.typinput::pg_catalog.oid, t.typoutput::pg_catalog.oid,
+     t.typreceive::pg_catalog.oid, t.typsend::pg_catalog.oid, t.typmodin::pg_catalog.oid]) AS of(oid)
+     JOIN own ON own.oid OPERATOR(pg_catalog.=) of.oid
 UNION
 SELECT function, function, true
 FROM pg_catalog.pg_amproc s JOIN own ON own.oid OPERATOR(pg_catalog.=) s.amproc::pg_catalog.oid
