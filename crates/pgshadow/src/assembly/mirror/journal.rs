@@ -187,7 +187,9 @@ impl Journal for Mirror {
             primary: None,
             shadow: None,
             sqlstate: None,
-            message: Some(format!("a statement was not repeated on the shadow, since {reason}; run it there yourself")),
+            message: Some(format!(
+                "a statement was not repeated on the shadow, since {reason}; run it there yourself where it is wanted"
+            )),
             sql: statement,
             fingerprint: "schema-not-repeated".to_owned(),
             xid: None,
