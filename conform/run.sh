@@ -40,23 +40,32 @@ frames() { # all that pgshadow has forwarded
 }
 
 mirroring=${CONFORM_MIRRORING:-off}
+direct=$WORK/out/$suite-$SOURCE_PORT
+failed=0
+# First: pgshadow declares what is made past it.
+if [ -n "${PROXY_PORT:-}" ]; then
+    proxied=$WORK/out/$suite-$PROXY_PORT
+    echo "== $suite, through pgshadow, mirroring $mirroring"
+    before=$(frames)
+    "conform/$suite.sh" 127.0.0.1 "$PROXY_PORT" postgres "$STAGE_DATABASE" || true
+    after=$(frames)
+    echo "frames through pgshadow: $((after - before))"
+    if [ "$after" -le "$before" ]; then
+        echo "$suite: pgshadow forwarded nothing"
+        failed=1
+    fi
+    if [ "$mirroring" = on ]; then
+        metrics "http://127.0.0.1:$ADMIN_PORT/api/status" >"$proxied/status.json"
+        metrics "http://127.0.0.1:$ADMIN_PORT/api/report" >"$proxied/report.json"
+        "${PGSHADOW_PYTHON:-python3}" conform/declared.py "$proxied/status.json" "$proxied/report.json"
+    fi
+    cp "$(dirname "$PGSHADOW_CONFIG")/pgshadow.log" "$proxied/" || true
+fi
+
 echo "== $suite, directly"
 "conform/$suite.sh" 127.0.0.1 "$SOURCE_PORT" postgres "$STAGE_DATABASE" || echo "(not all pass on the server itself)"
 if [ -z "${PROXY_PORT:-}" ]; then exit; fi
 
-echo "== $suite, through pgshadow, mirroring $mirroring"
-before=$(frames)
-"conform/$suite.sh" 127.0.0.1 "$PROXY_PORT" postgres "$STAGE_DATABASE" || true
-after=$(frames)
-echo "frames through pgshadow: $((after - before))"
-failed=0
-if [ "$after" -le "$before" ]; then
-    echo "$suite: pgshadow forwarded nothing"
-    failed=1
-fi
-
-direct=$WORK/out/$suite-$SOURCE_PORT
-proxied=$WORK/out/$suite-$PROXY_PORT
 # How the output of a test through pgshadow differs from that directly, wherever in it.
 difference() {
     diff "$direct/results/$1.out" "$proxied/results/$1.out" | grep '^[<>]' || true
@@ -77,11 +86,4 @@ for test in $(comm -13 "$direct/log.passed" "$proxied/log.passed"); do
     echo "$test passes only through pgshadow"
     failed=1
 done
-
-cp "$(dirname "$PGSHADOW_CONFIG")/pgshadow.log" "$proxied/" 2>/dev/null || true
-if [ "$mirroring" = on ]; then
-    metrics "http://127.0.0.1:$ADMIN_PORT/api/status" >"$proxied/status.json"
-    metrics "http://127.0.0.1:$ADMIN_PORT/api/report" >"$proxied/report.json"
-    "${PGSHADOW_PYTHON:-python3}" conform/declared.py "$proxied/status.json" "$proxied/report.json"
-fi
 exit "$failed"
