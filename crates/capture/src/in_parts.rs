@@ -26,10 +26,13 @@ impl<J: Journal> Session<J> {
             return None;
         }
         let more = matches!(frame.tag, frontend::PARSE | frontend::BIND | frontend::DESCRIBE | frontend::EXECUTE);
+        // the last one may fetch all that is left: then it is a finished command
+        let executes = self.limited.iter().filter_map(|waiting| frontend::execute(waiting.body()));
+        let more = more && !same && executes.last().is_some_and(|(_, limit)| limit > 0);
         for waiting in std::mem::take(&mut self.limited) {
             match waiting.tag {
                 frontend::CLOSE => self.close(waiting, out),
-                _ => self.execute_in(waiting, Some(more && !same), out),
+                _ => self.execute_in(waiting, Some(more), out),
             }
         }
         Some(frame)
@@ -40,7 +43,7 @@ impl<J: Journal> Session<J> {
         let Some(portal) = self.portals.get(name).filter(|p| limit > 0 && !p.paged && !p.in_parts && !p.gone) else {
             return false;
         };
-        if !changes_rows(&self.resolved(&portal.step)) {
+        if !changes_rows(&portal.step) {
             return false;
         }
         if self.awaits_ready() {
