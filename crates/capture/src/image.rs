@@ -229,6 +229,7 @@ mod tests {
             determined: false,
             several: None,
             aside: Vec::new(),
+            instead: None,
         }
     }
 

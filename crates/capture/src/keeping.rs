@@ -49,17 +49,30 @@ pub(crate) fn kept(prepared: &Prepared, plan: &Plan, step: &Step) -> Vec<Suspect
 /// The same step, but that what was kept, and what its text means now, is declared.
 pub(crate) fn declared(step: &Step, kept: impl IntoIterator<Item = Suspect>) -> Step {
     let own = step.suspects_of_all(KEPT).into_iter().filter(|suspect| suspect.table.is_some());
-    step.declared(kept.into_iter().chain(own).collect())
+    let fresh = kept.into_iter().chain(own).filter(|suspect| !step.suspects().contains(suspect));
+    step.declared(fresh.collect())
 }
 
-/// What the former table's plan does, where the server may also write the one that has its name now and isn't mirrored.
+/// What the former table's plan does, where the server may also write the one that has its name now: each row tells.
 fn of_both(former: &Step, now: &Table, by_name: &Step) -> Option<Step> {
-    let Effect::Write(write) = &former.effect else { return None };
     // a lock taken ahead would look its names up afresh
-    if !write.has_table_oid() || former.lock().is_some() || !matches!(by_name.effect, Effect::None) {
+    let Effect::Write(write) = &former.effect else { return None };
+    if !write.has_table_oid() || former.lock().is_some() {
         return None;
     }
-    let write = WriteEffect { aside: now.tree_oids.clone(), ..WriteEffect::clone(write) };
+    let mut write = WriteEffect::clone(write);
+    match &by_name.effect {
+        Effect::None => write.aside.clone_from(&now.tree_oids),
+        Effect::Write(other) => {
+            let alike = |w: &WriteEffect| w.has_table_oid() && w.suspects.is_empty() && w.several.is_none();
+            if by_name.lock().is_some() || !alike(&write) || !alike(other) || write.strip != other.strip {
+                return None;
+            }
+            write.instead = Some(Arc::clone(other));
+        }
+        _ => return None,
+    }
+    write.determined &= write.instead.is_none();
     Some(Step {
         effect: Effect::Write(Arc::new(write)),
         hidden_writes: former.hidden_writes || by_name.hidden_writes,
@@ -75,6 +88,10 @@ impl<J: Journal> Session<J> {
         let Effect::Write(before) = &prepared.step.effect else { return Keeps::No };
         let path = |identity: &Option<Arc<Identity>>| identity.as_ref().map(|i| i.schemas.clone());
         if prepared.lost || before.through_view || path(&prepared.identity) != path(&self.identity) {
+            return Keeps::No;
+        }
+        let written = plan.steps.first().and_then(|step| step.effect.write());
+        if written.is_some_and(|write| write.table.relation.oid == before.table.relation.oid) {
             return Keeps::No;
         }
         let Some(read) = self.readable(&prepared.text) else { return Keeps::No };
@@ -102,9 +119,12 @@ impl<J: Journal> Session<J> {
         let masked = matches!(read, Cow::Owned(_));
         let as_former = self.as_sent(self.plan(&read, &parsed, masked, &tables), &prepared.text, masked);
         let by_name = plan.steps.first();
-        let both = as_former.steps.first().zip(by_name).filter(|_| as_former.text == prepared.plan.text);
+        // with one text for both the rows tell, whichever it is
+        let same = as_former.text == prepared.plan.text && (plan.text.is_none() || plan.text == as_former.text);
+        let both = as_former.steps.first().zip(by_name).filter(|_| same);
         let kept = match both.and_then(|(former, by_name)| of_both(former, &now, by_name)) {
             Some(step) => Prepared { plan: Arc::new(as_former), step: Arc::new(step), ..prepared.clone() },
+            None if plan.text == prepared.plan.text => return Keeps::No,
             None => {
                 let more = by_name.map(|step| step.suspects_of_all(KEPT)).unwrap_or_default();
                 let step = declared(&prepared.step, more.into_iter().filter(|suspect| suspect.table.is_some()));

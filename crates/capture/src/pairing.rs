@@ -44,6 +44,8 @@ pub(crate) fn old_key(write: &WriteEffect, image: &Image) -> Option<Option<Value
             _ => return Some(None),
         },
         OldRow::Fixed(parts) => fixed_key(relation, parts, image)?,
+        // only of rows that can't be seen
+        OldRow::FixedRows(_) => return None,
     };
     Some(if relation.key.is_empty() || old != key_of(relation, &image.values) { Some(old) } else { None })
 }
@@ -61,19 +63,27 @@ fn fixed_key(relation: &Relation, parts: &[KeyPart], image: &Image) -> Option<Va
     parts.iter().zip(columns).map(part).collect()
 }
 
-/// A row of which only the key is known, in its place.
-pub(crate) fn key_alone(write: &WriteEffect, image: &Image) -> Option<Values> {
+/// Rows of which only the key is known, in their places: all that the text names with the first one that came back, whose parameters
+/// tell. Of an INSERT ... DO NOTHING some of them may be older rows, which are read again all the same.
+pub(crate) fn keys_alone(write: &WriteEffect, image: &Image, first: bool) -> Option<Vec<Values>> {
     let relation = &write.table.relation;
-    let key = match &write.old {
-        OldRow::Fixed(parts) => fixed_key(relation, parts, image)?,
-        _ if write.seen == Seen::Key => image.values.clone(),
+    let keys = match &write.old {
+        OldRow::Fixed(parts) => vec![fixed_key(relation, parts, image)?],
+        OldRow::FixedRows(rows) if first => {
+            rows.iter().map(|parts| fixed_key(relation, parts, image)).collect::<Option<Vec<_>>>()?
+        }
+        OldRow::FixedRows(_) => Vec::new(),
+        _ if write.seen == Seen::Key => vec![image.values.clone()],
         _ => return None,
     };
-    let mut values = vec![None; relation.columns.len()];
-    for (position, value) in relation.key.iter().zip(key) {
-        *values.get_mut(usize::from(*position))? = value;
-    }
-    Some(values)
+    let row = |key: Values| {
+        let mut values = vec![None; relation.columns.len()];
+        for (position, value) in relation.key.iter().zip(key) {
+            *values.get_mut(usize::from(*position))? = value;
+        }
+        Some(values)
+    };
+    keys.into_iter().map(row).collect()
 }
 
 fn key_of(relation: &Relation, values: &Values) -> Values {

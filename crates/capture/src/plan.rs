@@ -227,6 +227,8 @@ pub(crate) enum OldRow {
     Returned(Vec<u16>),
     /// The text fixes the key.
     Fixed(Vec<KeyPart>),
+    /// The text fixes the key of each row that it may insert.
+    FixedRows(Vec<Vec<KeyPart>>),
     /// The rows are locked and read ahead.
     Locked(Arc<LockAhead>),
 }
@@ -268,12 +270,24 @@ pub(crate) struct WriteEffect {
     pub determined: bool,
     /// Tables that the server may write in its place and that aren't mirrored: a row tells.
     pub aside: Vec<u32>,
+    /// The same of one that is mirrored.
+    pub instead: Option<Arc<WriteEffect>>,
 }
 
 impl WriteEffect {
     /// Whether each row tells in which table it is.
     pub fn has_table_oid(&self) -> bool {
         !self.through_view && self.seen == Seen::Whole
+    }
+
+    /// Itself, and what it may be in its place.
+    pub fn all(&self) -> impl Iterator<Item = &WriteEffect> {
+        std::iter::once(self).chain(self.instead.as_deref())
+    }
+
+    /// The names of all tables that it may write.
+    pub fn trees(&self) -> impl Iterator<Item = &QualifiedName> {
+        self.all().flat_map(|write| &write.table.tree)
     }
 }
 
@@ -304,7 +318,7 @@ impl Step {
     /// Tables that it names to write.
     pub fn tables(&self) -> Vec<QualifiedName> {
         match &self.effect {
-            Effect::Write(write) => write.table.tree.clone(),
+            Effect::Write(write) => write.trees().cloned().collect(),
             Effect::LookBack(look) => look.write.table.tree.clone(),
             Effect::Copy { table, .. } => table.tree.clone(),
             Effect::Truncate { tables, .. } => tables.clone(),

@@ -59,8 +59,7 @@ impl<J: Journal> Session<J> {
             Known::Ask(names) => return Current::Ask(names),
             Known::Plan(plan) => plan,
         };
-        let keeps = if plan.text == prepared.plan.text { Keeps::No } else { self.keeps(&prepared, &plan) };
-        match keeps {
+        match self.keeps(&prepared, &plan) {
             Keeps::Ask(names) => return Current::Ask(names),
             Keeps::Yes(kept) => {
                 self.probe_failed = false;

@@ -37,20 +37,21 @@ impl<J: Journal> Session<J> {
         if self.shared.statements > 0.0 && write.determined && write.strip == Strip::LastColumn {
             stage.hash_row(&frame);
         }
-        match image_of(write, &frame, binary) {
+        let written = of_row(write, &frame, binary);
+        match image_of(written, &frame, binary, stage.rows == 1) {
             _ if self.is_aside(write, &frame, binary) => {}
             Some(read) => {
                 if let Some(unit) = self.units.front_mut() {
                     unit.drew(read.xid, read.token);
                 }
                 stage.partial |= read.partial;
-                stage.bytes += read.row.memory_bytes();
-                if !write.table.tree_oids.contains(&read.table_oid) {
+                stage.bytes += read.images().map(RowImage::memory_bytes).sum::<usize>();
+                if !written.table.tree_oids.contains(&read.table_oid) {
                     stage.elsewhere = true;
                     stage.broken = Some("a written row was of another table than the statement names");
                 }
                 if stage.broken.is_none() {
-                    stage.images.push(read.row);
+                    stage.images.extend(read.row.into_iter().chain(read.others));
                     self.hold_less(write, stage);
                 } else {
                     stage.images = Vec::new();
@@ -280,18 +281,33 @@ pub(crate) fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted:
 /// All tables of a write, with the reason why its rows aren't there.
 pub(crate) fn declare(write: &WriteEffect, reason: &str) -> Vec<Suspect> {
     let mut suspects = write.suspects.clone();
-    suspects.extend(classify::suspects(&write.table, reason));
+    suspects.extend(write.all().flat_map(|write| classify::suspects(&write.table, reason)));
     suspects
 }
 
 /// A written row as it came.
 pub(crate) struct ReadRow {
-    row: RowImage,
+    row: Option<RowImage>,
+    /// In its place, where it can't be seen: what is to be read again.
+    others: Vec<RowImage>,
     table_oid: u32,
     xid: Xid,
     token: Lsn,
     /// Of a look back that didn't read the whole table.
     partial: bool,
+}
+
+impl ReadRow {
+    fn images(&self) -> impl Iterator<Item = &RowImage> {
+        self.row.iter().chain(&self.others)
+    }
+}
+
+/// What a row was written by: the server may have another table in mind than the text means.
+fn of_row<'a>(write: &'a WriteEffect, frame: &Frame, binary: bool) -> &'a WriteEffect {
+    let Some(instead) = write.instead.as_deref() else { return write };
+    let head = record_of(frame, binary).and_then(|record| image::head(&record, write));
+    if head.is_some_and(|(.., table)| instead.table.tree_oids.contains(&table)) { instead } else { write }
 }
 
 /// A row's last field. Copied: an image may be held for long, and must not hold the whole read buffer.
@@ -302,19 +318,22 @@ fn record_of(frame: &Frame, binary: bool) -> Option<Bytes> {
     Some(if binary { Bytes::copy_from_slice(&record) } else { Bytes::from(backend::bytea_text(&record)?) })
 }
 
-/// The image in a row's last field.
-pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool) -> Option<ReadRow> {
+/// The image in a row's last field; `first`: no other came before.
+pub(crate) fn image_of(write: &WriteEffect, frame: &Frame, binary: bool, first: bool) -> Option<ReadRow> {
     let record = record_of(frame, binary)?;
-    let relation = &write.table.relation;
     let image = image::read(&record, write)?;
-    let row = if write.seen != Seen::Whole {
-        let values = pairing::key_alone(write, &image)?;
-        RowImage { relation: Arc::clone(relation), operation: Operation::Reread, values, old_key: None }
-    } else {
-        let old_key = pairing::old_key(write, &image)?;
-        let operation = image.operation.unwrap_or(write.operation);
-        RowImage { relation: Arc::clone(relation), operation, values: image.values, old_key }
+    let row = |operation, values, old_key| {
+        let relation = Arc::clone(&write.table.relation);
+        RowImage { relation, operation, values, old_key }
     };
     let partial = image.parameters.first().is_some_and(|p| p.as_deref() == Some(b"false"));
-    Some(ReadRow { row, table_oid: image.table_oid, xid: image.xid, token: image.token, partial })
+    let (table_oid, xid, token) = (image.table_oid, image.xid, image.token);
+    let (row, others) = if write.seen == Seen::Whole {
+        let old_key = pairing::old_key(write, &image)?;
+        (Some(row(image.operation.unwrap_or(write.operation), image.values, old_key)), Vec::new())
+    } else {
+        let keys = pairing::keys_alone(write, &image, first)?;
+        (None, keys.into_iter().map(|values| row(Operation::Reread, values, None)).collect())
+    };
+    Some(ReadRow { row, others, table_oid, xid, token, partial })
 }

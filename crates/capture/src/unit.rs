@@ -98,7 +98,7 @@ impl Unit {
             }
         } else {
             // a cascade, too, writes tables that no statement names
-            let fires = matches!(&step.effect, Effect::Write(write) if write.table.triggers);
+            let fires = matches!(&step.effect, Effect::Write(write) if write.all().any(|w| w.table.triggers));
             self.hidden_others |= step.hidden_writes || fires;
         }
         self.session_changed |= step.changes_session;
@@ -113,9 +113,9 @@ impl Unit {
             Effect::Write(write) => {
                 self.writes = true;
                 self.outstanding += 1;
-                self.may_write.extend(write.table.tree.iter().cloned());
-                self.end_token |= write.table.triggers;
-                self.deferrable |= write.table.deferrable;
+                self.may_write.extend(write.trees().cloned());
+                self.end_token |= write.all().any(|write| write.table.triggers);
+                self.deferrable |= write.all().any(|write| write.table.deferrable);
             }
             Effect::Copy { table, .. } => {
                 self.writes = true;

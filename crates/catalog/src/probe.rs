@@ -203,7 +203,7 @@ const WHERE: &str = r"WHERE c.oid = ~to_regclass(asked.name)";
 
 const ABOUT: &str = r"~json_build_object(
     'oid', c.oid::~int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::~text, 'persistence', c.relpersistence::~text,
-    'row_security', ~row_security_active(c.oid),";
+    'row_security', ~row_security_active(c.oid), 'forced', c.relforcerowsecurity,";
 
 // What opens a relation fails where that has just been dropped, and would fail the client's transaction with it: a default is
 // printed without one, since it names no column.

@@ -54,6 +54,8 @@ pub struct Table {
     pub temporary: bool,
     /// Row-level security applies to this role.
     pub row_security: bool,
+    /// It applies to the table's owner too.
+    pub forced: bool,
     /// The role may read every column, and those of the system's that our questions name.
     pub selectable: bool,
     /// Children by plain inheritance (not partitions).
@@ -100,6 +102,7 @@ impl Table {
             relation: Arc::new(relation),
             temporary: false,
             row_security: false,
+            forced: false,
             selectable: true,
             has_inheritance_children: false,
             tree,
@@ -135,6 +138,7 @@ pub(crate) struct RawTable {
     kind: String,
     persistence: String,
     row_security: bool,
+    forced: bool,
     indexes: Option<Vec<RawIndex>>,
     columns: Option<Vec<RawColumn>>,
     // only of what was asked for as a whole
@@ -347,6 +351,7 @@ impl From<RawTable> for Table {
             relation: Arc::new(relation),
             temporary: raw.persistence == "t",
             row_security: raw.row_security,
+            forced: raw.forced,
             selectable: raw.selectable.unwrap_or(true),
             has_inheritance_children: kind == RelationKind::Table && raw.children > 0,
             tree: tree.names.into_iter().map(|(s, n)| QualifiedName::new(s, n)).collect(),

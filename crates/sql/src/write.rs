@@ -57,6 +57,9 @@ pub struct Write {
     /// Of UPDATE and DELETE: WHERE compares columns of the target with constants and with each other, and calls nothing; or there is
     /// none.
     pub constant_condition: bool,
+    /// It certainly reads columns of the target (of INSERT: returns them), so that the server asks for the right to read them, and applies
+    /// the policies for SELECT, whatever is returned beside.
+    pub reads_target: bool,
     /// OVERRIDING SYSTEM VALUE or USER VALUE
     pub overriding: bool,
     /// Number of rows of INSERT ... VALUES; 1 for DEFAULT VALUES.

@@ -8,7 +8,6 @@ pub const SUSPECT: &[(&str, &str)] = &[
     ("UPDATE of one of several equal rows without a key", "no key"),
     ("UPDATE of a table without a key, with RETURNING and a join", "no key"),
     ("Row-level security, forced on the owner", "row-level security"),
-    ("No SELECT right: INSERT", "may not read"),
     ("ALTER TABLE ... DETACH PARTITION CONCURRENTLY", "was not repeated"),
 ];
 

@@ -59,6 +59,7 @@ impl Context<'_> {
             determined: false,
             several: None,
             aside: Vec::new(),
+            instead: None,
         };
         let effect = Effect::LookBack(Arc::new(LookBack { write: Arc::new(write), text, reason }));
         Some(Step { effect, hidden_writes: true, ..Step::none(Class::Copy) })

@@ -4,11 +4,15 @@ use crate::plan::{KeyPart, OldRow};
 use bytes::Bytes;
 use pgshadow_catalog::Table;
 use pgshadow_model::{Column, ColumnType, Operation, Shape};
-use pgshadow_sql::{Fixed, LockStrength, OnConflict, Rewrite, Statement, StatementKind, Write, lock_ahead};
+use pgshadow_sql::{Fixed, LockStrength, OnConflict, Rewrite, Statement, StatementKind, Write, lock_ahead, values};
 use std::sync::Arc;
 
 /// From here RETURNING gives the old row too.
 const RETURNS_OLD: u32 = 180_000;
+
+/// Rows of one INSERT whose keys are read from its text, and parameters that come back with each of them.
+const ROWS_MAX: usize = 1_000;
+const PARAMETERS_MAX: usize = 500;
 
 /// One way to know the old row, with what RETURNING has to give for it.
 pub(crate) struct OldWay {
@@ -83,6 +87,38 @@ impl Context<'_> {
         self.fixed_key(table, write)
     }
 
+    /// The same for an INSERT of several rows: the text fixes the key of each.
+    pub(crate) fn by_rows(
+        &self,
+        statement: &Statement,
+        target: &Target,
+        write: &Write,
+        operation: Operation,
+    ) -> Option<OldWay> {
+        let table = &*target.table;
+        let possible = operation == Operation::Insert
+            && write.on_conflict != OnConflict::Update
+            && !write.overriding
+            && !target.is_view()
+            && !table.relation.key.is_empty()
+            && write.rows_values.is_some_and(|rows| (2..=ROWS_MAX).contains(&rows))
+            && !self.may_change_key(table, write);
+        if !possible {
+            return None;
+        }
+        let listed: Vec<&String> = match write.insert_columns.as_slice() {
+            [] => table.relation.columns.iter().map(|column| &column.name).collect(),
+            columns => columns.iter().collect(),
+        };
+        let mut parameters = Vec::new();
+        let rows = values(self.text, statement)?.into_iter().map(|row| {
+            let value = |name: &str| row.get(listed.iter().position(|listed| *listed == name)?)?.as_ref();
+            self.key_parts(table, value, &mut parameters)
+        });
+        let rows = rows.collect::<Option<Vec<_>>>()?;
+        (parameters.len() <= PARAMETERS_MAX).then(|| OldWay { parameters, ..OldWay::of(OldRow::FixedRows(rows)) })
+    }
+
     /// Whether an UPDATE may give a row another key.
     pub(crate) fn may_change_key(&self, table: &Table, write: &Write) -> bool {
         let key = || key_columns(table);
@@ -112,10 +148,20 @@ impl Context<'_> {
 
     fn fixed_key(&self, table: &Table, write: &Write) -> Option<OldWay> {
         let mut parameters = Vec::new();
-        let mut parts = Vec::new();
-        for column in key_columns(table) {
-            let (_, value) = write.fixed.iter().find(|(name, _)| *name == column.name)?;
-            parts.push(match value {
+        let value = |name: &str| write.fixed.iter().find(|(fixed, _)| fixed == name).map(|(_, value)| value);
+        let parts = self.key_parts(table, value, &mut parameters)?;
+        Some(OldWay { parameters, ..OldWay::of(OldRow::Fixed(parts)) })
+    }
+
+    /// A row's key by the values of its columns; the numbers of the parameters that it needs go to `parameters`.
+    fn key_parts<'a>(
+        &self,
+        table: &Table,
+        value: impl Fn(&str) -> Option<&'a Fixed>,
+        parameters: &mut Vec<u16>,
+    ) -> Option<Vec<KeyPart>> {
+        let part = |column: &Column| {
+            Some(match value(&column.name)? {
                 Fixed::Literal(text) if !self.masked => KeyPart::Constant(binary(&column.column_type, text)?),
                 Fixed::Literal(_) => return None,
                 Fixed::Parameter(number) => {
@@ -123,9 +169,9 @@ impl Context<'_> {
                     parameters.push(*number);
                     KeyPart::Parameter(parameters.len() - 1)
                 }
-            });
-        }
-        Some(OldWay { parameters, ..OldWay::of(OldRow::Fixed(parts)) })
+            })
+        };
+        key_columns(table).map(part).collect()
     }
 
     fn locked(&self, statement: &Statement, target: &Target) -> Option<OldWay> {

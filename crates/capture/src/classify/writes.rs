@@ -56,7 +56,7 @@ impl Context<'_> {
                 "its rows may have moved to partitions that have their columns at other places, and PostgreSQL 18 mixes up what it returns of those",
             );
         }
-        let unseen = unseen(&target);
+        let unseen = unseen(&target, write);
         let seen = match unseen {
             None => Seen::Whole,
             Some(_) if self.shows_key(&target, write, operation) => Seen::Key,
@@ -79,7 +79,10 @@ impl Context<'_> {
             unseen.is_none() && write.on_conflict == OnConflict::Update && named.relation.kind == RelationKind::Table;
         let ways = match unseen {
             Some(_) if seen == Seen::Key => vec![OldWay::of(OldRow::Same)],
-            Some(_) => self.by_key(table, write, operation).into_iter().collect(),
+            Some(_) => {
+                let rows = || self.by_rows(statement, &target, write, operation);
+                self.by_key(table, write, operation).or_else(rows).into_iter().collect()
+            }
             None => self.old_ways(statement, &target, write, operation, rewrites),
         };
         if ways.is_empty() {
@@ -137,6 +140,7 @@ impl Context<'_> {
             determined,
             several,
             aside: Vec::new(),
+            instead: None,
         };
         let hidden_writes = of_triggers >= FunctionNature::MayWriteOthers || table.cascade_triggers;
         let hidden_anywhere = of_triggers == FunctionNature::MayWrite || table.cascade_triggers;
@@ -205,11 +209,14 @@ fn unknown_old_row(table: &Table) -> &'static str {
 }
 
 /// Why no column of the written rows may be asked for, if so: it would be refused, or change which rows are written.
-fn unseen(target: &Target) -> Option<&'static str> {
+fn unseen(target: &Target, write: &Write) -> Option<&'static str> {
     let table = &target.table;
     match target.is_view() {
         true if !target.shows_all() => Some("it was written through a view that doesn't show all of its columns"),
-        false if table.row_security => Some("row-level security applies to the role that wrote it"),
+        // of the owner's own, nobody may be able to write it on the shadow
+        false if table.row_security && (table.forced || !write.reads_target) => {
+            Some("row-level security applies to the role that wrote it")
+        }
         true if !target.readable => Some("the role that wrote it may not read all columns of the view"),
         false if !table.selectable => Some("the role that wrote it may not read all its columns"),
         _ => None,

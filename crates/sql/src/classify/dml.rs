@@ -6,7 +6,7 @@ use pg_query::protobuf::{
     ReturningClause, SelectStmt, SetOperation, UpdateStmt,
 };
 
-use super::{constant, fixed};
+use super::{constant, fixed, reads};
 use crate::nodes::{boxed, kind, relation};
 use crate::summary::Summary;
 use crate::write::{OnConflict, RelationName, Write};
@@ -19,6 +19,7 @@ pub(super) fn insert(statement: &InsertStmt, summary: &Summary) -> Write {
         Some(_) => None,
     };
     write.rows_values = rows;
+    write.reads_target = reads::returns(&statement.returning_clause, &write.target, false);
     write.insert_columns = target_names(&statement.cols);
     write.overriding = !matches!(
         OverridingKind::try_from(statement.r#override),
@@ -43,6 +44,8 @@ pub(super) fn update(statement: &UpdateStmt, summary: &Summary) -> Write {
     let mut write = common(&statement.relation, &statement.returning_clause, summary);
     write.assigned = target_names(&statement.target_list);
     write.joins = !statement.from_clause.is_empty();
+    write.reads_target = reads::returns(&statement.returning_clause, &write.target, write.joins)
+        || reads::assigns(&statement.target_list, &write.target, write.joins);
     restrict(&mut write, boxed(&statement.where_clause));
     write
 }
@@ -50,6 +53,7 @@ pub(super) fn update(statement: &UpdateStmt, summary: &Summary) -> Write {
 pub(super) fn delete(statement: &DeleteStmt, summary: &Summary) -> Write {
     let mut write = common(&statement.relation, &statement.returning_clause, summary);
     write.joins = !statement.using_clause.is_empty();
+    write.reads_target = reads::returns(&statement.returning_clause, &write.target, write.joins);
     restrict(&mut write, boxed(&statement.where_clause));
     write
 }
@@ -88,6 +92,7 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
         fixed_in_order: Vec::new(),
         current_of: false,
         constant_condition: false,
+        reads_target: false,
         overriding: false,
         rows_values: None,
         joins: false,
@@ -99,6 +104,7 @@ fn restrict(write: &mut Write, condition: Option<&Kind>) {
     write.constant_condition = !write.joins && condition.is_none_or(constant::is_constant);
     if let Some(condition) = condition {
         write.fixed = fixed::of_condition(condition, &write.target, write.joins);
+        write.reads_target |= reads::names_column(condition, &write.target, write.joins);
     }
 }
 

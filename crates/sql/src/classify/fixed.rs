@@ -54,7 +54,7 @@ fn of_comparison(comparison: &AExpr, target: &RelationName, joins: bool) -> Opti
 }
 
 /// The column's name, if it can only be the target's: an unqualified one may belong to a joined table.
-fn column_of_target(column: &ColumnRef, target: &RelationName, joins: bool) -> Option<String> {
+pub(super) fn column_of_target(column: &ColumnRef, target: &RelationName, joins: bool) -> Option<String> {
     let fields = strings(&column.fields);
     if fields.len() != column.fields.len() {
         return None;
@@ -95,7 +95,7 @@ pub(super) fn in_order(select: &SelectStmt) -> Vec<Option<Fixed>> {
     }
 }
 
-pub(super) fn fixed_value(value: &Kind) -> Option<Fixed> {
+pub(crate) fn fixed_value(value: &Kind) -> Option<Fixed> {
     match value {
         Kind::ParamRef(parameter) => parameter_number(parameter.number),
         Kind::AConst(literal) => steady(constant(literal)?),

@@ -6,7 +6,10 @@ mod definitions;
 mod dml;
 mod fixed;
 mod objects;
+mod reads;
 mod tables;
+
+pub(crate) use fixed::fixed_value;
 
 use std::ops::Range;
 

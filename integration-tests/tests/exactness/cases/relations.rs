@@ -241,7 +241,6 @@ fn kinds() -> Vec<Case> {
         .q("DROP TABLE {s}_front.t")
         .p("UPDATE t SET v = $1 WHERE id = $2", &["3", "3"])
         .unwrapped()
-        .declared(&[(EVERY_TABLE, "")])
         .alone(),
         case("Temporary tables filled from real ones", T)
             .q("CREATE TEMP TABLE work ON COMMIT PRESERVE ROWS AS SELECT * FROM t")

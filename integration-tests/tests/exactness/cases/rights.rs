@@ -32,7 +32,22 @@ fn row_security() -> Vec<Case> {
         case("Row-level security, keys are constants: INSERT of a row that can't be read", WIDE).role("tenant").p("INSERT INTO rl VALUES ($1, 'someone', 1)", &["100"]),
         case("Row-level security, several rows: UPDATE without WHERE", WIDE).role("tenant").q("UPDATE rl SET v = 7").declared(POLICY),
         case("Row-level security, several rows: DELETE without WHERE", WIDE).role("tenant").q("DELETE FROM rl").declared(POLICY),
-        case("Row-level security, rows found by a condition", TENANTS).role("tenant").p("UPDATE rl SET v = 7 WHERE v > $1", &["0"]).declared(POLICY),
+        case("Row-level security, rows found by a condition", TENANTS).role("tenant")
+            .p("UPDATE rl SET v = 7 WHERE v > $1", &["0"])
+            .p("UPDATE rl SET v = 8 WHERE id IN (SELECT g FROM generate_series(1, $1) g)", &["2"])
+            .q("UPDATE rl SET v = rl.v + g FROM generate_series(1, 3) g WHERE rl.id = g RETURNING g, rl.v")
+            .q("UPDATE rl SET v = v + 1")
+            .q("DELETE FROM rl WHERE v IS NOT NULL AND id > 2"),
+        case("Row-level security, what may be written is more than what may be read: rows found by a condition", WIDE).role("tenant")
+            .p("UPDATE rl SET v = 7 WHERE v > $1", &["0"])
+            .q("UPDATE rl SET v = v + 1")
+            .q("INSERT INTO rl VALUES (4, 'tenant', 1) RETURNING id")
+            .fails("INSERT INTO rl VALUES (5, 'c', 1) RETURNING id", "42501")
+            .q("DELETE FROM rl WHERE who > ''"),
+        case("Row-level security, what may be written is more than what may be read: rows that aren't looked at", WIDE).role("tenant")
+            .q("UPDATE rl SET v = 7 FROM generate_series(1, 3) g WHERE g = 2")
+            .q("DELETE FROM rl USING generate_series(1, 3) g WHERE g = 2")
+            .declared(POLICY),
         case("Row-level security, a table made in front of it, under prepared statements", format!("{TENANTS} CREATE SCHEMA {{s}}_front; GRANT ALL ON SCHEMA {{s}}_front TO tenant;")).role("tenant")
             .q("SET search_path = {s}_front, {s}")
             .p("UPDATE rl SET v = $1 WHERE id = $2", &["5", "1"])
@@ -54,7 +69,14 @@ fn columns() -> Vec<Case> {
         case("No SELECT right: INSERT", clerk("GRANT INSERT ON t TO clerk;"))
             .role("clerk")
             .p("INSERT INTO t VALUES ($1, 1, 'a')", &["100"])
-            .q("INSERT INTO t VALUES (101, 1), (102, 2)"),
+            .q("INSERT INTO t VALUES (101, 1), (102, 2)")
+            .p("INSERT INTO t (v, id) VALUES (1, $1), ($3, $2), (3, 105)", &["103", "104", "2"])
+            .q("INSERT INTO t VALUES (1, 1), (106, 1) ON CONFLICT DO NOTHING"),
+        case("No SELECT right: INSERT of several rows with a generated key", clerk("CREATE TABLE g (id serial PRIMARY KEY, v int); GRANT INSERT ON g TO clerk; GRANT USAGE ON g_id_seq TO clerk;"))
+            .role("clerk")
+            .p("INSERT INTO g (v) VALUES ($1), (2)", &["1"])
+            .q("INSERT INTO g (v) VALUES (3)")
+            .declared(&[("g", "may not read")]),
         case("No SELECT right: UPDATE of all rows", clerk("GRANT UPDATE (v) ON t TO clerk;"))
             .role("clerk")
             .q("UPDATE t SET v = 5")
