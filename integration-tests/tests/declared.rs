@@ -202,13 +202,18 @@ fn a_column_of_a_domain_with_a_default() {
     declared(schema, "ALTER TABLE t ADD COLUMN r chance", &[("public.t", "default of its own")]);
 }
 
+/// A session of the superuser's, message by message.
+fn raw(scene: &Scene) -> RawClient {
+    let login = RawClient::login(scene.pgshadow.port(), "postgres", "", &scene.source.database);
+    login.expect("a login").0
+}
+
 #[test]
 fn rows_that_are_never_fetched() {
     const SQL: &[u8] = b"\0UPDATE t SET v = v + 1 WHERE id < 4 RETURNING id\0\0\0";
     let run = |rows: u8, behind: &[(u8, &[u8])]| {
         let scene = Scene::of(KEYED);
-        let login = RawClient::login(scene.pgshadow.port(), "postgres", "", &scene.source.database);
-        let (mut client, _) = login.expect("a login");
+        let mut client = raw(&scene);
         let bind = (b'B', b"\0\0\0\0\0\0\0\0".as_slice());
         let execute = [0, 0, 0, 0, rows];
         let parts = [&[(b'P', SQL), bind, (b'E', execute.as_slice())], behind, &[(b'S', b"".as_slice())]].concat();
@@ -223,4 +228,42 @@ fn rows_that_are_never_fetched() {
     run(2, &[(b'C', b"P\0")]).expect_exact();
     run(4, &[again, all]).expect_exact();
     run(2, &[again, all]).expect_suspects(&[("public.t", "fetched in parts")]);
+}
+
+#[test]
+fn a_copy_amid_whose_data_syncs_were_sent() {
+    const SQL: &[u8] = b"\0COPY m (id) FROM STDIN\0\0\0";
+    const MESSAGES: [(u8, &[u8]); 3] = [(b'P', SQL), (b'B', &[0; 8]), (b'E', &[0; 5])];
+    let data = |line: &'static [u8]| (b'd', line);
+    let (done, sync) = ((b'c', b"".as_slice()), (b'S', b"".as_slice()));
+    for (between, expected) in [(None, None), (Some(sync), Some(("public.m", "")))] {
+        let scene = Scene::of("CREATE TABLE m (id int PRIMARY KEY, r float8 DEFAULT random())");
+        let mut client = raw(&scene);
+        let copied = [data(b"1\n")].into_iter().chain(between).chain([data(b"2\n"), done, sync]);
+        MESSAGES.into_iter().chain(copied).for_each(|(tag, body)| client.send_frame(tag, body).expect("sent"));
+        let answers = client.receive_until_ready().expect("an answer");
+        assert!(answers.iter().all(|frame| frame.tag != b'E'));
+        match expected {
+            None => scene.expect_exact(),
+            Some(suspect) => scene.expect_suspects(&[suspect]),
+        }
+    }
+}
+
+#[test]
+fn a_copy_into_more_partitions_than_are_looked_at() {
+    for (partitions, exact) in [(199, true), (200, false)] {
+        let parts = (1..=partitions).map(|n| format!("CREATE TABLE part{n} PARTITION OF parts FOR VALUES IN ({n});"));
+        let schema = "CREATE TABLE parts (id int PRIMARY KEY, r float8 DEFAULT random()) PARTITION BY LIST (id);";
+        let scene = Scene::of(&format!("{schema} {}", parts.collect::<String>()));
+        scene.app().psql("COPY parts (id) FROM STDIN;\n1\n2\n\\.\n");
+        if exact {
+            scene.expect_exact();
+            continue;
+        }
+        let tables = (1..=partitions).map(|n| format!("public.part{n}")).chain(["public.parts".to_owned()]);
+        let tables: Vec<String> = tables.collect();
+        let expected: Vec<(&str, &str)> = tables.iter().map(|table| (table.as_str(), "computed")).collect();
+        scene.expect_suspects(&expected);
+    }
 }

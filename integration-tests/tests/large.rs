@@ -1,5 +1,7 @@
 //! Transactions that are larger than pgshadow holds in memory (a megabyte): written out, read again part by part, exact all the same.
 use integration_tests::equal;
+use integration_tests::process::eventually;
+use integration_tests::raw::RawClient;
 use integration_tests::scene::Scene;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -243,4 +245,25 @@ fn more_keys_changed_at_once_than_are_held() {
     scene.expect_exact();
     app.psql("UPDATE u SET id = id + 1000 WHERE id > 0");
     scene.expect_suspects(&[("public.u", "than")]);
+}
+
+/// Its COMMIT comes when mirroring has stopped: nothing refers to what was written out before.
+#[test]
+fn a_transaction_that_is_refused_leaves_no_file() {
+    let scene = Scene::with(SCHEMA, "", |builder| builder.set("mirror_log", "size_max", "\"64MiB\""));
+    let login = |port: u16, database: &str| RawClient::login(port, "postgres", "", database).expect("a login").0;
+    let mut large = login(scene.pgshadow.port(), &scene.source.database);
+    let mut holder = login(scene.target.port, &scene.target.database);
+    let sent = [large.query("BEGIN"), large.query(&format!("INSERT INTO t {ROWS}"))];
+    assert!(sent.iter().flatten().flatten().all(|frame| frame.tag != b'E'));
+    assert_eq!(files(&scene).len(), 1);
+    // nothing of u is applied, and the log fills
+    holder.query("BEGIN; LOCK TABLE u IN EXCLUSIVE MODE").expect("a lock");
+    for row in 1..=120 {
+        scene.app().psql(&format!("INSERT INTO u VALUES ({row}, repeat(md5('{row}'), 20000))"));
+    }
+    let stopped = || (scene.pgshadow.status()["mirroring"] == false).then_some(());
+    eventually("the log is full", Duration::from_secs(30), stopped);
+    large.query("COMMIT").expect("an answer");
+    expect_no_file(&scene);
 }

@@ -84,3 +84,16 @@ fn other_views_are_declared() {
         scene.expect_suspects(&[(&view, "view"), (table, "")]);
     }
 }
+
+/// A view that hides columns gives the key of each row alone: as many are read again one by one as one transaction may have.
+#[test]
+fn as_many_rows_of_a_view_that_hides_columns_as_are_read_again() {
+    let insert = |last: u32| format!("INSERT INTO fewer SELECT g, g FROM generate_series(1001, {last}) g");
+    let scene = Scene::of(SCHEMA);
+    scene.app().psql(&insert(11_000));
+    scene.drain();
+    assert_eq!(scene.suspects(), []);
+    let scene = Scene::of(SCHEMA);
+    scene.app().psql(&insert(11_001));
+    scene.expect_suspects(&[("public.t", "more than 10000 rows")]);
+}

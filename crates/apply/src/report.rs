@@ -124,3 +124,35 @@ pub(crate) fn finding(
         acknowledged: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order_tests::{relation, row};
+    use pgshadow_model::Change;
+
+    #[test]
+    fn a_table_is_looked_at_once_in_a_transaction() {
+        let mut reports = Reports::default();
+        let [one, other] = ["one", "other"].map(|name| QualifiedName::new("public", name));
+        assert!(reports.looks_at(&one) && reports.looks_at(&other));
+        assert!(!reports.looks_at(&one) && !reports.looks_at(&other));
+        assert!(Reports::default().looks_at(&one));
+    }
+
+    #[test]
+    fn of_more_rows_than_are_read_again_the_table_is_suspect() {
+        let relation = relation("t");
+        let Change::Row(image) = row(&relation, 1) else { panic!("a row") };
+        let heal = Target::of(&image);
+        let report = || Report { origin: (1, 0), finding: None, heal: heal.clone(), suspect: Vec::new() };
+        let mut reports = Reports::default();
+        (0..ROWS_MAX).for_each(|_| reports.add(report()));
+        assert!(reports.list.iter().all(|report| report.heal == heal && report.suspect.is_empty()));
+        assert!(reports.speak_of(&image) && !reports.tables.contains(&relation.name));
+        reports.add(report());
+        let last = reports.list.last().expect("it was added");
+        assert!(last.heal.is_empty() && last.suspect[0].0.as_ref() == Some(&relation.name), "{:?}", last.suspect);
+        assert!(reports.tables.contains(&relation.name));
+    }
+}
