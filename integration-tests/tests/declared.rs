@@ -1,4 +1,5 @@
 //! What can't be captured exactly is declared: its tables are suspect with a reason, all others stay equal.
+#![allow(clippy::expect_used, reason = "a test fails by a panic")]
 use integration_tests::raw::RawClient;
 use integration_tests::scene::{EVERY_TABLE, Scene};
 
