@@ -6,6 +6,7 @@ use crate::copying::OpenCopy;
 use crate::entry::Loaded;
 use crate::failure::{Class, classify, shadow_error};
 use crate::lane::{Lane, refers_to_itself};
+use crate::needing::{Waiting, may_wait};
 use crate::pieces::{Pieces, all_of};
 use crate::report::{Evidence, Report, Reports};
 use crate::rows::{Planned, row_report, run};
@@ -15,7 +16,6 @@ use crate::{Error, plan};
 use futures::TryStreamExt;
 use pgshadow_compare::ShadowError;
 use pgshadow_model::{Change, Operation, QualifiedName, RowImage};
-use std::collections::HashSet;
 use std::time::Duration;
 
 /// Attempts at an entry whose statement can't get its locks, before it is a finding: the lane must go on.
@@ -44,33 +44,6 @@ impl Refused {
             (None, _) => true,
             (Some(table), Change::Row(image)) => image.relation.name == *table,
             (Some(_), _) => false,
-        }
-    }
-}
-
-/// Rows of tables that refer to themselves: they can be written once others of the same statement are.
-#[derive(Default)]
-struct Waiting {
-    rows: Vec<(u32, RowImage)>,
-    keys: HashSet<Target>,
-}
-
-impl Waiting {
-    fn add(&mut self, n: u32, image: &RowImage) {
-        self.rows.push((n, image.clone()));
-        self.keys.extend(Target::of(image));
-    }
-
-    /// Whether they must be tried again before this change: it isn't of the same statement, whose end found them in place.
-    fn come_before(&self, change: &Change) -> bool {
-        let Some((_, last)) = self.rows.last() else { return false };
-        match change {
-            Change::Row(image) => {
-                image.operation != last.operation || Target::of(image).iter().any(|t| self.keys.contains(t))
-            }
-            // it changes nothing, and what comes behind it will tell
-            Change::Statement(_) => false,
-            _ => true,
         }
     }
 }
@@ -156,7 +129,8 @@ impl Lane {
         for (n, change) in (number..).zip(piece) {
             let leave_out = refused.iter().find(|r| r.leaves_out(change));
             if waiting.come_before(change) {
-                self.write_waiting(session, entry, waiting, false, reports).await?;
+                let end = waiting.end_with_statement();
+                self.write_waiting(session, entry, waiting, end, reports).await?;
             }
             match change {
                 Change::Ddl(ddl) if !ddl.in_transaction => {}
@@ -171,8 +145,8 @@ impl Lane {
                 Change::Row(image) => match leave_out {
                     Some(why) => self.leave_out(session, (entry, n), image, why, reports).await?,
                     None => {
-                        let may_wait = refers_to_itself(&image.relation);
-                        if !self.careful_row(session, (entry, n), image, may_wait, reports).await? {
+                        let others = waiting.has_rows_of(&image.relation.name);
+                        if !self.careful_row(session, (entry, n), image, Some(others), reports).await? {
                             waiting.add(n, image);
                         }
                     }
@@ -200,25 +174,28 @@ impl Lane {
         end: bool,
         reports: &mut Reports,
     ) -> Result<(), Error> {
-        let mut may_wait = true;
+        let mut again = true;
         while !waiting.rows.is_empty() {
             let before = waiting.rows.len();
             let mut left = Waiting::default();
             // the other way round: what came in first often needs what came in last
             for (n, image) in std::mem::take(waiting).rows.into_iter().rev() {
-                if !self.careful_row(session, (entry, n), &image, may_wait, reports).await? {
+                let wait = again.then_some(before > 1);
+                if !self.careful_row(session, (entry, n), &image, wait, reports).await? {
                     left.add(n, &image);
                 }
             }
             *waiting = left;
+            // as the primary wrote them
+            waiting.rows.sort_by_key(|(n, _)| *n);
             let stuck = waiting.rows.len() == before;
-            if stuck && may_wait && self.write_at_once(session, entry, &waiting.rows, reports).await? {
+            if stuck && again && self.write_at_once(session, entry, &waiting.rows, reports).await? {
                 *waiting = Waiting::default();
             }
             if stuck && !end {
                 break;
             }
-            may_wait = !stuck;
+            again = !stuck;
         }
         Ok(())
     }
@@ -247,13 +224,13 @@ impl Lane {
             || reports.speak_of(image)
     }
 
-    /// False if it may be written once other rows of its table are (`may_wait`).
+    /// False if it may be written once other rows of its table are, and may `wait` for that: true where some wait already.
     async fn careful_row(
         &mut self,
         session: &mut Session,
         place: (&Loaded, u32),
         image: &RowImage,
-        may_wait: bool,
+        wait: Option<bool>,
         reports: &mut Reports,
     ) -> Result<bool, Error> {
         session.client().batch_execute("SAVEPOINT change").await?;
@@ -270,7 +247,7 @@ impl Lane {
             Err(e) if classify(&e) != Class::Row => return Err(e),
             Err(e) => {
                 session.client().batch_execute("ROLLBACK TO SAVEPOINT change; RELEASE SAVEPOINT change").await?;
-                if may_wait && shadow_error(&e).sqlstate == "23503" {
+                if wait.is_some_and(|others| may_wait(image, &e, others)) {
                     return Ok(false);
                 }
                 if self.is_known(image, reports) {

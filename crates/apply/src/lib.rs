@@ -49,6 +49,7 @@ mod loader;
 mod lock;
 #[cfg(test)]
 mod model_tests;
+mod needing;
 mod order;
 #[cfg(test)]
 mod order_tests;
