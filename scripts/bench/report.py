@@ -15,9 +15,10 @@ TITLES = {
     "logical": "direct + logical replication",
     "off": "pgshadow, mirroring off",
     "os": "pgshadow, `os`",
+    "images": "pgshadow, `fsync`, `statements = 0`",
     "fsync": "pgshadow, `fsync`",
 }
-MIRRORED = ("logical", "os", "fsync")
+MIRRORED = ("logical", "os", "images", "fsync")
 
 
 def one_line(record):
@@ -160,17 +161,17 @@ def _proxy_cost(results):
     rows = []
     for (load, protocol, clients), group in groups.items():
         row = [pgbench.LOADS[load].title, protocol, str(clients)]
-        for way in ("forwarder", "pgbouncer", "off", "os", "fsync"):
+        for way in ("forwarder", "pgbouncer", "off", "os", "images", "fsync"):
             row.append(_number(_median(group.get(way, {}).values(), "proxy_us")))
         for way in ("direct", "logical", "off", "fsync"):
             row.append(_number(_median(group.get(way, {}).values(), "source_us")))
-        for way in ("logical", "os", "fsync"):
+        for way in ("logical", "os", "images", "fsync"):
             row.append(_number(_median(group.get(way, {}).values(), "target_us")))
         rows.append(row)
     head = ["load", "protocol", "clients"]
-    head += [f"proxy: {name}" for name in ("forwarder", "PgBouncer", "off", "`os`", "`fsync`")]
+    head += [f"proxy: {name}" for name in ("forwarder", "PgBouncer", "off", "`os`", "`statements = 0`", "`fsync`")]
     head += [f"source: {name}" for name in ("direct", "logical", "off", "`fsync`")]
-    head += [f"target: {name}" for name in ("logical", "`os`", "`fsync`")]
+    head += [f"target: {name}" for name in ("logical", "`os`", "`statements = 0`", "`fsync`")]
     return _table(head, rows)
 
 

@@ -160,9 +160,10 @@ class LogicalReplication(Way):
 class Pgshadow(Way):
     """pgshadow between the source and the target."""
 
-    def __init__(self, site, name, title, mirror, durability="fsync"):
+    def __init__(self, site, name, title, mirror, durability="fsync", statements=1.0):
         super().__init__(site)
         self.name, self.title, self.mirrored, self.durability = name, title, mirror, durability
+        self.statements = statements
         self.listen = self.admin = 0
         self.log = None
 
@@ -182,6 +183,7 @@ class Pgshadow(Way):
                 f'[target]\nurl = "{url.format(self.target.port)}"\n'
                 f'[mirror]\nenabled = {str(self.mirrored).lower()}\n'
                 f'[mirror_log]\ndirectory = "data"\ndurability = "{self.durability}"\n'
+                f'[compare]\nstatements = {self.statements}\n'
             )
         self.log = self._spawn([self.site.pgshadow, "run", "-c", config], directory)
         try:
@@ -267,6 +269,7 @@ def all_ways(site):
         LogicalReplication(site),
         Pgshadow(site, "off", "pgshadow, mirroring off", False),
         Pgshadow(site, "os", "pgshadow, durability os", True, "os"),
+        Pgshadow(site, "images", "pgshadow, durability fsync, statements = 0", True, "fsync", 0.0),
         Pgshadow(site, "fsync", "pgshadow, durability fsync", True, "fsync"),
     ]
     if not site.pgbouncer:
