@@ -1,4 +1,3 @@
-//! NOTE of the lead (not to be committed): this file is being rewritten on main right now to plan faster; leave it alone, except for `selectable`.
 //! The question that is asked in the client's session, and its answer.
 use crate::table::{RawTable, Table};
 use serde::Deserialize;
