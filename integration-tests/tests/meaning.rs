@@ -1,5 +1,6 @@
 //! Names that come to mean another relation, and functions that come to do something else, under what is prepared.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::equal;
 use integration_tests::scene::Scene;
 use tokio_postgres::Client;
 
@@ -27,6 +28,33 @@ async fn a_temporary_table_in_the_string_that_makes_it() {
         client.batch_execute(sql).await.unwrap();
     }
     scene.expect_exact();
+}
+
+/// What a string writes where its temporary table is gone again, or not in front, is the real table's, or that is suspect.
+#[tokio::test]
+async fn a_temporary_table_that_is_gone_within_the_string() {
+    const MADE: &str = "CREATE TEMP TABLE t (id int, v int, s text)";
+    for strings in [
+        &["BEGIN", "SAVEPOINT s; MADE; ROLLBACK TO s; INSERT INTO t VALUES (100, 1, 'x')", "COMMIT"][..],
+        &["SET search_path = public, pg_temp; MADE; INSERT INTO t VALUES (100, 1, 'x')"],
+        &["MADE; DISCARD TEMP; INSERT INTO t VALUES (100, 1, 'x')"],
+        &["BEGIN; MADE; ROLLBACK; INSERT INTO t VALUES (100, 1, E'\\'')"],
+        &["BEGIN; MADE ON COMMIT DROP; COMMIT; INSERT INTO t VALUES (100, 1, E'\\'')"],
+        &["MADE; DO $$BEGIN DROP TABLE pg_temp.t; END$$; INSERT INTO t VALUES (100, 1, 'x')"],
+        &["MADE; DROP TABLE pg_temp.t; INSERT INTO t VALUES (100, 1, 'x')"],
+        &["MADE; ALTER TABLE t RENAME TO other; INSERT INTO t VALUES (100, 1, 'x')"],
+    ] {
+        let scene = Scene::of(TABLE);
+        let client = scene.app().connect().await;
+        for sql in strings {
+            client.batch_execute(&sql.replace("MADE", MADE)).await.unwrap();
+        }
+        assert_eq!(scene.source.psql("SELECT v FROM public.t WHERE id = 100"), "1", "{strings:?}");
+        scene.drain();
+        let found = equal::differences(&scene.source, &scene.target);
+        let suspects = scene.suspects();
+        assert!(found.is_empty() || !suspects.is_empty(), "{strings:?}: {found:?}");
+    }
 }
 
 /// Writes the real table, the temporary one and, behind `ending`, the real one again, by one prepared statement.

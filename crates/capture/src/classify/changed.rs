@@ -24,6 +24,10 @@ impl Changed {
         self.session |= step.changes_session && !defines;
         self.catalog |= defines;
         self.code |= !step.redefines().is_nothing();
+        if matches!(step.effect, Effect::Control(_)) || step.changes_session && !defines {
+            // the end of a transaction, ROLLBACK TO, DISCARD, a block or a function may have taken them away
+            self.temporary.clear();
+        }
         if let StatementKind::Ddl(ddl) = &statement.kind {
             // the first is the one that is made
             let made = ddl.tables.first().filter(|name| ddl.temporary && name.schema.is_none());
@@ -35,7 +39,7 @@ impl Changed {
         }
     }
 
-    /// Whether all that it names is temporary tables made by them.
+    /// Whether all that it names is temporary tables made by them, which are still there.
     pub fn made_all_of(&self, statement: &Statement) -> bool {
         let made = |name: &RelationName| name.schema.is_none() && self.temporary.contains(&name.name);
         let all = |names: &[&RelationName]| !names.is_empty() && names.iter().all(|name| made(name));

@@ -101,8 +101,9 @@ impl Context<'_> {
             let context = Context { definitions: self.definitions.filter(|_| !before.code), ..*self };
             // behind a SET it is declared, whatever it is: its text goes out as it came
             let mut untouched = Rewritten::default();
-            // a search path that names it may have other schemas in front
-            let temporary = !self.identity.search_path.contains("pg_temp") && before.made_all_of(statement);
+            // a search path that names theirs may have other schemas in front
+            let in_front = !before.session && !self.identity.search_path.contains("pg_temp");
+            let temporary = in_front && before.made_all_of(statement);
             let as_it_came = before.session || temporary;
             let step = context.step(statement, if as_it_came { &mut untouched } else { &mut rewrites });
             let step = if temporary { Step { effect: Effect::None, ..step } } else { before.step(statement, step) };
