@@ -57,6 +57,27 @@ async fn a_temporary_table_that_is_gone_within_the_string() {
     }
 }
 
+/// The server may come to write the temporary table that is in front: the real one's rows on the shadow tell nothing of that then.
+#[tokio::test]
+async fn a_prepared_statement_that_comes_to_write_a_temporary_table() {
+    let scene = Scene::of(TABLE);
+    let client = scene.app().connect().await;
+    client.batch_execute("CREATE TEMP TABLE first (id int)").await.unwrap();
+    let update = client.prepare(UPDATE).await.unwrap();
+    assert_eq!(client.execute(&update, &[&1, &1]).await.unwrap(), 1);
+    client
+        .batch_execute("CREATE TEMP TABLE t (id int, v int); INSERT INTO pg_temp.t VALUES (2, 0), (2, 1)")
+        .await
+        .unwrap();
+    assert_eq!(client.execute(&update, &[&2, &3]).await.unwrap(), 1, "the real table");
+    client.batch_execute("ANALYZE public.t").await.unwrap();
+    client.batch_execute("BEGIN; INSERT INTO log VALUES (1)").await.unwrap();
+    assert_eq!(client.execute(&update, &[&3, &2]).await.unwrap(), 2, "the temporary table");
+    assert_eq!(client.execute(&update, &[&4, &4]).await.unwrap(), 0, "the temporary table");
+    client.batch_execute("COMMIT").await.unwrap();
+    scene.expect_exact();
+}
+
 /// Writes the real table, the temporary one and, behind `ending`, the real one again, by one prepared statement.
 async fn hidden_for_a_while(client: &Client, beginning: &[&str], ending: &[&str]) {
     let update = client.prepare(UPDATE).await.unwrap();

@@ -161,14 +161,22 @@ fn unique_values_move_between_rows() {
 
 #[test]
 fn values_that_others_refer_to_move_between_rows() {
-    exact(
-        "CREATE TABLE parent (id int PRIMARY KEY, u int NOT NULL UNIQUE, n int); INSERT INTO parent SELECT g, g, g FROM generate_series(1, 4) g;
-        CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent (u), n int); INSERT INTO child SELECT g, g, g FROM generate_series(1, 2) g;",
-        "INSERT INTO parent VALUES (1, 9, 1), (7, 1, 1) ON CONFLICT (id) DO UPDATE SET u = excluded.u, n = 10;
-        BEGIN; INSERT INTO parent VALUES (7, 11, 2), (8, 1, 2) ON CONFLICT (id) DO UPDATE SET u = excluded.u, n = 20;
-        UPDATE child SET n = 5; INSERT INTO parent VALUES (8, 12, 3), (9, 1, 3) ON CONFLICT (id) DO UPDATE SET u = excluded.u;
-        UPDATE parent SET n = 30 WHERE id > 6; UPDATE child SET parent = 9 WHERE id = 1; DELETE FROM parent WHERE u = 1; COMMIT;",
-    );
+    // one of the same name in another schema, too
+    for child in ["child", "other.parent"] {
+        exact(
+            &format!(
+                "CREATE TABLE parent (id int PRIMARY KEY, u int NOT NULL UNIQUE, n int); INSERT INTO parent SELECT g, g, g FROM generate_series(1, 4) g;
+                CREATE SCHEMA other; CREATE TABLE {child} (id int PRIMARY KEY, parent int REFERENCES parent (u), n int);
+                INSERT INTO {child} SELECT g, g, g FROM generate_series(1, 2) g;"
+            ),
+            &format!(
+                "INSERT INTO parent VALUES (1, 9, 1), (7, 1, 1) ON CONFLICT (id) DO UPDATE SET u = excluded.u, n = 10;
+                BEGIN; INSERT INTO parent VALUES (7, 11, 2), (8, 1, 2) ON CONFLICT (id) DO UPDATE SET u = excluded.u, n = 20;
+                UPDATE {child} SET n = 5; INSERT INTO parent VALUES (8, 12, 3), (9, 1, 3) ON CONFLICT (id) DO UPDATE SET u = excluded.u;
+                UPDATE parent SET n = 30 WHERE id > 6; UPDATE {child} SET parent = 9 WHERE id = 1; DELETE FROM parent WHERE u = 1; COMMIT;"
+            ),
+        );
+    }
 }
 
 #[test]

@@ -55,8 +55,8 @@ pub(crate) fn may_wait(image: &RowImage, error: &Error, others: bool) -> bool {
     match (error, shadow_error(error).sqlstate.as_str()) {
         (Error::Postgres(e), "23503") => {
             // the error names the table that refers: another one, where it is this one's key that is missing then
-            let of_others = |table: &str| table != image.relation.name.name;
-            refers_to_itself(&image.relation) || e.as_db_error().and_then(|e| e.table()).is_some_and(of_others)
+            let named = e.as_db_error().and_then(|e| Some(QualifiedName::new(e.schema()?, e.table()?)));
+            refers_to_itself(&image.relation) || named.is_some_and(|table| table != image.relation.name)
         }
         // the value that it takes may be free once that one is written
         (_, "23505") => others,
