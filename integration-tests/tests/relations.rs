@@ -1,5 +1,6 @@
 //! What reaches more than one row or table at once, through pgshadow from the older to the newest server: foreign keys,
 //! COPY, TRUNCATE, DDL, roles. Afterwards both databases are equal, and nothing was noticed, mended or declared suspect.
+use integration_tests::equal;
 use integration_tests::scene::Scene;
 
 #[track_caller]
@@ -116,6 +117,24 @@ fn a_table_that_refers_to_itself() {
             DELETE FROM tree WHERE id >= 100 OR id IN (16, 17, 18, 31, 8); DELETE FROM tree WHERE id IN (30, 29);
             BEGIN; DELETE FROM tree WHERE id > 15; INSERT INTO tree VALUES (201, 200, 1), (200, 1, 1); COMMIT;",
         );
+    }
+}
+
+/// What the shadow refused comes no later than the next change of the same row, or it would undo that.
+#[test]
+fn a_row_that_can_t_be_written_is_not_written_behind_a_later_change() {
+    for script in [
+        "UPDATE tree SET up = 9 WHERE id = 5; UPDATE tree SET up = 1 WHERE id = 5; DELETE FROM tree WHERE id = 9; INSERT INTO tree VALUES (9, 1, 0)",
+        "INSERT INTO tree VALUES (20, 9, 0); TRUNCATE tree; INSERT INTO tree VALUES (9, NULL, 0)",
+    ] {
+        let scene = Scene::of(
+            "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree, v int); INSERT INTO tree SELECT g, NULL, g FROM generate_series(1, 9) g;",
+        );
+        scene.target.psql("DELETE FROM tree WHERE id = 9");
+        scene.app().psql(&format!("BEGIN; {script}; COMMIT"));
+        scene.drain();
+        let found = equal::differences(&scene.source, &scene.target);
+        assert!(found.is_empty(), "{script}: {found:?}");
     }
 }
 

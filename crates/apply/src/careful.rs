@@ -129,7 +129,7 @@ impl Lane {
         for (n, change) in (number..).zip(piece) {
             let leave_out = refused.iter().find(|r| r.leaves_out(change));
             if waiting.come_before(change) {
-                let end = waiting.end_with_statement();
+                let end = waiting.end_before(change);
                 self.write_waiting(session, entry, waiting, end, reports).await?;
             }
             match change {

@@ -32,7 +32,7 @@ impl Waiting {
                     // one statement may both insert and update
                     image.relation.name != last.relation.name
                 };
-                other || Target::of(image).iter().any(|t| self.keys.contains(t))
+                other || self.has(image)
             }
             // it changes nothing, and what comes behind it will tell
             Change::Statement(_) => false,
@@ -44,9 +44,15 @@ impl Waiting {
         self.rows.iter().any(|(_, image)| image.relation.name == *table)
     }
 
-    /// Whether nothing that comes behind their statement can be what they wait for.
-    pub(crate) fn end_with_statement(&self) -> bool {
-        !self.rows.iter().any(|(_, image)| refers_to_itself(&image.relation))
+    /// Whether what still doesn't go ahead of this change never will: it would undo a later change of its row, or nothing that comes
+    /// behind its statement can be what it waits for.
+    pub(crate) fn end_before(&self, change: &Change) -> bool {
+        let undoes = !matches!(change, Change::Row(image) if !self.has(image));
+        undoes || !self.rows.iter().any(|(_, image)| refers_to_itself(&image.relation))
+    }
+
+    fn has(&self, image: &RowImage) -> bool {
+        Target::of(image).iter().any(|target| self.keys.contains(target))
     }
 }
 
