@@ -17,7 +17,6 @@ const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, owner text);
 
 /// The role may write `t` under a policy by which it doesn't see all that it writes, and `written` without reading it.
 const RIGHTS: &str = "ALTER TABLE t ENABLE ROW LEVEL SECURITY;
-    DROP POLICY IF EXISTS sees ON t;
     CREATE POLICY sees ON t FOR SELECT TO clerk USING (v > 3); CREATE POLICY writes ON t FOR UPDATE TO clerk USING (true);
     CREATE POLICY adds ON t FOR INSERT TO clerk WITH CHECK (true); CREATE POLICY takes ON t FOR DELETE TO clerk USING (true);
     GRANT SELECT, INSERT, UPDATE, DELETE ON t, part TO clerk; GRANT INSERT ON written TO clerk; GRANT UPDATE (note), SELECT (id) ON written TO clerk;
@@ -28,10 +27,7 @@ fn scene() -> Scene {
         let create = "DO $$ BEGIN CREATE ROLE clerk LOGIN PASSWORD 'clerk'; EXCEPTION WHEN OTHERS THEN NULL; END $$";
         server.superuser().psql(create);
     }
-    let scene = Scene::of(SCHEMA);
-    scene.source.psql(RIGHTS);
-    scene.target.psql(RIGHTS);
-    scene
+    Scene::of(&format!("{SCHEMA} {RIGHTS}"))
 }
 
 #[test]
