@@ -10,9 +10,10 @@ trap 'rm -rf "$output"' EXIT
 # crates once more, with fewer of their features.
 {
     printf '%s\n' --test\ {exactness,transparency,bounded,planted,shadow,torture,large} '--lib --bins'
-    find integration-tests/tests crates/*/tests -maxdepth 1 -name '*.rs' -printf '--test %f\n' | sed 's|\.rs$||' | sort
-    find integration-tests/tests crates/*/tests -mindepth 2 -maxdepth 2 -name main.rs -printf '%h\n' |
-        sed 's|.*/|--test |' | sort
+    for program in integration-tests/tests/*.rs crates/*/tests/*.rs; do basename "$program" .rs; done | sort | sed 's/^/--test /'
+    for program in integration-tests/tests/*/main.rs crates/*/tests/*/main.rs; do
+        [ ! -e "$program" ] || basename "$(dirname "$program")"
+    done | sort | sed 's/^/--test /'
     echo --doc
 } | awk '!seen[$0]++ { print "--workspace " $0 }' >"$output/programs"
 
