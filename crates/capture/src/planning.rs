@@ -58,10 +58,10 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed {
                 Known::Plan(Arc::new(unprobed(&parsed)))
             } else {
-                Known::Ask(names_needed(&parsed))
+                Known::Ask(names_needed(&parsed, None))
             };
         }
-        let unknown = self.unknown_with_views(names_needed(&parsed));
+        let unknown = self.unknown_with_views(names_needed(&parsed, self.identity.as_deref()));
         if !unknown.is_empty() {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }

@@ -116,6 +116,6 @@ impl<J: Journal> Session<J> {
     /// Whether every table that the text writes is there.
     fn can_be_planned(&self, text: &Bytes) -> bool {
         let Some(parsed) = self.readable(text).and_then(|read| parse(&read).ok()) else { return true };
-        names_needed(&parsed).iter().all(|name| !matches!(self.tables.get(name), Some(None)))
+        names_needed(&parsed, None).iter().all(|name| !matches!(self.tables.get(name), Some(None)))
     }
 }

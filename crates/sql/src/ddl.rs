@@ -12,9 +12,11 @@ pub struct Ddl {
     pub cluster_wide: bool,
     /// CONCURRENTLY
     pub concurrently: bool,
-    /// The index that CREATE INDEX makes, in the schema of its table, or that DROP INDEX drops; `None`: none, several, or one that
-    /// the server is to name.
-    pub index: Option<RelationName>,
+    /// Other relations that it names, of which any may be temporary: the indexes and sequences that it changes or drops, or what a
+    /// view reads.
+    pub others: Vec<RelationName>,
+    /// The table, view, sequence or index that it makes, or the new name that it gives to one; an index has the schema of its table.
+    pub made: Option<RelationName>,
     /// `false`: the server refuses it inside a transaction block.
     pub in_transaction_block_allowed: bool,
     /// Why the same text can give other row values on another server.

@@ -245,17 +245,33 @@ fn temporary_objects() {
 }
 
 #[test]
-fn indexes_by_name() {
-    for (text, index) in [
-        ("create index i on t (a)", Some((None, "i"))),
-        ("create unique index concurrently if not exists \"I i\" on only s.t (a)", Some((Some("s"), "I i"))),
-        ("create index concurrently on s.t (a)", None),
-        ("drop index concurrently if exists s.i", Some((Some("s"), "i"))),
-        ("drop index i", Some((None, "i"))),
-        ("drop index i, j", None),
-        ("drop table t", None),
+fn others_by_name() {
+    for (text, others) in [
+        ("drop index concurrently if exists s.i", &["s.i"][..]),
+        ("drop sequence i, pg_temp.j", &["i", "pg_temp.j"]),
+        ("alter index i rename to j", &["i"]),
+        ("alter sequence s.i owned by none", &["s.i"]),
+        ("alter sequence s.i set schema t", &["s.i"]),
+        ("alter sequence i owner to o", &["i"]),
+        ("alter index i set (fillfactor = 70)", &["i"]),
+        ("comment on sequence s.i is 'x'", &["s.i"]),
+        ("grant all on sequence i, j to public", &["i", "j"]),
+        (
+            "create or replace view v as select * from a join s.b using (id) where x in (select y from c)",
+            &["a", "s.b", "c"],
+        ),
+        ("create index i on t (a)", &[]),
+        ("drop table t", &[]),
+        ("alter table t rename to u", &[]),
     ] {
-        let found = ddl(text).index;
-        assert_eq!(found.as_ref().map(|index| (index.schema.as_deref(), index.name.as_str())), index, "{text}");
+        let found = ddl(text).others;
+        let name = |other: &pgshadow_sql::RelationName| {
+            other.schema.iter().chain([&other.name]).cloned().collect::<Vec<_>>().join(".")
+        };
+        assert_eq!(found.iter().map(name).collect::<Vec<_>>(), others, "{text}");
     }
+    assert!(ddl("drop sequence pg_temp.s").temporary);
+    assert!(ddl("create sequence pg_temp.s").temporary);
+    assert!(!ddl("drop sequence pg_temp.s, s").temporary);
+    assert!(!ddl("create view v as select * from pg_temp.t").temporary);
 }

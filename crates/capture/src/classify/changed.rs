@@ -14,7 +14,7 @@ pub(super) struct Changed {
     catalog: bool,
     /// What functions and the like do.
     pub code: bool,
-    /// Temporary tables made by them, which have their names from then on.
+    /// Temporary tables, and the like, made by them, which have their names from then on.
     temporary: BTreeSet<String>,
 }
 
@@ -29,22 +29,37 @@ impl Changed {
             self.temporary.clear();
         }
         if let StatementKind::Ddl(ddl) = &statement.kind {
-            // the first is the one that is made
-            let made = ddl.tables.first().filter(|name| ddl.temporary && name.schema.is_none());
-            if let Some(made) = made.filter(|_| ddl.tag.starts_with("CREATE TABLE")) {
+            let own = |name: &&RelationName| name.schema.is_none() || name.is_temporary();
+            // an index is made for its table, and a view of what it reads
+            let is_temporary = match ddl.tag.as_str() {
+                "CREATE INDEX" => ddl.tables.iter().any(|table| self.has(table)),
+                "CREATE VIEW" => ddl.temporary || ddl.others.iter().any(|read| self.has(read)),
+                tag if tag.starts_with("ALTER") => {
+                    ddl.tables.iter().take(1).chain(&ddl.others).any(|old| self.has(old))
+                }
+                _ => ddl.temporary,
+            };
+            if ddl.moves || ddl.tag.starts_with("DROP") || ddl.tag.starts_with("ALTER") && ddl.made.is_some() {
+                self.temporary.retain(|name| !ddl.tables.iter().chain(&ddl.others).any(|gone| gone.name == *name));
+            }
+            if let Some(made) = ddl.made.as_ref().filter(own).filter(|_| is_temporary) {
                 self.temporary.insert(made.name.clone());
-            } else if ddl.moves || ddl.tag.starts_with("DROP") {
-                self.temporary.retain(|name| !ddl.tables.iter().any(|gone| gone.name == *name));
             }
         }
     }
 
-    /// Whether all that it names is temporary tables made by them, which are still there.
+    fn has(&self, name: &RelationName) -> bool {
+        (name.schema.is_none() || name.is_temporary()) && self.temporary.contains(&name.name)
+    }
+
+    /// Whether all that it names are temporary tables and the like made by them, which are still there.
     pub fn made_all_of(&self, statement: &Statement) -> bool {
-        let made = |name: &RelationName| name.schema.is_none() && self.temporary.contains(&name.name);
-        let all = |names: &[&RelationName]| !names.is_empty() && names.iter().all(|name| made(name));
+        let all = |names: &[&RelationName]| !names.is_empty() && names.iter().all(|name| self.has(name));
         match &statement.kind {
-            StatementKind::Ddl(ddl) => all(&ddl.tables.iter().collect::<Vec<_>>()),
+            StatementKind::Ddl(ddl) if ddl.tag == "CREATE VIEW" => ddl.others.iter().any(|read| self.has(read)),
+            // the new name is nobody's yet
+            StatementKind::Ddl(ddl) if ddl.moves => ddl.tables.first().is_some_and(|old| self.has(old)),
+            StatementKind::Ddl(ddl) => all(&ddl.tables.iter().chain(&ddl.others).collect::<Vec<_>>()),
             _ => all(&statement.written()),
         }
     }

@@ -10,13 +10,14 @@ pub(crate) use old::binary;
 use target::Target;
 mod statements;
 mod target;
+mod temporary;
 mod writes;
 
 use crate::plan::{Control, Effect, Plan, Step};
 use bytes::Bytes;
 use pgshadow_catalog::{FunctionNature, Functions, Identity, Table, block_may_commit, block_may_define};
 use pgshadow_model::{Operation, QualifiedName, RelationKind, Suspect};
-use pgshadow_sql::{Ddl, Discard, Parsed, RelationName, Rewrite, Rewrites, SetKind, Statement, StatementKind};
+use pgshadow_sql::{Discard, Parsed, RelationName, Rewrite, Rewrites, SetKind, Statement, StatementKind};
 use pgshadow_telemetry::StatementClass as Class;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,8 +49,11 @@ pub(crate) fn sql_name(name: &RelationName) -> String {
 }
 
 /// Relations whose catalog entries the classification of these statements needs.
-pub(crate) fn names_needed(parsed: &Parsed) -> Vec<String> {
-    let mut names: Vec<String> = parsed.statements.iter().flat_map(names_of).collect();
+pub(crate) fn names_needed(parsed: &Parsed, identity: Option<&Identity>) -> Vec<String> {
+    let may_be_temporary = identity.is_some_and(Identity::has_temporary_objects);
+    let others = |statement: &Statement| if may_be_temporary { others_of(statement) } else { Vec::new() };
+    let mut names: Vec<String> =
+        parsed.statements.iter().flat_map(|s| names_of(s).into_iter().chain(others(s))).collect();
     names.sort();
     names.dedup();
     names
@@ -57,16 +61,17 @@ pub(crate) fn names_needed(parsed: &Parsed) -> Vec<String> {
 
 pub(crate) fn names_of(statement: &Statement) -> Vec<String> {
     match &statement.kind {
-        // an index, too, may be a temporary table's
-        StatementKind::Ddl(ddl) => ddl.tables.iter().chain(dropped_index(ddl)).map(sql_name).collect(),
+        StatementKind::Ddl(ddl) => ddl.tables.iter().map(sql_name).collect(),
         StatementKind::Prepare { statement, .. } => names_of(statement),
         _ => statement.written().into_iter().map(sql_name).collect(),
     }
 }
 
-/// The index that it drops, if it is one.
-pub(crate) fn dropped_index(ddl: &Ddl) -> Option<&RelationName> {
-    ddl.index.as_ref().filter(|_| ddl.tag == "DROP INDEX")
+fn others_of(statement: &Statement) -> Vec<String> {
+    match &statement.kind {
+        StatementKind::Ddl(ddl) => ddl.others.iter().map(sql_name).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The relation under a view, as the probe wants its name.

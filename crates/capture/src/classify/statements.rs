@@ -1,5 +1,6 @@
 //! COPY, TRUNCATE and DDL, which are repeated as statements.
-use super::{Context, Rewritten, dropped_index};
+use super::temporary::Whose;
+use super::{Context, Rewritten};
 use crate::plan::{Effect, Step};
 use pgshadow_catalog::{Default, FunctionNature, Redefined, Table};
 use pgshadow_model::{QualifiedName, RelationKind, Suspect};
@@ -163,9 +164,12 @@ impl Context<'_> {
             let reason = "it changes the whole cluster (roles, databases, tablespaces)";
             return Step { effect: Effect::NotRepeated { sql: String::new(), reason }, ..step };
         }
-        let index = dropped_index(ddl).and_then(|name| self.table(name));
-        if index.is_some_and(|index| index.temporary) {
-            return Step { effect: Effect::None, alone: ddl.concurrently, ..step };
+        let (whose, sql) = match self.whose(ddl) {
+            Whose::OthersDrop(others) => (Whose::Everybody, others),
+            whose => (whose, sql),
+        };
+        if matches!(whose, Whose::Session) && ddl.opaque.is_none() {
+            return Step { effect: Effect::None, ..step };
         }
         if ddl.concurrently && matches!(ddl.tag.as_str(), "CREATE INDEX" | "DROP INDEX") && !self.masked {
             return Step { effect: Effect::Beside { sql }, ..step };
@@ -182,27 +186,24 @@ impl Context<'_> {
             let step = Step { hidden_writes: hidden, hidden_anywhere: hidden, ..step };
             return Step { effect: Effect::NotRepeated { sql, reason }, ..step };
         }
-        let known: Vec<Option<&Arc<Table>>> = ddl.tables.iter().map(|n| self.table(n)).collect();
-        // the new name is nobody's yet
-        let named = if ddl.moves { known.get(..1).unwrap_or_default() } else { known.as_slice() };
-        let temporary = ddl.opaque.is_none()
-            && (ddl.temporary || !named.is_empty() && named.iter().all(|t| t.is_some_and(|t| t.temporary)));
-        if temporary {
-            return Step { effect: Effect::None, ..step };
-        }
+        let known = self.tables_of(ddl);
         let masked = self.masked.then_some("its text isn't written in UTF-8");
-        let reason = masked.or(ddl.computes_values).or(ddl.opaque);
+        let of_session = matches!(whose, Whose::OfSession).then_some("it names a temporary table");
+        let reason = masked.or(of_session).or(ddl.computes_values).or(ddl.opaque);
         let mut suspects = Vec::new();
         if let Some(reason) = reason {
             for (name, table) in ddl.tables.iter().zip(&known) {
-                if ddl.temporary && table.is_none_or(|t| t.temporary) {
+                if table.map_or(ddl.temporary, |t| t.temporary) {
                     continue;
                 }
                 let table = table.map(|t| t.relation.name.clone()).or_else(|| self.created_name(name));
                 suspects.push(Suspect { table, reason: format!("{}: {reason}", ddl.tag) });
             }
         }
-        if ddl.opaque.is_some() || masked.is_some() {
+        if let (true, Some(reason)) = (suspects.is_empty(), of_session) {
+            return Step { effect: Effect::NotRepeated { sql, reason }, ..step };
+        }
+        if ddl.opaque.or(masked).or(of_session).is_some() {
             if let (true, Some(reason)) = (suspects.is_empty(), masked) {
                 suspects.push(Suspect { table: None, reason: format!("{}: {reason}", ddl.tag) });
             }

@@ -40,15 +40,13 @@ impl Definition {
         }
         let parsed = pgshadow_sql::parse(&statement.sql).ok()?;
         let [parsed] = parsed.statements.as_slice() else { return None };
-        let StatementKind::Ddl(Ddl { tag, tables, index: Some(RelationName { schema, name, .. }), .. }) = &parsed.kind
-        else {
-            return None;
-        };
-        let table = match (tag.as_str(), tables.as_slice()) {
-            ("CREATE INDEX", [table]) => Some(table.name.clone()),
-            ("DROP INDEX", _) => None,
+        let StatementKind::Ddl(Ddl { tag, tables, made, others, .. }) = &parsed.kind else { return None };
+        let (index, table) = match (tag.as_str(), tables.as_slice(), made, others.as_slice()) {
+            ("CREATE INDEX", [table], Some(index), _) => (index, Some(table.name.clone())),
+            ("DROP INDEX", _, _, [index]) => (index, None),
             _ => return None,
         };
+        let RelationName { schema, name, .. } = index;
         let schemas = match schema {
             Some(schema) => vec![schema.clone()],
             None => path(&statement.settings)?,

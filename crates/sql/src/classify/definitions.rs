@@ -2,12 +2,13 @@
 
 use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::{
-    AlterSubscriptionType, AlterTableStmt, CreateTableAsStmt, DropBehavior, DropStmt, GrantStmt, GrantTargetType,
-    IndexStmt, Node, ObjectType, RefreshMatViewStmt, RenameStmt,
+    AlterSubscriptionType, AlterTableStmt, CreateTableAsStmt, DropBehavior, DropStmt, GrantStmt, GrantTargetType, Node,
+    ObjectType, RefreshMatViewStmt, RenameStmt,
 };
 
 use super::commands::is_on;
-use super::objects::{is_cluster_wide, is_table_like, object_type, relation_named, table_of_name, words};
+use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
+use super::others::{made, others};
 use super::tables::{alteration, defaults_of};
 use crate::ddl::Ddl;
 use crate::nodes::{kind, not_empty, relation, relations, string};
@@ -21,7 +22,16 @@ pub(super) fn definition(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         .or_else(|| of_what_may_not_run_twice(statement))
         .or_else(|| plain_tag(statement).map(|tag| ddl(tag, Vec::new())))?;
     found.redefines = redefined(statement, &found);
-    found.temporary |= !found.tables.is_empty() && found.tables.iter().all(RelationName::is_temporary);
+    found.others = others(statement, summary);
+    found.made = made(statement);
+    let about = || {
+        if found.tag == "CREATE VIEW" {
+            found.tables.iter().chain(&[])
+        } else {
+            found.tables.iter().chain(&found.others)
+        }
+    };
+    found.temporary |= about().next().is_some() && about().all(RelationName::is_temporary);
     Some(found)
 }
 
@@ -31,7 +41,8 @@ fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
         tables,
         cluster_wide: false,
         concurrently: false,
-        index: None,
+        others: Vec::new(),
+        made: None,
         in_transaction_block_allowed: true,
         computes_values: None,
         temporary: false,
@@ -78,7 +89,6 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         Kind::RefreshMatViewStmt(refresh) => refreshed(refresh),
         Kind::IndexStmt(index) => Ddl {
             concurrently: index.concurrent,
-            index: made_index(index),
             in_transaction_block_allowed: !index.concurrent,
             ..ddl("CREATE INDEX", one(&index.relation))
         },
@@ -97,15 +107,11 @@ fn of_tables(statement: &Kind, summary: &Summary) -> Option<Ddl> {
     found.temporary = match statement {
         // What a view reads may be temporary without the text saying so, and then the view is.
         Kind::ViewStmt(view) => view.view.as_ref().is_some_and(|range| range.relpersistence == "t"),
-        Kind::CreateStmt(_) | Kind::CreateTableAsStmt(_) | Kind::CreateSeqStmt(_) => summary.temporary,
+        Kind::CreateStmt(_) | Kind::CreateTableAsStmt(_) => summary.temporary,
+        Kind::CreateSeqStmt(_) => summary.temporary || made(statement).is_some_and(|made| made.is_temporary()),
         _ => false,
     };
     Some(found)
-}
-
-fn made_index(index: &IndexStmt) -> Option<RelationName> {
-    let table = index.relation.as_ref().filter(|_| !index.idxname.is_empty()).map(relation)?;
-    Some(RelationName { name: index.idxname.clone(), alias: None, only: false, ..table })
 }
 
 fn alter_table(alter: &AlterTableStmt, summary: &Summary) -> Ddl {
@@ -214,13 +220,8 @@ fn named(
 fn drop_objects(dropped: &DropStmt) -> Ddl {
     let object = object_type(dropped.remove_type);
     let tables = dropped.objects.iter().filter_map(|name| table_of_name(object, name)).collect();
-    let index = match (object, dropped.objects.as_slice()) {
-        (ObjectType::ObjectIndex, [name]) => relation_named(name),
-        _ => None,
-    };
     Ddl {
         concurrently: dropped.concurrent,
-        index,
         in_transaction_block_allowed: !dropped.concurrent,
         cascade: dropped.behavior == DropBehavior::DropCascade as i32,
         ..about("DROP", object, tables)

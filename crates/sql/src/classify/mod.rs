@@ -6,6 +6,7 @@ mod definitions;
 mod dml;
 mod fixed;
 mod objects;
+mod others;
 mod reads;
 mod tables;
 

@@ -1,0 +1,68 @@
+//! Definitions of what only this session has: a temporary table, its indexes, a view of it, a temporary sequence. On the shadow
+//! their names may be those of other relations.
+use super::Context;
+use pgshadow_catalog::Table;
+use pgshadow_sql::{Ddl, RelationName};
+use std::sync::Arc;
+
+/// Whose definition it is.
+pub(super) enum Whose {
+    /// Everybody's.
+    Everybody,
+    /// This session's.
+    Session,
+    /// It drops some of either kind: the statement for the others.
+    OthersDrop(String),
+    /// Everybody's, of what only this session has.
+    OfSession,
+}
+
+impl Context<'_> {
+    /// The tables that it names; what it makes isn't one that is there already, of the same name but temporary.
+    pub(super) fn tables_of(&self, ddl: &Ddl) -> Vec<Option<&Arc<Table>>> {
+        let makes = ddl.tag.starts_with("CREATE");
+        let is_made = |name: &RelationName| makes && ddl.made.as_ref() == Some(name);
+        ddl.tables.iter().map(|name| self.table(name).filter(|table| !(is_made(name) && table.temporary))).collect()
+    }
+
+    pub(super) fn whose(&self, ddl: &Ddl) -> Whose {
+        let is_temporary = |name: &RelationName| self.table(name).is_some_and(|table| table.temporary);
+        let reads_temporary = ddl.tag == "CREATE VIEW" && ddl.others.iter().any(is_temporary);
+        if ddl.temporary || reads_temporary || self.makes_temporary(ddl) {
+            return Whose::Session;
+        }
+        let known = self.tables_of(ddl);
+        // the new name is nobody's yet
+        let known = if ddl.moves { known.get(..1).unwrap_or_default() } else { known.as_slice() };
+        let names = ddl.tables.iter().zip(known).map(|(name, table)| (name, *table));
+        let others = ddl.others.iter().filter(|_| ddl.tag != "CREATE VIEW").map(|name| (name, self.table(name)));
+        let (own, theirs): (Vec<_>, Vec<_>) =
+            names.chain(others).partition(|(_, table)| table.is_some_and(|table| table.temporary));
+        let altered = || ddl.tag.starts_with("ALTER") && ddl.tables.first().is_some_and(is_temporary);
+        match (own.as_slice(), theirs.as_slice()) {
+            ([], _) => Whose::Everybody,
+            (_, []) => Whose::Session,
+            _ if altered() => Whose::Session,
+            _ if ddl.tag.starts_with("DROP ") && ddl.others.len() + ddl.tables.len() == own.len() + theirs.len() => {
+                let there: Vec<String> =
+                    theirs.iter().filter_map(|(_, table)| Some(table.as_ref()?.relation.name.sql())).collect();
+                let cascade = if ddl.cascade { " CASCADE" } else { "" };
+                if there.is_empty() {
+                    return Whose::Session;
+                }
+                Whose::OthersDrop(format!("{} {}{cascade}", ddl.tag, there.join(", ")))
+            }
+            _ => Whose::OfSession,
+        }
+    }
+
+    /// Whether what it makes is temporary by the place where unqualified names are made.
+    fn makes_temporary(&self, ddl: &Ddl) -> bool {
+        let first = self.identity.search_path.split(',').next().unwrap_or_default();
+        let unqualified = ddl.made.as_ref().is_some_and(|made| made.schema.is_none());
+        unqualified
+            && ddl.tag.starts_with("CREATE")
+            && ddl.tag != "CREATE INDEX"
+            && first.trim().trim_matches('"') == "pg_temp"
+    }
+}
