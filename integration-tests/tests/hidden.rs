@@ -137,13 +137,17 @@ fn a_trigger_changes_the_key() {
 
 #[test]
 fn a_suspect_table_stays_suspect_under_its_new_name() {
-    let script = "CREATE TABLE fresh AS SELECT *, now() AS at FROM other;
-        ALTER TABLE other RENAME TO old; ALTER TABLE fresh RENAME TO other;";
-    let scene = Scene::of(SHOP);
-    scene.app().psql(script);
-    scene.drain();
-    let suspects = scene.suspects();
-    assert!(suspects.iter().any(|(table, _)| table == "public.other"), "{suspects:?}");
+    for [begin, commit] in [["", ""], ["BEGIN;", "COMMIT"]] {
+        let script = format!(
+            "{begin} CREATE TABLE fresh AS SELECT *, now() AS at FROM other;
+            ALTER TABLE other RENAME TO old; ALTER TABLE fresh RENAME TO other; {commit}"
+        );
+        let scene = Scene::of(SHOP);
+        scene.app().psql(&script);
+        scene.drain();
+        let suspects = scene.suspects();
+        assert!(suspects.iter().any(|(table, _)| table == "public.other"), "{script}: {suspects:?}");
+    }
 }
 
 #[test]
@@ -296,4 +300,22 @@ fn what_a_failed_transaction_refuses_has_written_nothing() {
         INSERT INTO orders VALUES ($1, 1) \\bind 3 \\g
         ROLLBACK TO s; DELETE FROM other WHERE id = 2; COMMIT;";
     exact("", script);
+}
+
+/// What a savepoint or ROLLBACK PREPARED takes back hasn't been: a suspect table keeps its name, nothing is reported.
+#[test]
+fn what_is_taken_back_is_neither_reported_nor_renamed() {
+    for script in [
+        "BEGIN; SAVEPOINT a; CREATE ROLE never; ALTER TABLE other RENAME TO old; ROLLBACK TO a; UPDATE other SET v = 7 WHERE id = 1; COMMIT",
+        "BEGIN; ALTER TABLE other RENAME TO old; PREPARE TRANSACTION 'renames'; ROLLBACK PREPARED 'renames'",
+    ] {
+        let scene = Scene::of(SHOP);
+        let app = scene.app().as_user("postgres", "postgres");
+        app.psql("CREATE TABLE past AS SELECT now(); CREATE RULE r AS ON INSERT TO other DO ALSO UPDATE other SET v = 1; INSERT INTO other VALUES (77, 7)");
+        app.psql(script);
+        scene.drain();
+        let suspects = scene.suspects();
+        assert!(suspects.iter().any(|(table, _)| table == "public.other"), "{script}: {suspects:?}");
+        assert_eq!(scene.pgshadow.findings(), [] as [serde_json::Value; 0], "{script}");
+    }
 }

@@ -147,7 +147,7 @@ impl<J: Journal> Session<J> {
             changes,
             may_write: if complete { Vec::new() } else { unit.may_write.iter().cloned().collect() },
             may_write_any: unit.may_write_any() && !complete,
-            suspects: unit.suspects.iter().chain(&unit.given_up).cloned().collect(),
+            suspects: unit.all_suspects(&*self.shared.journal),
             prepared: unit.prepared.clone(),
         };
         let (changes, result) = self.shared.journal.intent(intent);

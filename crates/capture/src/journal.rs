@@ -116,8 +116,8 @@ pub trait Journal: Send + Sync + 'static {
     fn finishing_prepared(&self, gid: &str) -> Option<Sequence>;
     /// COMMIT PREPARED (else ROLLBACK PREPARED) went through.
     fn finished_prepared(&self, gid: &str, committed: bool);
-    /// A table goes on under another name: so does what makes it suspect.
-    fn renamed(&self, old: &QualifiedName, new: &QualifiedName);
+    /// Why a table is suspect already, if it is.
+    fn is_suspect(&self, table: &QualifiedName) -> Option<String>;
     /// Tables became suspect outside any intent.
     fn suspect(&self, suspects: Vec<Suspect>);
     /// A statement that isn't repeated on the shadow, for the DBA to run there.

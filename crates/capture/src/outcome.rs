@@ -163,9 +163,6 @@ impl<J: Journal> Session<J> {
             unit.give_up("its place in the order of transactions isn't known");
         }
         if committed {
-            for (old, new) in &unit.renames {
-                self.shared.journal.renamed(old, new);
-            }
             for (sql, reason) in &unit.not_repeated {
                 self.shared.journal.not_repeated(sql, reason);
             }
@@ -180,7 +177,7 @@ impl<J: Journal> Session<J> {
         }
         let order = Self::order(&unit, self.shared.journal.epoch());
         let (intent_changes, changes) = unit.all_changes();
-        let suspects = unit.all_suspects();
+        let suspects = unit.all_suspects(&*self.shared.journal);
         self.shared.journal.settle(Settled {
             sequence,
             barrier: unit.barrier,
@@ -198,7 +195,7 @@ impl<J: Journal> Session<J> {
         let journal = &self.shared.journal;
         let changes = unit.captured.all();
         let changes = unit.or_give_up(changes).unwrap_or_default();
-        let suspects = unit.all_suspects();
+        let suspects = unit.all_suspects(&*self.shared.journal);
         let order = Self::order(&unit, journal.epoch());
         let complete = Intent {
             epoch: journal.epoch(),
@@ -216,7 +213,7 @@ impl<J: Journal> Session<J> {
         journal.settle(aborted(first));
         let Ok(sequence) = written else {
             unit.give_up("mirroring had stopped when it was written");
-            return journal.suspect(unit.all_suspects().into_iter().chain(suspects).collect());
+            return journal.suspect(unit.all_suspects(&*self.shared.journal));
         };
         journal.prepared(
             gid.clone(),
@@ -246,7 +243,7 @@ impl<J: Journal> Session<J> {
         } else if unit.writes {
             unit.give_up("it was written before pgshadow had noted that it would be");
         }
-        let suspects = unit.all_suspects();
+        let suspects = unit.all_suspects(&*self.shared.journal);
         if !suspects.is_empty() {
             self.shared.journal.suspect(suspects);
         }

@@ -240,12 +240,12 @@ impl<J: Journal> Session<J> {
             let Some(sequence) = unit.intent else {
                 if unit.unmirrored {
                     unit.give_up("mirroring had stopped when it was written");
-                    self.shared.journal.suspect(unit.all_suspects());
+                    self.shared.journal.suspect(unit.all_suspects(&*self.shared.journal));
                 }
                 continue;
             };
             let (intent_changes, changes) = unit.all_changes();
-            let suspects = unit.all_suspects();
+            let suspects = unit.all_suspects(&*self.shared.journal);
             self.shared.journal.lost(Unsettled {
                 sequence,
                 epoch: unit.epoch,

@@ -79,8 +79,17 @@ pub(crate) struct Unit {
     pub end_failed: bool,
     /// A statement of the unit failed (outside a block: the unit rolls back).
     pub failed: bool,
-    /// Name, and how much was captured and suspect by then.
-    pub savepoints: Vec<(String, usize, usize)>,
+    pub savepoints: Vec<Savepoint>,
+}
+
+/// A savepoint, with how much there was of what it takes back.
+#[derive(Debug)]
+pub(crate) struct Savepoint {
+    name: String,
+    captured: usize,
+    suspects: usize,
+    not_repeated: usize,
+    renames: usize,
 }
 
 impl Unit {
@@ -222,10 +231,15 @@ impl Unit {
         }
     }
 
-    /// All that becomes suspect by its commit.
-    pub fn all_suspects(&mut self) -> Vec<Suspect> {
-        let mut all = std::mem::take(&mut self.suspects);
-        all.append(&mut self.given_up);
+    /// All that becomes suspect by its commit, as far as it is known: what is suspect and gets another name is so under that too.
+    pub fn all_suspects(&self, journal: &impl Journal) -> Vec<Suspect> {
+        let mut all: Vec<Suspect> = self.suspects.iter().chain(&self.given_up).cloned().collect();
+        for (old, new) in &self.renames {
+            let known = journal.is_suspect(old);
+            let own = all.iter().filter(|s| s.table.as_ref() == Some(old)).map(|s| s.reason.clone());
+            let renamed: Vec<_> = own.chain(known).map(|reason| Suspect { table: Some(new.clone()), reason }).collect();
+            all.extend(renamed);
+        }
         all
     }
 
@@ -270,23 +284,28 @@ impl Unit {
     /// SAVEPOINT, RELEASE and ROLLBACK TO went through.
     pub fn savepoint(&mut self, control: &Control) {
         match control {
-            Control::Savepoint(name) => {
-                self.savepoints.push((name.clone(), self.captured.len(), self.suspects.len()));
-            }
+            Control::Savepoint(name) => self.savepoints.push(Savepoint {
+                name: name.clone(),
+                captured: self.captured.len(),
+                suspects: self.suspects.len(),
+                not_repeated: self.not_repeated.len(),
+                renames: self.renames.len(),
+            }),
             Control::Release(name) => {
-                if let Some(at) = self.savepoints.iter().rposition(|(n, _, _)| n == name) {
+                if let Some(at) = self.savepoints.iter().rposition(|s| s.name == *name) {
                     self.savepoints.truncate(at);
                 }
             }
             Control::RollbackTo(name) => {
                 self.undoing = self.undoing.saturating_sub(1);
                 self.failed = false;
-                if let Some(at) = self.savepoints.iter().rposition(|(n, _, _)| n == name) {
+                if let Some(at) = self.savepoints.iter().rposition(|s| s.name == *name) {
                     self.savepoints.truncate(at + 1);
-                    if let Some((_, changes, suspects)) = self.savepoints.last() {
-                        let changes = *changes;
-                        self.suspects.truncate(*suspects);
-                        self.take_back(changes);
+                    if let Some(savepoint) = self.savepoints.last() {
+                        self.suspects.truncate(savepoint.suspects);
+                        self.not_repeated.truncate(savepoint.not_repeated);
+                        self.renames.truncate(savepoint.renames);
+                        self.take_back(savepoint.captured);
                     }
                 }
             }
@@ -361,6 +380,6 @@ mod tests {
         unit.savepoint(&Control::Savepoint("a".into()));
         unit.give_up("too large");
         unit.savepoint(&Control::RollbackTo("a".into()));
-        assert_eq!(unit.all_suspects().len(), 1);
+        assert_eq!(unit.given_up.len(), 1);
     }
 }

@@ -167,10 +167,8 @@ impl Journal for Mirror {
         self.keep_suspects(&suspects);
     }
 
-    fn renamed(&self, old: &QualifiedName, new: &QualifiedName) {
-        if let Some(reason) = self.store.is_suspect(old) {
-            self.keep_suspects(&[Suspect { table: Some(new.clone()), reason }]);
-        }
+    fn is_suspect(&self, table: &QualifiedName) -> Option<String> {
+        self.store.is_suspect(table)
     }
 
     fn not_repeated(&self, sql: &str, reason: &str) {
