@@ -65,13 +65,17 @@ class Plan:
         self.repeats = int(environment.get("REPEATS") or (2 if quick else 3))
         self.only = re.compile(environment.get("ONLY", ""))
         self.frozen_pairs, self.frozen_seconds = (0, 0) if quick and not environment.get("ONLY") else (5, 20)
+        loads = [load for load in pgbench.LOADS if load not in pgbench.KINDS]
         if quick:
             self.groups = [("tpcb", "prepared", 8), ("tpcb", "simple", 8), ("order", "prepared", 8)]
         elif full:
-            self.groups = [(l, p, c) for l in pgbench.LOADS for p in pgbench.PROTOCOLS for c in pgbench.CLIENTS]
+            self.groups = [(l, p, c) for l in loads for p in pgbench.PROTOCOLS for c in pgbench.CLIENTS]
         else:
             self.groups = [("tpcb", p, c) for p in pgbench.PROTOCOLS for c in pgbench.CLIENTS]
-            self.groups += [(load, "prepared", 8) for load in pgbench.LOADS if load != "tpcb"]
+            self.groups += [(load, "prepared", 8) for load in loads if load != "tpcb"]
+        if not quick or self.only.pattern:
+            protocols = pgbench.PROTOCOLS if full else ("prepared",)
+            self.groups += [(kind, p, 8) for kind in pgbench.KINDS for p in protocols]
 
     def of(self, all_ways):
         """[(repeat, group, ways in their order)], each group's ways following each other."""
@@ -80,7 +84,9 @@ class Plan:
             for group in self.groups:
                 # Another order each time, so that no way is always the first after a reset.
                 turned = all_ways[repeat % len(all_ways):] + all_ways[: repeat % len(all_ways)]
-                chosen = [way for way in turned if not way.missing and self.only.search(name_of(group, way.name))]
+                wanted = pgbench.KIND_WAYS if group[0] in pgbench.KINDS else [way.name for way in turned]
+                there = [way for way in turned if not way.missing and way.name in wanted]
+                chosen = [way for way in there if self.only.search(name_of(group, way.name))]
                 if chosen:
                     planned.append((repeat, group, chosen))
         return planned

@@ -10,6 +10,35 @@ from servers import DATABASE, ENVIRONMENT, HERE, Failure, as_account
 
 Load = collections.namedtuple("Load", "name title words writes")
 
+
+def _kind(name, title):
+    return Load(name, title, ["-f", os.path.join(HERE, "kinds", name + ".sql")], True)
+
+
+# One statement a transaction, but for those that would come to an end: two.
+KINDS = {
+    load.name: load
+    for load in (
+        _kind("insert", "INSERT of a row"),
+        _kind("insert-wide", "INSERT of a row of 2 KiB"),
+        _kind("insert-10", "INSERT of 10 rows"),
+        _kind("insert-select-100", "INSERT ... SELECT of 100 rows"),
+        _kind("insert-child", "INSERT of a row that refers to another"),
+        _kind("upsert", "INSERT ... ON CONFLICT DO UPDATE"),
+        _kind("update", "UPDATE of a row"),
+        _kind("update-100", "UPDATE of 100 rows"),
+        _kind("update-join", "UPDATE by a join"),
+        _kind("update-key", "UPDATE of a key, and back"),
+        _kind("update-keyless", "UPDATE without a key"),
+        _kind("update-trigger", "UPDATE with a BEFORE trigger"),
+        _kind("update-partition", "UPDATE of a partitioned table"),
+        _kind("queue", "UPDATE of what FOR UPDATE SKIP LOCKED finds"),
+        _kind("delete-insert", "DELETE of a row, and INSERT"),
+    )
+}
+# What capture costs is told by these.
+KIND_WAYS = ("direct", "off", "images", "fsync")
+
 LOADS = {
     load.name: load
     for load in (
@@ -18,7 +47,7 @@ LOADS = {
         Load("simple-update", "-N", ["-b", "simple-update"], True),
         Load("select", "-S", ["-b", "select-only"], False),
     )
-}
+} | KINDS
 PROTOCOLS = ("prepared", "extended", "simple")
 CLIENTS = (1, 8, 64)
 

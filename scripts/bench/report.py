@@ -66,11 +66,11 @@ def failures(results):
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
 
-def _groups(results):
-    """{(load, protocol, clients): {way: {repeat: record}}} in the order of the loads."""
+def _groups(results, kinds=False):
+    """{(load, protocol, clients): {way: {repeat: record}}} in the order of the loads; those of one statement, or the others."""
     groups = {}
     for record in results.cells():
-        if "tps" in record:
+        if "tps" in record and (record["load"] in pgbench.KINDS) == kinds:
             group = groups.setdefault((record["load"], record["protocol"], record["clients"]), {})
             group.setdefault(record["way"], {})[record["repeat"]] = record
     protocols, loads = list(pgbench.PROTOCOLS), list(pgbench.LOADS)
@@ -173,6 +173,32 @@ def _proxy_cost(results):
     head += [f"source: {name}" for name in ("direct", "logical", "off", "`fsync`")]
     head += [f"target: {name}" for name in ("logical", "`os`", "`statements = 0`", "`fsync`")]
     return _table(head, rows)
+
+
+def _kinds(results):
+    """What capture costs, by kind of statement."""
+    groups = _groups(results, kinds=True)
+    if not groups:
+        return ""
+    rows = []
+    for (load, protocol, _), group in groups.items():
+        row = [pgbench.LOADS[load].title, protocol, _number(_median(group.get("direct", {}).values(), "tps"))]
+        row += [_ratio_text(*_ratios(group, way)) for way in pgbench.KIND_WAYS[1:]]
+        row += [_number(_median(group.get(way, {}).values(), "source_us")) for way in pgbench.KIND_WAYS[:-1]]
+        row.append(_ratio_text(*_ratios(group, "images", lambda record: record["source_us"])))
+        row += [_number(_median(group.get(way, {}).values(), "proxy_us")) for way in ("off", "images")]
+        rows.append(row)
+    head = ["statement", "protocol", "direct, tps", "tps: off", "tps: `statements = 0`", "tps: `fsync`"]
+    head += ["source, µs: direct", "source: off", "source: capture", "source: capture to direct"]
+    head += ["proxy, µs: off", "proxy: capture"]
+    return f"""## What capture costs, by kind of statement
+
+8 clients, each statement a transaction of its own. *capture*: mirroring with `statements = 0`, durability `fsync`. Rates are
+ratios to direct; CPU is microseconds a transaction.
+
+{_table(head, rows)}
+
+"""
 
 
 def _lag_text(records):
@@ -344,7 +370,7 @@ Both servers and the proxy together, as a multiple of `direct` in the same repea
 
 {_total_cost(results)}
 
-{_costs()}{_frozen(results)}
+{_kinds(results)}{_costs()}{_frozen(results)}
 ## What was measured
 
 - Machine: {here['cpu']}, {here['cpus']} CPUs, {here['memory_gib']} GiB, {here['system']}, Linux {here['kernel']};

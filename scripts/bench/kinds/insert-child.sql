@@ -1,0 +1,2 @@
+\set id random(1, 10000)
+INSERT INTO children (parent) VALUES (:id);

@@ -1,0 +1,2 @@
+\set id random(1, 10000)
+UPDATE divided SET v = v + 1 WHERE id = :id;
