@@ -43,6 +43,7 @@ async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
             "ALTER SEQUENCE x_a_seq INCREMENT BY 2",
             "DROP TABLE IF EXISTS x, nothing, t2",
         ],
+        &["CREATE TEMP TABLE x (a int)", "CREATE VIEW w AS WITH x AS (SELECT 1 AS a) SELECT * FROM x"],
         &["CREATE TEMP VIEW w AS SELECT 1", "ALTER VIEW w RENAME TO w3", "DROP VIEW w3"],
         &["CREATE TEMP TABLE x (a int)", "CREATE VIEW v AS SELECT * FROM x", "COMMENT ON VIEW v IS 'x'", "DROP VIEW v"],
         &["CREATE TEMP TABLE x (a int)", "CREATE VIEW v AS SELECT * FROM x", "DROP TABLE x CASCADE"],

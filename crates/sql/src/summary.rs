@@ -23,6 +23,8 @@ pub(crate) struct Summary {
     pub nested_writes: Vec<RelationName>,
     /// Every relation named, each once.
     pub relations: Vec<RelationName>,
+    /// Names that WITH gives to queries.
+    pub queries: Vec<String>,
     /// Some relation is spelled as temporary.
     pub temporary: bool,
     parts: Vec<String>,
@@ -108,6 +110,7 @@ impl Visitor for Summary {
             | [.., ("ColumnRef" | "AIndirection", "fields" | "indirection"), ("Node", "node"), ("String", "sval")] => {
                 push_new(&mut self.other_names, value.to_owned());
             }
+            [.., ("CommonTableExpr", "ctename")] => push_new(&mut self.queries, value.to_owned()),
             [.., ("RangeVar", "schemaname")] => self.relation.schema = value.to_owned(),
             [.., ("RangeVar", "relname")] => self.relation.name = value.to_owned(),
             [.., ("RangeVar", "relpersistence")] => self.temporary |= value == "t",

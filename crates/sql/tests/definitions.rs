@@ -260,6 +260,7 @@ fn others_by_name() {
             "create or replace view v as select * from a join s.b using (id) where x in (select y from c)",
             &["a", "s.b", "c"],
         ),
+        ("create view v as with a as (select * from b) select * from a, s.a", &["s.a", "b"]),
         ("create index i on t (a)", &[]),
         ("drop table t", &[]),
         ("alter table t rename to u", &[]),

@@ -44,7 +44,9 @@ pub(super) fn others(statement: &Kind, summary: &Summary) -> Vec<RelationName> {
     match statement {
         Kind::ViewStmt(_) => {
             let own = made(statement);
-            summary.relations.iter().filter(|read| own.as_ref() != Some(read)).cloned().collect()
+            let of_with = |name: &RelationName| name.schema.is_none() && summary.queries.contains(&name.name);
+            let read = summary.relations.iter().filter(|name| own.as_ref() != Some(name) && !of_with(name));
+            read.cloned().collect()
         }
         Kind::AlterSeqStmt(alter) => alter.sequence.iter().map(relation).collect(),
         Kind::AlterTableStmt(alter) => one(alter.objtype, &alter.relation),
