@@ -21,7 +21,6 @@ pub fn of_form(form: &str, source: u32) -> Tier {
         // From 18 on what is returned of such rows is mixed up.
         "move row unlike" if source < 18 => Tier::Wanted,
         "move row unlike" | "merge unlike" => Tier::Declared,
-        "prepare transaction" | "copy computed" => Tier::Wanted,
         // A write that waits behind it was planned for the table as it was.
         "alter" | "alter type" => Tier::Wanted,
         "merge" | "write in with" | "block" | "explain analyze" => Tier::Declared,
