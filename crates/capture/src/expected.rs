@@ -1,7 +1,7 @@
 //! What is awaited of the server, and what prepared statements and portals stand for.
 use crate::by_name::Given;
+use crate::locked::LockedRows;
 use crate::moments::Moments;
-use crate::pairing::LockedRows;
 use crate::plan::{Plan, Step, Strip};
 use crate::rehearsal::{BoundStatement, Sampled};
 use bytes::Bytes;
@@ -79,6 +79,8 @@ pub(crate) struct Stage {
     pub broken: Option<&'static str>,
     /// Rows that were locked ahead, as they came.
     pub locked: LockedRows,
+    /// What the look behind it found.
+    pub looked: LockedRows,
     /// Over the rows that the client got.
     pub returned: Option<RowsHash>,
     /// The statement itself, where it is to be compared.
@@ -98,6 +100,8 @@ pub(crate) struct QueryRun {
     pub at: usize,
     /// Its rows have been locked ahead.
     pub locked: bool,
+    /// It is over (its CommandComplete), and the look behind it answers.
+    pub looking: Option<(Bytes, LockedRows)>,
     /// It is over, and has copied so many rows (`None`: not told): the look back answers.
     pub copied: Option<Option<u64>>,
     pub stage: Stage,
@@ -167,6 +171,8 @@ pub(crate) enum Purpose {
     Constraints,
     /// Locks and reads the rows of the client's Execute behind it.
     Lock(Arc<LockAhead>),
+    /// Looks whether the client's Execute in front of it has written the rows that were locked.
+    LookBehind(Arc<Step>),
     /// Reads the rows that the COPY in front of it has stored.
     LookBack(Arc<Step>),
     End {
@@ -180,7 +186,7 @@ pub(crate) struct OwnRun {
     pub left: usize,
     /// What it returned.
     pub values: Vec<Bytes>,
-    /// The same of [`Purpose::Lock`].
+    /// The same of [`Purpose::Lock`] and [`Purpose::LookBehind`].
     pub locked: LockedRows,
     /// The same of [`Purpose::LookBack`], and how many rows there should be.
     pub stage: Stage,

@@ -285,7 +285,9 @@ impl<J: Journal> Session<J> {
             // what comes in the same batch is looked up behind it
             self.forget_identity();
         }
+        let mut behind = None;
         if let (Some(statement), Some(lock)) = (lock, step.lock()) {
+            behind = lock.behind.as_ref().map(|look| (look.text.clone(), Purpose::LookBehind(Arc::clone(&step))));
             let (purpose, left) = (Purpose::Lock(Arc::clone(lock)), frontend::OWN_STATEMENT_REPLIES);
             self.pending.push_back(Expected::Own(OwnRun::new(purpose, left)));
             out.server(statement);
@@ -306,6 +308,10 @@ impl<J: Journal> Session<J> {
         let reads_file = !run.step.copy_in;
         self.pending.push_back(Expected::Execute(Box::new(run)));
         out.server(bytes);
+        if let Some((text, purpose)) = behind {
+            out.server(frontend::own_statement(NAME, text.as_bytes(), None));
+            self.pending.push_back(Expected::Own(OwnRun::new(purpose, frontend::OWN_STATEMENT_REPLIES)));
+        }
         if reads_file {
             self.send_look_back(out);
         }

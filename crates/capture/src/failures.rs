@@ -18,6 +18,7 @@ impl<J: Journal> Session<J> {
                 run.failed = true;
                 run.stage = Stage::default();
                 run.held = None;
+                run.looking = None;
                 // a syntax error of the text itself, not of one that a block runs: none of it was run
                 let field = |which| backend::error_field(frame.body(), which);
                 let unparsed = run.at == 0 && field(b'C') == Some(b"42601") && field(b'W').is_none();
@@ -28,7 +29,7 @@ impl<J: Journal> Session<J> {
                 if let Some(unit) = self.units.front_mut() {
                     unit.may_commit &= !unparsed;
                     unit.failed = true;
-                    unit.outstanding = 0;
+                    (unit.outstanding, unit.finished) = (0, None);
                 }
                 let locks = !run.locked && run.plan.steps.get(run.at).is_some_and(|step| step.lock().is_some());
                 let renamed = if locks { in_place_of_lock(&frame) } else { None };
@@ -218,7 +219,7 @@ impl<J: Journal> Session<J> {
     pub(crate) fn fail_front(&mut self, skipped: &Skipped) {
         let Some(unit) = self.units.front_mut() else { return };
         unit.failed = true;
-        unit.outstanding = 0;
+        (unit.outstanding, unit.finished) = (0, None);
         if !skipped.end && unit.explicit == unit.begun {
             return;
         }

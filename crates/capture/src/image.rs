@@ -95,6 +95,39 @@ pub(crate) fn read_locked(record: &Bytes, write: &WriteEffect) -> Option<Values>
     fields.end().then_some(values)
 }
 
+/// The same where its place stands in front.
+pub(crate) fn read_placed(record: &Bytes, write: &WriteEffect) -> Option<(Place, Values)> {
+    let columns = &write.table.relation.columns;
+    let mut fields = Fields::of(record, 2 + columns.len(), write.converted)?;
+    let place = Place { table_oid: fields.bytes()??, ctid: fields.bytes()?? };
+    let values = columns.iter().map(|c| fields.column(c)).collect::<Option<Values>>()?;
+    fields.end().then_some((place, values))
+}
+
+/// Reads `record_send(ROW(tableoid, ctid))`.
+pub(crate) fn read_place(record: &Bytes) -> Option<Place> {
+    let mut fields = Fields::of(record, 2, false)?;
+    let place = Place { table_oid: fields.bytes()??, ctid: fields.bytes()?? };
+    fields.end().then_some(place)
+}
+
+/// Reads the row with a single number that tells which places were kept; `None` where it isn't that one.
+#[allow(clippy::option_option)]
+pub(crate) fn read_kept(record: &Bytes) -> Option<Option<i32>> {
+    let mut fields = Fields::of(record, 1, false)?;
+    match fields.next()?.1 {
+        Some(length) => Some(Some(i32::from_be_bytes(length.try_into().ok()?))),
+        None => Some(None),
+    }
+}
+
+/// Where a row stands: the binary forms of its `tableoid` and `ctid`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    table_oid: Bytes,
+    ctid: Bytes,
+}
+
 /// The fields of a record in binary form.
 struct Fields<'a> {
     reader: Reader<'a>,

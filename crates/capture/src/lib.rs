@@ -27,6 +27,7 @@ mod image;
 mod in_parts;
 mod journal;
 mod keeping;
+mod locked;
 mod looking_back;
 mod moments;
 mod names;

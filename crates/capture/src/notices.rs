@@ -67,7 +67,7 @@ impl<J: Journal> Session<J> {
                 let locks = !run.locked && run.plan.steps.get(run.at).is_some_and(|s| s.lock().is_some());
                 // the last of them is answered when the transaction has been committed
                 let behind = run.at >= run.plan.steps.len() && !run.suffix.is_empty();
-                match (locks, behind) {
+                match (locks || run.looking.is_some(), behind) {
                     (true, _) => Runs::Ours,
                     (_, true) => Runs::Checks,
                     _ => Runs::Theirs,

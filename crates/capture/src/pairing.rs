@@ -2,35 +2,9 @@
 use crate::classify::binary;
 use crate::image::Image;
 use crate::plan::{KeyPart, OldRow, Seen, WriteEffect};
-use bytes::Bytes;
 use pgshadow_model::{Column, Operation, Relation, RowImage, Values};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Bytes in memory of rows that must be held together until a statement is done.
-pub(crate) const TOGETHER_BYTES_MAX: usize = 32 << 20;
-
-/// Rows that were locked ahead, as they came. None of them where they are more than may be held: then their number doesn't fit.
-#[derive(Debug, Default)]
-pub(crate) struct LockedRows {
-    rows: Vec<Bytes>,
-    bytes: usize,
-}
-
-impl LockedRows {
-    pub fn push(&mut self, row: Bytes) {
-        self.bytes += row.len() + 2 * size_of::<Bytes>();
-        if self.bytes > TOGETHER_BYTES_MAX {
-            self.rows = Vec::new();
-        } else {
-            self.rows.push(row);
-        }
-    }
-
-    pub fn rows(&self) -> &[Bytes] {
-        &self.rows
-    }
-}
 
 /// The old key of a row as its own image tells it; `None` if that can't be read. For rows that were locked ahead it comes
 /// later, by [`with_locked`].

@@ -2,7 +2,7 @@
 use bytes::Bytes;
 use pgshadow_catalog::{Redefined, Table};
 use pgshadow_model::{Operation, QualifiedName, Suspect};
-use pgshadow_sql::{LockAhead, Rewrites};
+use pgshadow_sql::{LockAhead, LookBehind, Rewrites};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -86,6 +86,11 @@ impl Step {
             },
             _ => None,
         }
+    }
+
+    /// How it is told behind it that it wrote those.
+    pub fn look_behind(&self) -> Option<&LookBehind> {
+        self.lock()?.behind.as_ref()
     }
 
     /// The same, its rows neither locked nor told apart: it is declared.

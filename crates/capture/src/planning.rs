@@ -263,6 +263,7 @@ pub(crate) fn nobody() -> pgshadow_catalog::Identity {
         row_security: String::new(),
         session_replication_role: "origin".to_owned(),
         may_draw: true,
+        may_set: true,
         temp_files: true,
     }
 }

@@ -256,6 +256,7 @@ impl QueryRun {
             plan,
             at: 0,
             locked: false,
+            looking: None,
             copied: None,
             stage: Stage::default(),
             suffix: Vec::new(),

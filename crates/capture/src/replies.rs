@@ -1,6 +1,7 @@
 //! Frames of the server, on their way to the client.
 use crate::expected::{Before, ExecuteRun, Expected, OwnRun, Purpose, QueryRun};
 use crate::journal::Journal;
+use crate::locked::LockedRows;
 use crate::plan::{Control, Effect, Step, Strip};
 use crate::session::{Output, Session};
 use bytes::Bytes;
@@ -111,6 +112,10 @@ impl<J: Journal> Session<J> {
             return self.pending.push_front(Expected::Query(run));
         }
         let step = run.plan.steps.get(run.at).map(|s| self.resolved(s));
+        if let (Some(_), Some(step)) = (&run.looking, &step) {
+            self.look_behind_reply(&mut run, step, &frame, out);
+            return self.pending.push_front(Expected::Query(run));
+        }
         if !run.locked && step.as_ref().is_some_and(|s| s.lock().is_some()) {
             lock_reply(&mut run, &frame, out);
             return self.pending.push_front(Expected::Query(run));
@@ -139,23 +144,33 @@ impl<J: Journal> Session<J> {
                     self.rolled_back_to(step);
                     run.copied = step.look_back().map(|_| backend::tag_rows(tag));
                 }
-                let ended = run.at + 1;
-                if run.copied.is_none() {
-                    run.at = ended;
-                }
-                run.locked = false;
-                if let Some(instead) = run.instead.take() {
-                    run.failed = true;
-                    out.client(instead);
-                } else if ended == steps && !run.suffix.is_empty() {
-                    run.held = Some(frame.bytes);
+                if step.is_some_and(|step| step.look_behind().is_some()) {
+                    run.looking = Some((frame.bytes, LockedRows::default()));
                 } else {
-                    out.client(frame.bytes);
+                    statement_ended(&mut run, frame.bytes, out);
                 }
             }
             _ => out.client(frame.bytes),
         }
         self.pending.push_front(Expected::Query(run));
+    }
+
+    /// Answers to the look behind a statement of a Query; then the client is told that it is over.
+    fn look_behind_reply(&mut self, run: &mut QueryRun, step: &Step, frame: &Frame, out: &mut Output) {
+        match frame.tag {
+            backend::DATA_ROW => {
+                if let (Some(row), Some((_, looked))) = (own_row(frame), &mut run.looking) {
+                    looked.push(row);
+                }
+            }
+            backend::COMMAND_COMPLETE => {
+                if let Some((complete, looked)) = run.looking.take() {
+                    self.looked_behind(step, looked);
+                    statement_ended(run, complete, out);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Answers to our own statements at the end of a Query.
@@ -279,7 +294,9 @@ impl<J: Journal> Session<J> {
                 }
                 match (value, &run.purpose) {
                     // copied where many may come: they must not hold the whole read buffer
-                    (Some(row), Purpose::Lock(_)) => run.locked.push(Bytes::copy_from_slice(row)),
+                    (Some(row), Purpose::Lock(_) | Purpose::LookBehind(_)) => {
+                        run.locked.push(Bytes::copy_from_slice(row))
+                    }
                     (Some(value), _) => run.values.push(body.slice_ref(value)),
                     (None, _) => {}
                 }
@@ -301,6 +318,7 @@ impl<J: Journal> Session<J> {
                         next.stage.locked = run.locked;
                     }
                 }
+                Purpose::LookBehind(step) => self.looked_behind(&step, run.locked),
                 Purpose::End { locks } => self.ended(run.values.last().map(|v| &**v), locks),
                 Purpose::Probe { names, epoch } => {
                     match run.values.last().map(|v| probe::answer(v)) {
@@ -336,14 +354,32 @@ pub(crate) fn description(strip: Strip, frame: &Frame) -> Bytes {
 fn lock_reply(run: &mut QueryRun, frame: &Frame, out: &mut Output) {
     match frame.tag {
         backend::ROW_DESCRIPTION => {}
-        backend::DATA_ROW => {
-            let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten());
-            // one that can't be read makes the numbers differ
-            if let Some(row) = value.and_then(backend::bytea_text) {
-                run.stage.locked.push(Bytes::from(row));
-            }
-        }
+        // one that can't be read makes the numbers differ
+        backend::DATA_ROW => own_row(frame).into_iter().for_each(|row| run.stage.locked.push(row)),
         backend::COMMAND_COMPLETE => run.locked = true,
         _ => out.client(frame.bytes.clone()),
+    }
+}
+
+/// The only column of a row that a statement of ours in a Query gave.
+fn own_row(frame: &Frame) -> Option<Bytes> {
+    let value = backend::fields(frame.body()).and_then(|f| f.first().copied().flatten());
+    value.and_then(backend::bytea_text).map(Bytes::from)
+}
+
+/// A statement of a Query is over, with this CommandComplete.
+fn statement_ended(run: &mut QueryRun, complete: Bytes, out: &mut Output) {
+    let ended = run.at + 1;
+    if run.copied.is_none() {
+        run.at = ended;
+    }
+    run.locked = false;
+    if let Some(instead) = run.instead.take() {
+        run.failed = true;
+        out.client(instead);
+    } else if ended == run.plan.steps.len() && !run.suffix.is_empty() {
+        run.held = Some(complete);
+    } else {
+        out.client(complete);
     }
 }

@@ -5,8 +5,9 @@ use crate::expected::Stage;
 use crate::image;
 use crate::in_parts::IN_PARTS;
 use crate::journal::Journal;
+use crate::locked::{self, Finished, TOGETHER_BYTES_MAX};
 use crate::own;
-use crate::pairing::{self, TOGETHER_BYTES_MAX};
+use crate::pairing;
 use crate::plan::{Control, Effect, OldRow, Seen, Step, Strip, WriteEffect};
 use crate::session::Session;
 use crate::unit::Unit;
@@ -171,6 +172,9 @@ impl<J: Journal> Session<J> {
             None => SessionSettings::default(),
         };
         match &step.effect {
+            Effect::Write(_) if step.look_behind().is_some() => {
+                unit.finished = Some(Box::new(Finished { stage, rows: backend::tag_rows(tag) }));
+            }
             Effect::Write(write) => {
                 unit.outstanding = unit.outstanding.saturating_sub(1);
                 wrote(unit, write, stage, backend::tag_rows(tag), step.hidden_anywhere);
@@ -242,14 +246,12 @@ impl<J: Journal> Session<J> {
 /// A captured write has finished: its images are taken up, or its tables declared.
 pub(crate) fn wrote(unit: &mut Unit, write: &WriteEffect, stage: Stage, counted: Option<u64>, hidden_anywhere: bool) {
     let broken = stage.broken.or((counted != Some(stage.rows)).then_some("not every written row came back"));
-    let images = match broken {
-        Some(reason) => Err(reason),
-        None if matches!(write.old, OldRow::Locked(_)) => {
-            let locked =
-                stage.locked.rows().iter().map(|record| image::read_locked(record, write)).collect::<Option<Vec<_>>>();
-            locked.ok_or("a locked row could not be read").and_then(|l| pairing::with_locked(write, stage.images, l))
+    let images = match (broken, &write.old) {
+        (Some(reason), _) => Err(reason),
+        (None, OldRow::Locked(lock)) => {
+            locked::old_rows(lock, write, &stage).and_then(|old| pairing::with_locked(write, stage.images, old))
         }
-        None => Ok(stage.images),
+        (None, _) => Ok(stage.images),
     };
     match images {
         Ok(images) => {

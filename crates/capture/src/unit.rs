@@ -1,6 +1,7 @@
 //! One transaction of a session, from its first statement to its outcome.
 use crate::captured::Captured;
 use crate::journal::{Journal, SpillRefused};
+use crate::locked::Finished;
 use crate::own::End;
 use crate::plan::{Control, Effect, Step};
 use pgshadow_catalog::Redefined;
@@ -63,6 +64,8 @@ pub(crate) struct Unit {
     pub prepared: Option<String>,
     /// Writes whose answers haven't come yet.
     pub outstanding: usize,
+    /// One that is over, and that is looked at before its rows are taken up.
+    pub finished: Option<Box<Finished>>,
 
     /// Captured so far, in order.
     pub captured: Captured,

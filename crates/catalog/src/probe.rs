@@ -33,6 +33,8 @@ pub struct Identity {
     pub session_replication_role: String,
     /// It may ask for its transaction's id and for its place in the log, and have a row in binary form.
     pub may_draw: bool,
+    /// It may change a setting by a function.
+    pub may_set: bool,
     /// `temp_file_limit` doesn't limit what a statement's rows may take.
     pub temp_files: bool,
 }
@@ -187,6 +189,7 @@ SELECT ~convert_to(~json_build_object(
    AND ~has_function_privilege('pg_catalog.txid_current()'::~regprocedure::~oid, 'EXECUTE')
    AND ~has_function_privilege('pg_catalog.txid_current_if_assigned()'::~regprocedure::~oid, 'EXECUTE')
    AND ~has_function_privilege('pg_catalog.record_send(record)'::~regprocedure::~oid, 'EXECUTE'),
+  'may_set', ~has_function_privilege('pg_catalog.set_config(text,text,boolean)'::~regprocedure::~oid, 'EXECUTE'),
   'temp_files', ~current_setting('temp_file_limit') = '-1')";
 
 // Each relation is described by a subquery that isn't pulled up: the planner would copy it about.

@@ -41,7 +41,7 @@ pub use ddl::Ddl;
 pub use error::ParseError;
 pub use fingerprint::fingerprint;
 pub use keyword::{Keyword, first_keyword};
-pub use locking::{LockAhead, LockStrength, lock_ahead};
+pub use locking::{LockAhead, LockStrength, LookBehind, lock_ahead};
 pub use parse::{depends_on_string_setting, masked, parse};
 pub use position::Rewrites;
 pub use returning::{Copied, Dialect, Image, ReturningForm, Rewrite, column, parameter_text, with_returning};

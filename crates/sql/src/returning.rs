@@ -114,6 +114,14 @@ impl Rewrite {
         Some(Self { text, inserted_at: at, inserted_len: addition.len(), copied: None })
     }
 
+    /// The same with more behind what it inserts.
+    pub fn followed_by(&self, addition: &str) -> Option<Self> {
+        let (before, after) = self.text.split_at_checked(self.inserted_at.checked_add(self.inserted_len)?)?;
+        let text = [before, addition, after].concat();
+        let inserted_len = self.inserted_len + addition.len();
+        Some(Self { text, inserted_at: self.inserted_at, inserted_len, copied: self.copied })
+    }
+
     /// What was inserted.
     pub fn inserted(&self) -> Option<&str> {
         self.text.get(self.inserted_at..self.inserted_at.checked_add(self.inserted_len)?)

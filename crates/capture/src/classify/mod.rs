@@ -92,6 +92,8 @@ pub(crate) struct Rewritten {
     pub columns: Vec<Rewrite>,
     /// Statements of ours beside the client's, in the simple protocol: locks ahead, looks back behind.
     pub beside: Vec<Rewrite>,
+    /// Added columns with a look behind their statement, in the simple protocol.
+    pub looked_behind: Vec<Rewrite>,
     /// It is the inside of a PREPARE.
     pub prepares: bool,
 }
@@ -117,7 +119,10 @@ impl Context<'_> {
         }
         let mut plan = self.rewritten(parsed, steps, &rewrites.columns);
         if !rewrites.beside.is_empty() {
-            let all: Vec<Rewrite> = rewrites.columns.into_iter().chain(rewrites.beside).collect();
+            let looked_behind = rewrites.looked_behind;
+            let alone = |column: &Rewrite| looked_behind.iter().all(|look| look.inserted_at != column.inserted_at);
+            rewrites.columns.retain(alone);
+            let all: Vec<Rewrite> = rewrites.columns.into_iter().chain(looked_behind).chain(rewrites.beside).collect();
             plan.for_query = Some(Arc::new(self.rewritten(parsed, plan.steps.clone(), &all)));
         }
         plan

@@ -4,7 +4,10 @@ use crate::plan::{KeyPart, OldRow};
 use bytes::Bytes;
 use pgshadow_catalog::Table;
 use pgshadow_model::{Column, ColumnType, Operation, Shape};
-use pgshadow_sql::{Fixed, LockStrength, OnConflict, Rewrite, Statement, StatementKind, Write, lock_ahead, values};
+use pgshadow_sql::{
+    Fixed, LockAhead, LockStrength, LookBehind, OnConflict, Rewrite, Statement, StatementKind, Write, lock_ahead,
+    values,
+};
 use std::sync::Arc;
 
 /// From here RETURNING gives the old row too.
@@ -13,6 +16,9 @@ const RETURNS_OLD: u32 = 180_000;
 /// Rows of one INSERT whose keys are read from its text, and parameters that come back with each of them.
 const ROWS_MAX: usize = 1_000;
 const PARAMETERS_MAX: usize = 500;
+
+/// Rows whose places are kept for a look behind the statement, all partitions together.
+const PLACES_MAX: usize = 10_000;
 
 /// One way to know the old row, with what RETURNING has to give for it.
 pub(crate) struct OldWay {
@@ -180,16 +186,34 @@ impl Context<'_> {
             return None;
         }
         let strength = if keyless { LockStrength::NoKeyUpdate } else { LockStrength::Update };
-        let lock = lock_ahead(self.text, statement, &self.image_columns(target)?, strength)?;
-        Some(OldWay::of(OldRow::Locked(Arc::new(lock))))
+        // a row of every partition may stand at the same place
+        let places_max = PLACES_MAX / target.table.tree_oids.len().max(1);
+        // a trigger may pass over some of the rows that were locked, while others have come
+        let passes_over = target.table.before_triggers;
+        let lock = lock_ahead(self.text, statement, &self.image_columns(target)?, strength, places_max, passes_over)?;
+        let possible = lock.behind.as_ref().is_none_or(|look| self.may_look_behind(target, look));
+        possible.then(|| OldWay::of(OldRow::Locked(Arc::new(lock))))
+    }
+
+    /// Whether the rows of a target can be looked at by their places, and nobody minds what the lock ahead runs.
+    fn may_look_behind(&self, target: &Target, look: &LookBehind) -> bool {
+        let (table, of) = (&*target.table, self.definitions);
+        self.identity.may_set
+            && !target.is_view()
+            // a policy could hide a row that is still there
+            && !table.row_security
+            // a cascade could write a locked row beside those that the statement writes
+            && !table.own_cascade
+            && look.functions.iter().all(|function| self.functions.is_determined(of, &function.name))
+            && look.relations.iter().all(|relation| self.functions.is_determined_read(of, relation))
+            && self.functions.is_determined_behind(of, &look.other_names)
     }
 
     /// The lock as a part of the text, for the simple protocol.
-    pub(crate) fn lock_in_text(&self, statement: &Statement, old: &OldRow) -> Option<Rewrite> {
-        let OldRow::Locked(lock) = old else { return None };
+    pub(crate) fn lock_in_text(&self, statement: &Statement, lock: &LockAhead) -> Option<Rewrite> {
         let addition = format!("{}; ", lock.text);
         let mut rewrite = Rewrite::inserting(self.text, statement.range.start, &addition)?;
-        rewrite.copied = lock.condition;
+        rewrite.copied = lock.copied;
         Some(rewrite)
     }
 }

@@ -5,7 +5,8 @@ use crate::plan::{Effect, OldRow, Seen, Step, Strip, WriteEffect};
 use pgshadow_catalog::{FunctionNature, Table};
 use pgshadow_model::{Operation, RelationKind};
 use pgshadow_sql::{
-    Dialect, Image, OnConflict, RelationName, ReturningForm, Statement, Write, parameter_text, with_returning,
+    Dialect, Image, LookBehind, OnConflict, RelationName, ReturningForm, Statement, Write, parameter_text,
+    with_returning,
 };
 use pgshadow_telemetry::StatementClass as Class;
 use std::sync::Arc;
@@ -103,8 +104,12 @@ impl Context<'_> {
         let Some((rewrite, old, parameters)) = extended else {
             return opaque("its statement could not be extended");
         };
+        if let OldRow::Locked(lock) = &old {
+            rewrites.beside.extend(self.lock_in_text(statement, lock));
+            let look = |look: &LookBehind| rewrite.followed_by(&format!("; {}", look.text));
+            rewrites.looked_behind.extend(lock.behind.as_ref().and_then(look));
+        }
         rewrites.columns.push(rewrite);
-        rewrites.beside.extend(self.lock_in_text(statement, &old));
         let determined = unseen.is_none() && self.is_determined(statement, write, &target, operation, &old);
         let mut found = Vec::new();
         let of_triggers = self.nature_of_triggers(table);

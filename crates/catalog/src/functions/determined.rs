@@ -123,6 +123,15 @@ impl Functions {
         }
     }
 
+    /// Whether reading a relation of this name runs nothing but what [`is_determined`](Self::is_determined): a view calls functions.
+    #[must_use]
+    pub fn is_determined_read(&self, definitions: Option<u64>, relation: &str) -> bool {
+        match self.others.get(relation) {
+            Some(_) => self.is_determined(definitions, relation),
+            None => self.is_known(definitions),
+        }
+    }
+
     /// The same for an operator, a type or a column, and for what any statement may run unseen.
     #[must_use]
     pub fn is_determined_behind(&self, definitions: Option<u64>, names: &[String]) -> bool {
