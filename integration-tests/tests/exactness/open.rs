@@ -4,9 +4,6 @@
 #[rustfmt::skip]
 pub const SUSPECT: &[(&str, &str)] = &[
     ("COPY FROM STDIN of texts that mean a moment ('now', 'today')", "name a moment"),
-    ("UPDATE of a key by a join", "key may have changed"),
-    ("UPDATE of one of several equal rows without a key", "no key"),
-    ("UPDATE of a table without a key, with RETURNING and a join", "no key"),
     ("Row-level security, forced on the owner", "row-level security"),
     ("ALTER TABLE ... DETACH PARTITION CONCURRENTLY", "was not repeated"),
 ];
