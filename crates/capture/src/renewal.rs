@@ -1,6 +1,6 @@
 //! Prepared statements follow the session: planned again where tables or settings have changed, and given to the server anew
 //! where their text must be another one then.
-use crate::classify::names_needed;
+use crate::classify::names_of;
 use crate::expected::{Expected, OwnRun, Prepared, Purpose};
 use crate::journal::Journal;
 use crate::keeping::{Keeps, declared, kept};
@@ -116,6 +116,6 @@ impl<J: Journal> Session<J> {
     /// Whether every table that the text writes is there.
     fn can_be_planned(&self, text: &Bytes) -> bool {
         let Some(parsed) = self.readable(text).and_then(|read| parse(&read).ok()) else { return true };
-        names_needed(&parsed, None).iter().all(|name| !matches!(self.tables.get(name), Some(None)))
+        parsed.statements.iter().flat_map(names_of).all(|name| !matches!(self.tables.get(&name), Some(None)))
     }
 }

@@ -49,4 +49,4 @@ pub use statement::{CopyCommand, Discard, FunctionName, Parsed, SetKind, Stateme
 pub use strings::without_escapes;
 pub use values::values;
 pub use view::{ViewSource, view_source};
-pub use write::{Fixed, OnConflict, RelationName, Write};
+pub use write::{Fixed, OnConflict, RelationName, Returned, Write};

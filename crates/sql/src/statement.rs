@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use crate::ddl::Ddl;
-use crate::write::{RelationName, Write};
+use crate::write::{RelationName, Returned, Write};
 
 /// What one query string contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,6 +273,18 @@ impl Statement {
         match &self.kind {
             StatementKind::Prepare { statement, .. } => statement.is_merge(),
             kind => matches!(kind, StatementKind::Merge(_)),
+        }
+    }
+
+    /// How many columns its RETURNING list has, or that of what it prepares.
+    pub fn returned(&self) -> Option<&Returned> {
+        match &self.kind {
+            StatementKind::Insert(write)
+            | StatementKind::Update(write)
+            | StatementKind::Delete(write)
+            | StatementKind::Merge(write) => Some(&write.returned),
+            StatementKind::Prepare { statement, .. } => statement.returned(),
+            _ => None,
         }
     }
 

@@ -30,8 +30,8 @@ pub struct Write {
     pub target: RelationName,
     /// The client's own RETURNING list is there.
     pub returning: bool,
-    /// The number of its columns; `None` if a star in it depends on the catalog, 0 without a list.
-    pub returning_columns: Option<usize>,
+    /// How many columns it has.
+    pub returned: Returned,
     /// It has options (WITH), which name the old and the new row.
     pub returning_options: bool,
     /// ON CONFLICT
@@ -66,6 +66,19 @@ pub struct Write {
     pub rows_values: Option<usize>,
     /// The statement joins other tables (FROM, USING).
     pub joins: bool,
+}
+
+/// How many columns a RETURNING list has. (Those that JOIN ... USING merges count twice.)
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Returned {
+    /// Columns that the text tells.
+    pub columns: usize,
+    /// Stars that stand for the columns of the table or view written.
+    pub targets: usize,
+    /// For each other star the relations whose columns it stands for.
+    pub relations: Vec<RelationName>,
+    /// There are stars whose columns only the server knows: of functions, say.
+    pub uncounted: bool,
 }
 
 /// What INSERT does on a conflict.

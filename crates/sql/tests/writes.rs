@@ -33,17 +33,38 @@ fn targets() {
 
 #[test]
 fn returning_lists() {
-    for (text, returning, columns) in [
-        ("delete from t", false, Some(0)),
-        ("delete from t returning a, b + 1 as c", true, Some(2)),
-        ("delete from t returning *", true, None),
-        ("delete from t returning a, t.*", true, None),
-        ("delete from t returning (t).*", true, None),
-        ("delete from t returning row(t.*), t", true, Some(2)),
-        ("update t set a = 1 returning with (old as o) o.a", true, Some(1)),
+    for (text, returning, columns, targets, relations) in [
+        ("delete from t", false, 0, 0, ""),
+        ("delete from t returning a, b + 1 as c", true, 2, 0, ""),
+        ("delete from t returning *", true, 0, 1, ""),
+        ("delete from s.t returning a, t.*, s.t.*, db.s.t.*", true, 1, 3, ""),
+        ("delete from t x returning x.*, count(*)", true, 1, 1, ""),
+        ("delete from t returning row(t.*), t", true, 2, 0, ""),
+        ("insert into t select * from u returning *, t.*", true, 0, 2, ""),
+        ("update t set a = 1 returning with (old as o) o.a, o.*, new.*", true, 1, 2, ""),
+        ("update t set a = 1 from u, s.v as w returning *, w.*", true, 0, 1, "u v v"),
+        ("delete from t using u left join v x using (a), only w returning *", true, 0, 1, "u v w"),
+        ("delete from t using (u join v on true) as j returning j.*", true, 0, 0, "u v"),
+        ("update t set a = 1 from s.u, u x returning s.u.*, x.*", true, 0, 0, "u u"),
+        ("update t set a = 1 from (values (1, 2), (3, 4)) v, (select 1, b from c) w returning *", true, 4, 1, ""),
+        ("with u as (select 1, * from v) update t set a = 1 from u, s.u as x returning *", true, 1, 1, "v u"),
+        ("update t set a = 1 from (select 1 union all select * from u) v returning *", true, 1, 1, ""),
     ] {
         let write = write(text);
-        assert_eq!((write.returning, write.returning_columns), (returning, columns), "{text}");
+        let names: Vec<_> = write.returned.relations.iter().map(|relation| relation.name.as_str()).collect();
+        let found = (write.returning, write.returned.columns, write.returned.targets, names.join(" "));
+        assert_eq!(found, (returning, columns, targets, relations.to_owned()), "{text}");
+        assert!(!write.returned.uncounted, "{text}");
+    }
+    for text in [
+        "delete from t returning (t).*",
+        "delete from t returning u.*",
+        "delete from t using f() returning *",
+        "with recursive u as (select * from u) delete from t using u returning *",
+        "with u as (delete from v returning *) delete from t using u returning *",
+        "delete from t using (with u as (select 1) select * from u) v returning *",
+    ] {
+        assert!(write(text).returned.uncounted, "{text}");
     }
 }
 

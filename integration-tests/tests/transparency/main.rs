@@ -20,6 +20,7 @@ mod thief;
 mod transactions;
 mod transcript;
 mod twins;
+mod wide;
 
 use messages::q;
 use stage::Stage;

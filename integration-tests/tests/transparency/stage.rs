@@ -40,6 +40,11 @@ GRANT UPDATE (who) ON lab.owned TO columns;
 GRANT SELECT ON lab.owned TO columns;
 CREATE VIEW lab.unread AS SELECT id, v, s FROM lab.a;
 GRANT INSERT, UPDATE, DELETE ON lab.unread TO columns;
+DO $$BEGIN
+    EXECUTE 'CREATE TABLE lab.wide (id int PRIMARY KEY, ' ||
+        (SELECT string_agg(format('c%s int', g), ', ') FROM generate_series(2, 1600) g) || ')';
+END$$;
+INSERT INTO lab.wide VALUES (1), (2), (3);
 CREATE PROCEDURE lab.commits() LANGUAGE plpgsql AS $$BEGIN
     UPDATE t SET v = 0 WHERE id = 1;
     COMMIT;

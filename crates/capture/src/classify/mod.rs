@@ -52,13 +52,17 @@ pub(crate) fn sql_name(name: &RelationName) -> String {
 pub(crate) fn names_needed(parsed: &Parsed, identity: Option<&Identity>) -> Vec<String> {
     let may_be_temporary = identity.is_some_and(Identity::has_temporary_objects);
     let others = |statement: &Statement| if may_be_temporary { others_of(statement) } else { Vec::new() };
-    let mut names: Vec<String> =
-        parsed.statements.iter().flat_map(|s| names_of(s).into_iter().chain(others(s))).collect();
+    let counted = |statement: &Statement| -> Vec<String> {
+        statement.returned().map(|returned| returned.relations.iter().map(sql_name).collect()).unwrap_or_default()
+    };
+    let of_one = |s: &Statement| [names_of(s), counted(s), others(s)].concat();
+    let mut names: Vec<String> = parsed.statements.iter().flat_map(of_one).collect();
     names.sort();
     names.dedup();
     names
 }
 
+/// Relations that a statement writes or defines.
 pub(crate) fn names_of(statement: &Statement) -> Vec<String> {
     match &statement.kind {
         StatementKind::Ddl(ddl) => ddl.tables.iter().map(sql_name).collect(),

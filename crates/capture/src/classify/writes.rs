@@ -49,6 +49,9 @@ impl Context<'_> {
         if let Some(reason) = self.refusal(&target, write, operation, merge) {
             return opaque(reason);
         }
+        if self.width(write, named) >= COLUMNS_MAX {
+            return opaque("its RETURNING list has as many columns as the server gives, and no room for one more");
+        }
         if !self.identity.temp_files && !names_its_rows(write, table, operation) {
             return opaque("temp_file_limit may be below what its rows would need to be returned");
         }
@@ -89,7 +92,16 @@ impl Context<'_> {
         if ways.is_empty() {
             return opaque(unseen.unwrap_or(unknown_old_row(table)));
         }
-        let extended = ways.into_iter().find_map(|way| {
+        let columns = match &image {
+            Image::Star => named.relation.columns.len(),
+            Image::None => 0,
+            Image::Columns(columns) => columns.len(),
+        };
+        let fits = |way: &OldWay| {
+            let old = way.columns.as_ref().map_or(0, |old| old.len() + 1);
+            HEAD_MAX + columns + old + way.parameters.len() <= COLUMNS_MAX
+        };
+        let extended = ways.into_iter().filter(fits).find_map(|way| {
             let parameters = way.parameters.iter().map(|n| parameter_text(*n, converted)).collect();
             let form = ReturningForm {
                 image: image.clone(),
@@ -159,6 +171,15 @@ impl Context<'_> {
         }
     }
 
+    /// How many columns its RETURNING list has at most, as far as they can be counted.
+    fn width(&self, write: &Write, named: &Table) -> usize {
+        let returned = &write.returned;
+        let of = |name| self.table(name).map_or(0, |table| table.relation.columns.len());
+        returned.columns
+            + returned.targets * named.relation.columns.len()
+            + returned.relations.iter().map(of).sum::<usize>()
+    }
+
     /// Why the rows of this write can't be captured, if so.
     pub(crate) fn refusal(
         &self,
@@ -186,6 +207,12 @@ impl Context<'_> {
         })
     }
 }
+
+/// Columns that a result has at most (`MaxTupleAttributeNumber`), and elements that ROW has.
+const COLUMNS_MAX: usize = 1664;
+
+/// What stands in front of a row's columns in the one that is added: transaction, token, table, flag, action.
+const HEAD_MAX: usize = 5;
 
 /// Rows of one INSERT that need not be spilled to be returned.
 const ROWS_MAX: usize = 8;

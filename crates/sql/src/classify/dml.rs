@@ -3,13 +3,14 @@
 use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::{
     CmdType, DeleteStmt, InsertStmt, MergeStmt, Node, OnConflictAction, OnConflictClause, OverridingKind, RangeVar,
-    ReturningClause, SelectStmt, SetOperation, UpdateStmt,
+    ReturningClause, SelectStmt, SetOperation, UpdateStmt, WithClause,
 };
 
+use super::returned::{DEPTH_MAX, Scope};
 use super::{constant, fixed, reads};
 use crate::nodes::{boxed, kind, relation};
 use crate::summary::Summary;
-use crate::write::{OnConflict, RelationName, Write};
+use crate::write::{OnConflict, RelationName, Returned, Write};
 
 pub(super) fn insert(statement: &InsertStmt, summary: &Summary) -> Write {
     let mut write = common(&statement.relation, &statement.returning_clause, summary);
@@ -19,6 +20,7 @@ pub(super) fn insert(statement: &InsertStmt, summary: &Summary) -> Write {
         Some(_) => None,
     };
     write.rows_values = rows;
+    write.returned = returned(&statement.returning_clause, &write.target, &[], statement.with_clause.as_ref());
     write.reads_target = reads::returns(&statement.returning_clause, &write.target, false);
     write.insert_columns = target_names(&statement.cols);
     write.overriding = !matches!(
@@ -44,6 +46,8 @@ pub(super) fn update(statement: &UpdateStmt, summary: &Summary) -> Write {
     let mut write = common(&statement.relation, &statement.returning_clause, summary);
     write.assigned = target_names(&statement.target_list);
     write.joins = !statement.from_clause.is_empty();
+    let (returning, with) = (&statement.returning_clause, statement.with_clause.as_ref());
+    write.returned = returned(returning, &write.target, &statement.from_clause, with);
     write.reads_target = reads::returns(&statement.returning_clause, &write.target, write.joins)
         || reads::assigns(&statement.target_list, &write.target, write.joins);
     restrict(&mut write, boxed(&statement.where_clause));
@@ -53,6 +57,8 @@ pub(super) fn update(statement: &UpdateStmt, summary: &Summary) -> Write {
 pub(super) fn delete(statement: &DeleteStmt, summary: &Summary) -> Write {
     let mut write = common(&statement.relation, &statement.returning_clause, summary);
     write.joins = !statement.using_clause.is_empty();
+    let (returning, with) = (&statement.returning_clause, statement.with_clause.as_ref());
+    write.returned = returned(returning, &write.target, &statement.using_clause, with);
     write.reads_target = reads::returns(&statement.returning_clause, &write.target, write.joins);
     restrict(&mut write, boxed(&statement.where_clause));
     write
@@ -61,6 +67,9 @@ pub(super) fn delete(statement: &DeleteStmt, summary: &Summary) -> Write {
 pub(super) fn merge(statement: &MergeStmt, summary: &Summary) -> Write {
     let mut write = common(&statement.relation, &statement.returning_clause, summary);
     write.joins = true;
+    let (returning, with) = (&statement.returning_clause, statement.with_clause.as_ref());
+    let source = statement.source_relation.as_deref().map(std::slice::from_ref).unwrap_or_default();
+    write.returned = returned(returning, &write.target, source, with);
     for clause in statement.merge_when_clauses.iter().filter_map(kind) {
         if let Kind::MergeWhenClause(clause) = clause
             && clause.command_type == CmdType::CmdUpdate as i32
@@ -82,7 +91,7 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
         target: target(range),
         returning: returning.is_some(),
         returning_options: returning.as_ref().is_some_and(|clause| !clause.options.is_empty()),
-        returning_columns: returning.as_ref().map_or(Some(0), returning_columns),
+        returned: Returned::default(),
         on_conflict: OnConflict::None,
         conflict_columns: Vec::new(),
         assigned: Vec::new(),
@@ -97,6 +106,15 @@ fn common(range: &Option<RangeVar>, returning: &Option<ReturningClause>, summary
         rows_values: None,
         joins: false,
     }
+}
+
+fn returned(
+    clause: &Option<ReturningClause>,
+    target: &RelationName,
+    from: &[Node],
+    with: Option<&WithClause>,
+) -> Returned {
+    Scope { target: Some(target), from, with, depth: DEPTH_MAX }.returned(clause)
 }
 
 fn restrict(write: &mut Write, condition: Option<&Kind>) {
@@ -142,21 +160,4 @@ fn target_names(nodes: &[Node]) -> Vec<String> {
         }
     }
     names
-}
-
-/// The number of columns, unless one is a star.
-fn returning_columns(clause: &ReturningClause) -> Option<usize> {
-    clause.exprs.iter().all(|expression| !is_star(expression)).then_some(clause.exprs.len())
-}
-
-fn is_star(expression: &Node) -> bool {
-    let last = match kind(expression) {
-        Some(Kind::ResTarget(target)) => match boxed(&target.val) {
-            Some(Kind::ColumnRef(column)) => column.fields.last(),
-            Some(Kind::AIndirection(indirection)) => indirection.indirection.last(),
-            _ => None,
-        },
-        _ => None,
-    };
-    matches!(last.and_then(kind), Some(Kind::AStar(_)))
 }

@@ -8,6 +8,7 @@ mod fixed;
 mod objects;
 mod others;
 mod reads;
+mod returned;
 mod tables;
 
 pub(crate) use fixed::fixed_value;

@@ -126,9 +126,8 @@ impl<'a> Voice<'a> {
                 let length = self.pick(&[3_000, 8_190, 16_384, 70_000]);
                 self.repeated(length, out);
             }
-            // not yet: as many columns as a result may have, 1664, where ours is one too many
             "wide_list" => {
-                let count = self.pick(&[1663, 1665]);
+                let count = self.pick(&[1663, 1664, 1665]);
                 out.push_str(&vec!["id"; count].join(", "));
             }
             "rows" => {
