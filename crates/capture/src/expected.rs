@@ -61,6 +61,8 @@ pub(crate) enum SyncPurpose {
     BeforeCommit,
     /// Ours, after a ROLLBACK of ours: what it is answered is the answer to the client's before it.
     RollBack,
+    /// The client's, or ours in its place, after which its batch is taken again.
+    Again,
     /// Ours, after the failure of a COPY amid whose data the client sent Syncs.
     AfterCopy,
 }
@@ -113,6 +115,8 @@ pub(crate) struct QueryRun {
     pub held: Option<Bytes>,
     pub ends_unit: bool,
     pub failed: bool,
+    /// It is taken again once the server is ready.
+    pub again: bool,
     /// Characters of the client's text in front of this piece of it.
     pub offset: usize,
     /// False: more pieces of the same text follow, so the client doesn't see ReadyForQuery yet.

@@ -26,6 +26,9 @@ impl<J: Journal> Session<J> {
             Known::Ask(names) => self.ask(names, frame, out),
             Known::Plan(plan) => {
                 self.probe_failed = false;
+                if plan.text.is_none() {
+                    self.attempt.over();
+                }
                 let bytes = match &plan.text {
                     Some(rewritten) => frontend::parse(read.name, rewritten, read.types),
                     None => frame.bytes.clone(),
@@ -81,7 +84,10 @@ impl<J: Journal> Session<J> {
         };
         let formats = bind.result_formats.as_slice();
         let (bytes, binary) = match (self.resolved(&step).strip(), formats) {
-            (Strip::Nothing, _) => (frame.bytes.clone(), false),
+            (Strip::Nothing, _) => {
+                self.attempt.over();
+                (frame.bytes.clone(), false)
+            }
             // for no result any formats are fine
             (Strip::Rows, _) => (frontend::bind_with_result_formats(bind.head, &[1]), true),
             (Strip::LastColumn, []) => (frame.bytes.clone(), false),

@@ -14,6 +14,16 @@ impl<J: Journal> Session<J> {
     pub(crate) fn error(&mut self, frame: Frame, out: &mut Output) {
         self.copying = false;
         match self.pending.pop_front() {
+            Some(Expected::Query(mut run)) if self.takes_query_again(&run, &frame) => {
+                (run.failed, run.again) = (true, true);
+                run.stage = Stage::default();
+                if let Some(unit) = self.units.front_mut() {
+                    unit.failed = true;
+                    unit.outstanding = 0;
+                }
+                self.hold = Hold::Ready;
+                self.pending.push_front(Expected::Query(run));
+            }
             Some(Expected::Query(mut run)) => {
                 run.failed = true;
                 run.stage = Stage::default();
@@ -79,8 +89,12 @@ impl<J: Journal> Session<J> {
             unit.may_commit &= ran || unit.ran_committing;
             unit.end_failed |= matches!(&first, Expected::Execute(run) if run.ends_unit);
         }
+        let again = self.takes_batch_again(&first, &frame);
         let skipped = self.skip(first);
         self.fail_front(&skipped);
+        if again && self.only_sync_follows() {
+            return self.wait_to_take_again(out);
+        }
         match own {
             Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
             // what the client's own text would meet as well

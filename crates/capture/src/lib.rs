@@ -15,6 +15,7 @@
 //! outgoing queue), nor the log, nor the catalog (it asks its questions through the session itself).
 #![warn(missing_docs)]
 
+mod again;
 mod by_name;
 mod captured;
 mod classify;

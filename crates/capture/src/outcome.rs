@@ -12,7 +12,7 @@ use pgshadow_wire::{Frame, frontend};
 impl<J: Journal> Session<J> {
     pub(crate) fn ready(&mut self, frame: Frame, out: &mut Output) {
         self.status = frame.body().first().copied().unwrap_or(b'I');
-        let (mut forward, mut piece) = (true, false);
+        let (mut forward, mut piece, mut again) = (true, false, false);
         match self.pending.pop_front() {
             Some(Expected::Query(run)) => {
                 if let Some(held) = run.held.filter(|_| !run.failed) {
@@ -24,15 +24,17 @@ impl<J: Journal> Session<J> {
                 if run.failed && !run.last_piece {
                     self.pieces.clear();
                 }
-                forward = run.last_piece || run.failed;
-                piece = !forward;
+                forward = (run.last_piece || run.failed) && !run.again;
+                piece = !run.last_piece && !run.failed;
+                again = run.again;
             }
             Some(Expected::Sync { ends_unit, purpose }) => {
                 if ends_unit {
                     self.finish_front();
                 }
                 forward = matches!(purpose, SyncPurpose::Client | SyncPurpose::RollBack);
-                self.syncs_answered += u64::from(purpose == SyncPurpose::Client);
+                again = purpose == SyncPurpose::Again;
+                self.syncs_answered += u64::from(again || purpose == SyncPurpose::Client);
                 if purpose == SyncPurpose::Probe {
                     return self.resume(out);
                 }
@@ -55,6 +57,9 @@ impl<J: Journal> Session<J> {
                 self.portals.clear();
                 self.pages.clear();
             }
+        }
+        if again {
+            return self.take_again(out);
         }
         if piece || forward {
             self.report(piece, out);
@@ -119,7 +124,7 @@ impl<J: Journal> Session<J> {
             if frame.tag == 0 {
                 self.next_piece(out);
             } else {
-                self.client(frame, out);
+                self.take(frame, out);
             }
         }
     }

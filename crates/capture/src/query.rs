@@ -35,6 +35,9 @@ impl<J: Journal> Session<J> {
             },
             Known::Plan(plan) => {
                 self.probe_failed = false;
+                if plan.text.is_none() && plan.for_query.is_none() {
+                    self.attempt.over();
+                }
                 let unsure = plan.steps.iter().any(|s| self.is_unsure_by_name(s));
                 if unsure || plan.steps.first().is_some_and(|s| is_commit(s)) && self.must_know_before_commit() {
                     return self.hold = Hold::Answers(frame);
@@ -264,6 +267,7 @@ impl QueryRun {
             held: None,
             ends_unit: false,
             failed: false,
+            again: false,
             offset,
             last_piece,
             instead: None,

@@ -22,6 +22,10 @@ impl<J: Journal> Session<J> {
         // what waits for the client's data must reach it
         let asks = frame.tag == backend::COPY_IN;
         self.server_frame(frame, out);
+        if out.to_client.len() > before {
+            self.attempt.over();
+        }
+        self.take_what_is_left(out);
         self.copy_goes_on(out);
         self.withhold(before, asks, out);
     }

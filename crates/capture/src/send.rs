@@ -10,6 +10,15 @@ use pgshadow_wire::frontend::{self};
 impl<J: Journal> Session<J> {
     /// Takes one frame of the client; only while [`Session::takes_client_frames`].
     pub fn client(&mut self, frame: Frame, out: &mut Output) {
+        let before = out.to_client.len();
+        self.note_attempt(&frame);
+        self.take(frame, out);
+        if out.to_client.len() > before {
+            self.attempt.over();
+        }
+    }
+
+    pub(crate) fn take(&mut self, frame: Frame, out: &mut Output) {
         if self.skip_to_sync {
             // the server would skip what waits as well
             self.limited.clear();

@@ -1,4 +1,5 @@
 //! The capture of one session, and what it holds.
+use crate::again::Attempt;
 use crate::copying::Copying;
 use crate::expected::{Expected, Page, Portal, Prepared, SqlPrepared};
 use crate::journal::{Journal, Unsettled};
@@ -97,6 +98,7 @@ pub struct Session<J: Journal> {
     pub(crate) units: VecDeque<Unit>,
     pub(crate) pending: VecDeque<Expected>,
     pub(crate) hold: Hold,
+    pub(crate) attempt: Attempt,
     /// Pieces of a Query that are sent one after the other: text and characters in front.
     pub(crate) pieces: VecDeque<(Bytes, usize)>,
     /// Answers to pieces that the client gets with those to a later one.
@@ -150,6 +152,7 @@ impl<J: Journal> Session<J> {
             units: VecDeque::new(),
             pending: VecDeque::new(),
             hold: Hold::Free,
+            attempt: Attempt::default(),
             pieces: VecDeque::new(),
             withheld: Vec::new(),
             block: false,
@@ -171,7 +174,7 @@ impl<J: Journal> Session<J> {
     /// Whether the client's next frame may be taken.
     #[must_use]
     pub fn takes_client_frames(&self) -> bool {
-        matches!(self.hold, Hold::Free)
+        matches!(self.hold, Hold::Free) && self.attempt.taken()
     }
 
     /// Whether a client's frame of this type is looked into; others may be forwarded in parts as they come.

@@ -75,6 +75,24 @@ impl Rewrites {
     /// Both count characters from 1. A position inside an insertion becomes the place where it was inserted: the
     /// character right after the statement's last token. 0, the protocol's absence of a position, stays 0.
     pub fn original_position(&self, position: usize) -> usize {
+        match self.inside(position) {
+            Ok((insertion, inside)) => match insertion.copied {
+                Some((at, length, from)) if (at..at + length).contains(&inside) => from + inside - at + 1,
+                _ => insertion.before + 1,
+            },
+            Err(original) => original,
+        }
+    }
+
+    /// Whether what stands at a position that the server reported is no part of the client's text, nor a copy of one.
+    pub fn is_inserted(&self, position: usize) -> bool {
+        self.inside(position).is_ok_and(|(insertion, inside)| {
+            !insertion.copied.is_some_and(|(at, length, _)| (at..at + length).contains(&inside))
+        })
+    }
+
+    /// The insertion that it lies in, and how far behind its beginning; else the position in the client's text.
+    fn inside(&self, position: usize) -> Result<(&Insertion, usize), usize> {
         let mut shift = 0;
         for insertion in &self.insertions {
             let start = insertion.before + shift + 1;
@@ -82,14 +100,10 @@ impl Rewrites {
                 break;
             }
             if position < start + insertion.length {
-                let inside = position - start;
-                return match insertion.copied {
-                    Some((at, length, from)) if (at..at + length).contains(&inside) => from + inside - at + 1,
-                    _ => insertion.before + 1,
-                };
+                return Ok((insertion, position - start));
             }
             shift += insertion.length;
         }
-        position - shift
+        Err(position - shift)
     }
 }

@@ -261,6 +261,8 @@ fn positions() {
     ] {
         assert_eq!(map.original_position(reported), original, "{reported}");
     }
+    let inserted: Vec<_> = (1..36).filter(|reported| map.is_inserted(*reported)).collect();
+    assert_eq!(inserted, [14, 15, 16, 32, 33]);
     assert_eq!(Rewrites::default().original_position(7), 7);
     let (same, map) = Rewrites::combine(text, &[]).unwrap();
     assert_eq!((same.as_str(), map.original_position(9)), (text, 9));
@@ -279,6 +281,9 @@ fn positions_in_a_copy_lead_to_its_original() {
     assert_eq!(map.original_position(place("ü = 2;")), original("ü"));
     assert_eq!(map.original_position(place("2; ")), original("2"));
     assert_eq!(map.original_position(place("ö where")), original("update"));
+    assert!(
+        map.is_inserted(place("ö where")) && !map.is_inserted(place("ü = 2;")) && !map.is_inserted(place("update"))
+    );
     assert_eq!(map.original_position(place("update")), original("update"));
 }
 

@@ -12,6 +12,7 @@ mod messages;
 mod names;
 mod not_yet;
 mod notation;
+mod past;
 mod pooled;
 mod shrink;
 mod simple;

@@ -7,6 +7,7 @@ use integration_tests::installation::Installation;
 use integration_tests::pooler::{Mode, Pgbouncer};
 use integration_tests::postgres::{Auth, Cluster, ClusterBuilder};
 use integration_tests::proxy::Pgshadow;
+use integration_tests::raw::Frame;
 use integration_tests::scene::DRAIN;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,6 +33,7 @@ CREATE SCHEMA lab;
 CREATE TABLE lab.a (id int PRIMARY KEY, v int, s text);
 GRANT USAGE ON SCHEMA lab TO columns;
 GRANT SELECT (id, v, s), INSERT (id, v), UPDATE (v) ON lab.a TO columns;
+CREATE TABLE lab.b (id int PRIMARY KEY, v int, s text);
 CREATE TABLE lab.owned (id int PRIMARY KEY, who text);
 ALTER TABLE lab.owned ENABLE ROW LEVEL SECURITY;
 CREATE POLICY sees ON lab.owned FOR SELECT TO columns USING (who = 'columns');
@@ -57,9 +59,10 @@ CREATE CONSTRAINT TRIGGER say_late AFTER INSERT OR UPDATE ON noisy DEFERRABLE IN
 
 /// What each session starts from, made by the session itself.
 const RESET: &str =
-    "DELETE FROM lab.owned; DELETE FROM lab.a; DELETE FROM child; DELETE FROM parent; DELETE FROM noisy; DELETE FROM t;
+    "DELETE FROM lab.owned; DELETE FROM lab.a; DELETE FROM lab.b; DELETE FROM child; DELETE FROM parent; DELETE FROM noisy; DELETE FROM t;
 INSERT INTO t SELECT g, g * 10, 'row ' || g FROM generate_series(1, 9) g;
 INSERT INTO lab.a SELECT id, v, s FROM t;
+INSERT INTO lab.b SELECT id, v, s FROM t;
 INSERT INTO lab.owned VALUES (1, 'app'), (2, 'columns'), (3, 'nobody');
 INSERT INTO parent SELECT g, 'p' || g FROM generate_series(1, 3) g;
 INSERT INTO child (id, parent_id, u) VALUES (101, 1, 1), (102, 2, 2), (103, 2, 3);
@@ -168,11 +171,16 @@ impl Stage {
     /// One session directly and through pgshadow.
     pub fn transcripts(&self, parameters: &[(&str, &str)], messages: &[Message], how: (Pace, End)) -> [Transcript; 2] {
         let steps: Vec<_> = messages.iter().cloned().map(Step::Send).collect();
+        self.played(parameters, &steps, how)
+    }
+
+    /// The same, with what another session does directly in between.
+    pub fn played(&self, parameters: &[(&str, &str)], steps: &[Step], how: (Pace, End)) -> [Transcript; 2] {
         let (pace, end) = how;
-        [self.direct.clone(), self.proxied()].map(|place| {
+        [(self.direct.clone(), &self.direct), (self.proxied(), &self.source)].map(|(place, beside)| {
             let (first, patience) = (Some(RESET), Duration::from_secs(10));
-            let play = Play { place: &place, parameters, first, steps: &steps, pace, end, patience };
-            play.run(&mut |_| unreachable!("nothing is done behind these sessions"))
+            let play = Play { place: &place, parameters, first, steps, pace, end, patience };
+            play.run(&mut |sql| Frame { tag: b'!', body: beside.psql(sql).into_bytes() })
         })
     }
 
