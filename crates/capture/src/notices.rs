@@ -24,6 +24,8 @@ pub(crate) struct Reported {
     waiting: Vec<Frame>,
     /// How many of them the present piece has brought.
     fresh: usize,
+    /// Notifications that wait for the same, and for the end of a block that the string has begun.
+    notifications: Vec<Bytes>,
 }
 
 /// Whose statement runs.
@@ -77,6 +79,16 @@ impl<J: Journal> Session<J> {
         }
     }
 
+    /// The server sends notifications where it is ready and in no transaction: of a string in pieces that is behind the last one.
+    pub(crate) fn notification(&mut self, frame: Frame, out: &mut Output) {
+        let piece = matches!(self.pending.front(), Some(Expected::Query(run)) if !run.last_piece);
+        if piece || !self.pieces.is_empty() || !self.reported.notifications.is_empty() {
+            self.reported.notifications.push(frame.bytes);
+        } else {
+            out.client(frame.bytes);
+        }
+    }
+
     /// From 14 on the server reports ahead of ReadyForQuery; of a string that it got in pieces the client gets one report.
     pub(crate) fn parameter_status(&mut self, frame: Frame, out: &mut Output) {
         let name = backend::parameter_status(frame.body()).map(|(name, _)| Bytes::copy_from_slice(name));
@@ -96,6 +108,9 @@ impl<J: Journal> Session<J> {
     /// ReadyForQuery has come: for a piece, or for the client.
     pub(crate) fn report(&mut self, piece: bool, out: &mut Output) {
         self.reported.fresh = 0;
+        if !piece && self.status == b'I' {
+            out.to_client.append(&mut self.reported.notifications);
+        }
         if piece || self.reported.waiting.is_empty() {
             return;
         }
@@ -126,9 +141,11 @@ impl Reported {
         }
     }
 
-    /// Reports that the client hasn't got.
+    /// Notifications and reports that the client hasn't got.
     pub fn take(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.waiting).into_iter().map(|frame| frame.bytes).collect()
+        let mut all = std::mem::take(&mut self.notifications);
+        all.extend(std::mem::take(&mut self.waiting).into_iter().map(|frame| frame.bytes));
+        all
     }
 
     /// From 16 on what was changed last is reported first; before, settings are reported in the order of their names.

@@ -46,7 +46,7 @@ impl<J: Journal> Session<J> {
 
     pub(crate) fn server_frame(&mut self, frame: Frame, out: &mut Output) {
         match frame.tag {
-            backend::NOTIFICATION => out.client(frame.bytes),
+            backend::NOTIFICATION => self.notification(frame, out),
             backend::NOTICE => self.notice(frame, out),
             backend::PARAMETER_STATUS => self.parameter_status(frame, out),
             backend::READY_FOR_QUERY => self.ready(frame, out),

@@ -135,3 +135,21 @@ fn commits_that_fail() {
         ("one string, trigger", vec![q("BEGIN; UPDATE noisy SET v = 13 WHERE id = 1; COMMIT"), q("SELECT 1")]),
     ]);
 }
+
+#[test]
+fn notifications_come_behind_a_string() {
+    let queries = |name, strings: &[&str]| (name, strings.iter().map(q).collect::<Vec<_>>());
+    let written = "BEGIN; UPDATE t SET v = 1 WHERE id = 1; NOTIFY x; COMMIT; DELETE FROM t WHERE id = 2";
+    let begun = "BEGIN; NOTIFY x, 'a'; COMMIT; BEGIN; SELECT 1";
+    let sessions = [
+        queries("behind its last statement", &["LISTEN x", "BEGIN; NOTIFY x, 'a'; COMMIT; SELECT 1", "SELECT 2"]),
+        queries("of two", &["LISTEN x", "BEGIN; NOTIFY x, 'a'; COMMIT; BEGIN; NOTIFY x, 'b'; COMMIT", "SELECT 2"]),
+        queries("behind the block that it begins", &["LISTEN x", begun, "NOTIFY x, 'b'", "COMMIT; SELECT 3"]),
+        queries("behind an error", &["LISTEN x", "BEGIN; NOTIFY x, 'a'; COMMIT; SELECT 1/0; SELECT 1", "SELECT 2"]),
+        queries("beside a report", &["LISTEN x", "BEGIN; SET application_name = 'n'; NOTIFY x; COMMIT; SELECT 1"]),
+        queries("of a write", &["LISTEN x", written, "SELECT 2"]),
+        ("behind a batch", [vec![q("LISTEN x"), q(begun)], unnamed("COMMIT", &[]), vec![q("SELECT 1")]].concat()),
+    ];
+    Stage::old().expect_same(&sessions);
+    Stage::newest().expect_same(&sessions);
+}
