@@ -1,4 +1,5 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close, Sync.
+use crate::described::are_declared;
 use crate::expected::{Before, ExecuteRun, Expected, OwnRun, Page, Portal, Prepared, Purpose, Stage, SyncPurpose};
 use crate::journal::Journal;
 use crate::own::{NAME, lock_statement};
@@ -37,7 +38,11 @@ impl<J: Journal> Session<J> {
                 let (generation, identity) = (self.identity_changes, self.identity.clone());
                 let (types, parameters) = (Bytes::copy_from_slice(read.types), Arc::new(OnceLock::new()));
                 let unknown = step.strip() == Strip::Rows && !are_declared(&text, &types, &parameters);
-                let asked = (unknown && !name.is_empty()).then(|| (name.clone(), Arc::clone(&parameters)));
+                let asked = unknown && (!name.is_empty() || self.asks_unnamed(&plan, &text, &types));
+                let asked = asked.then(|| (name.clone(), Arc::clone(&parameters)));
+                if asked.is_some() {
+                    drop(plan.described.set((types.clone(), Arc::clone(&parameters))));
+                }
                 let (ours, kept, lost) = (Arc::clone(&plan), Vec::new(), false);
                 let prepared = Prepared { text, plan: ours, step, types, generation, identity, parameters, lost, kept };
                 let before = Before::Statement(name.clone(), self.statements.insert(name, prepared));
@@ -112,7 +117,7 @@ impl<J: Journal> Session<J> {
         }
         let (strip, parameters) = match named {
             Some((b'S', name)) => match self.statements.get(name) {
-                Some(s) => (self.resolved(&s.step).strip(), Some(Arc::clone(&s.parameters))),
+                Some(s) => (self.resolved(&s.step).strip(), Some(self.parameters_of(name, s))),
                 None => (Strip::Nothing, None),
             },
             Some((_, name)) => {
@@ -378,20 +383,4 @@ impl<J: Journal> Session<J> {
         self.batch_control = false;
         out.server(frame.bytes);
     }
-}
-
-/// Whether the types of all parameters stand in the Parse; then their description is kept.
-fn are_declared(text: &[u8], types: &[u8], parameters: &OnceLock<Bytes>) -> bool {
-    let number = |rest: &[u8]| {
-        rest.iter()
-            .take_while(|b| b.is_ascii_digit())
-            .fold(0_usize, |n, b| n.saturating_mul(10) + usize::from(b - b'0'))
-    };
-    let numbers = text.split(|b| *b == b'$').skip(1).map(number);
-    let oids = types.get(2..).unwrap_or_default().chunks(4);
-    let declared = numbers.max().unwrap_or(0) <= oids.len() && oids.clone().all(|oid| oid != [0; 4]);
-    if declared {
-        drop(parameters.set(edit::parameter_description(types)));
-    }
-    declared
 }

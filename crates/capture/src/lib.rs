@@ -20,6 +20,7 @@ mod by_name;
 mod captured;
 mod classify;
 mod copying;
+mod described;
 mod ending;
 mod expected;
 mod extended;

@@ -4,7 +4,7 @@ use pgshadow_catalog::{Redefined, Table};
 use pgshadow_model::{Operation, QualifiedName, Suspect};
 use pgshadow_sql::{LockAhead, LookBehind, Rewrites};
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What is to be done about one query string.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub ranges: Vec<std::ops::Range<usize>>,
     /// The same for the simple protocol, where locks are taken ahead in the text itself.
     pub for_query: Option<Arc<Plan>>,
+    /// The parameters' types as they came in a Parse of this text, and the server's description of all of them.
+    pub described: OnceLock<(Bytes, Arc<OnceLock<Bytes>>)>,
 }
 
 /// What is to be done about one statement.
@@ -359,6 +361,11 @@ impl Step {
 }
 
 impl Plan {
+    /// The description of its parameters, if it was given for a Parse with these types.
+    pub fn described_for(&self, types: &Bytes) -> Option<&Bytes> {
+        self.described.get().filter(|(asked, _)| asked == types).and_then(|(_, description)| description.get())
+    }
+
     /// Nothing to be done.
     pub fn empty() -> Self {
         Self {
@@ -369,6 +376,7 @@ impl Plan {
             epoch: 0,
             ranges: Vec::new(),
             for_query: None,
+            described: OnceLock::new(),
         }
     }
 }

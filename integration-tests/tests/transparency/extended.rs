@@ -308,6 +308,31 @@ fn what_does_not_fit_is_refused_in_the_same_words() {
 }
 
 #[test]
+fn unnamed_statements_described_in_a_failed_block() {
+    let mut sessions = Vec::new();
+    for sql in [
+        "UPDATE t SET v = $2 WHERE id = $1",
+        "INSERT INTO t VALUES ($1, $2, $3)",
+        "DELETE FROM t WHERE id = $1 RETURNING id",
+        "SELECT v FROM t WHERE id = $1",
+    ] {
+        for parsed in [parse("", sql), parse_typed("", sql, &[20])] {
+            let begin = || vec![parse("b", "BEGIN"), bind("", "b", &[]), execute("", 0)];
+            let failed = || vec![execute("nothing", 0), sync(), describe_statement(""), sync(), q("ROLLBACK")];
+            let one = || vec![parsed.clone()];
+            sessions.push(("in the block", [begin(), vec![sync()], one(), vec![sync()], failed()].concat()));
+            sessions.push(("at once", [begin(), one(), vec![sync()], failed()].concat()));
+            sessions.push(("ahead of it", [one(), begin(), vec![sync()], failed()].concat()));
+            let again = [one(), vec![sync()], begin(), one(), vec![describe_statement(""), sync()], failed()];
+            sessions.push(("once more", again.concat()));
+            let refused = [begin(), vec![execute("nothing", 0), sync()], one(), vec![sync()], failed()];
+            sessions.push(("refused", refused.concat()));
+        }
+    }
+    Stage::old().expect_same(&sessions);
+}
+
+#[test]
 fn statements_survive_what_happens_to_their_tables() {
     let lost = "ALTER TABLE lab.a SET SCHEMA public";
     let found = "ALTER TABLE public.a SET SCHEMA lab";
