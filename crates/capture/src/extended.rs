@@ -72,7 +72,11 @@ impl<J: Journal> Session<J> {
         if self.is_unsure_name(&name) || self.executes_unsure(&name) {
             return self.hold = Hold::Answers(frame);
         }
-        let prepared = match self.current(&name, out) {
+        let current = match self.misfitting(&name, &bind) {
+            Some(prepared) => Current::Is(Some(prepared)),
+            None => self.current(&name, out),
+        };
+        let prepared = match current {
             Current::Is(prepared) => prepared,
             Current::Ask(names) => return self.ask(names, frame, out),
             Current::Wait => return self.hold = Hold::Answers(frame),

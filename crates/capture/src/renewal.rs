@@ -9,8 +9,8 @@ use crate::plan::{Effect, Plan, Strip};
 use crate::planning::Known;
 use crate::session::{Output, Session};
 use bytes::Bytes;
-use pgshadow_sql::parse;
-use pgshadow_wire::frontend;
+use pgshadow_sql::{highest_parameter, parse};
+use pgshadow_wire::frontend::{self, Bind};
 use std::sync::Arc;
 
 /// How many answers are left of those to [`Session::parse_again`] once the client's statement is closed.
@@ -88,6 +88,28 @@ impl<J: Journal> Session<J> {
         let renewed = Prepared { plan, step, generation, identity, lost: false, kept, ..prepared };
         self.statements.insert(name.clone(), renewed.clone());
         Current::Is(Some(renewed))
+    }
+
+    /// A statement that doesn't stand any more as the server has it, where this Bind isn't for as many parameters as it has: that is
+    /// refused first, before the server looks at what has become of the statement's tables.
+    pub(crate) fn misfitting(&mut self, name: &Bytes, bind: &Bind<'_>) -> Option<Prepared> {
+        self.refresh();
+        let prepared = self.statements.get(name).filter(|prepared| !prepared.lost && !self.is_current(prepared))?;
+        if self.parameters(prepared)? == bind.parameters.len() {
+            return None;
+        }
+        let reason = "a prepared statement wrote it with parameters that it doesn't have";
+        let step = Arc::new(prepared.step.declared(prepared.step.suspects_of_all(reason)));
+        Some(Prepared { step, ..prepared.clone() })
+    }
+
+    /// How many parameters it has: as many as the server has told, as its text names, or as Parse gave types for.
+    fn parameters(&self, prepared: &Prepared) -> Option<usize> {
+        let count = |bytes: &[u8]| bytes.first_chunk().map(|count| usize::from(u16::from_be_bytes(*count)));
+        match prepared.parameters.get() {
+            Some(description) => count(description.get(5..)?),
+            None => Some(highest_parameter(&self.readable(&prepared.text)?)?.max(count(&prepared.types)?)),
+        }
     }
 
     /// Gives the server another text of a prepared statement. First under a name of our own: if that is refused, the

@@ -115,6 +115,35 @@ fn a_result_that_has_changed() {
 }
 
 #[test]
+fn a_number_of_parameters_that_does_not_fit() {
+    let mut sessions = Vec::new();
+    for sql in [
+        "UPDATE lab.a SET v = $2 WHERE id = $1 RETURNING *",
+        "UPDATE lab.a SET v = $2 WHERE id = $1",
+        "INSERT INTO lab.a (id, v) VALUES ($1, $2) RETURNING id",
+        "UPDATE lab.a SET v = $2 WHERE id = $1 AND s <> '$3' RETURNING *",
+    ] {
+        for (change, back) in [
+            ("ALTER TABLE lab.a ADD COLUMN more int", "ALTER TABLE lab.a DROP COLUMN more"),
+            ("ALTER TABLE lab.a ALTER v TYPE bigint", "ALTER TABLE lab.a ALTER v TYPE int"),
+            ("SET search_path = lab, public", "RESET search_path"),
+        ] {
+            for described in [vec![], vec![describe_statement("s")]] {
+                let begin = [vec![parse("s", sql)], described, vec![sync(), q(change)]].concat();
+                let tried = |values: &[&str]| vec![bind("", "s", values), execute("", 0), sync()];
+                let all = [tried(&["5"]), tried(&["5", "6", "7"]), tried(&[]), tried(&["5", "6"]), tried(&["5"])];
+                let block = [vec![q("BEGIN")], tried(&["5"]), tried(&["5"]), vec![q("ROLLBACK")]].concat();
+                sessions.push(("outside a block", [begin.clone(), all.concat(), vec![q(back)]].concat()));
+                sessions.push(("in a block", [begin, block, vec![q(back)]].concat()));
+            }
+        }
+    }
+    let stage = Stage::old();
+    stage.expect_same(&sessions);
+    stage.expect_same_with(&[("client_encoding", "LATIN1")], End::Query, &sessions);
+}
+
+#[test]
 fn formats_of_what_is_executed_by_name() {
     let prepare = format!("PREPARE q AS {RETURNING}");
     let mut sessions = Vec::new();
