@@ -16,7 +16,7 @@ fn declared(schema: &str, script: &str, expected: &[(&str, &str)]) {
 
 #[test]
 fn an_assigned_key() {
-    let script = "UPDATE t SET id = t.id + 1000 FROM other WHERE t.v = other.v * 10";
+    let script = "UPDATE t SET id = t.id + 1000 FROM other WHERE t.v = other.v * 10 AND now() > '2000-01-01'";
     declared("", script, &[("public.t", "key may have changed")]);
 }
 
@@ -30,7 +30,8 @@ fn a_string_whose_own_transaction_becomes_a_block() {
 
 #[test]
 fn an_update_of_rows_without_a_key() {
-    let script = "INSERT INTO k VALUES (1), (1); UPDATE k SET v = 2 WHERE v IN (SELECT id FROM other)";
+    let script =
+        "INSERT INTO k VALUES (1), (1); UPDATE k SET v = 2 WHERE v IN (SELECT id FROM other) AND now() > '2000-01-01'";
     declared("CREATE TABLE k (v int);", script, &[("public.k", "no key")]);
 }
 
@@ -266,5 +267,33 @@ fn a_copy_into_more_partitions_than_are_looked_at() {
         let tables: Vec<String> = tables.collect();
         let expected: Vec<(&str, &str)> = tables.iter().map(|table| (table.as_str(), "computed")).collect();
         scene.expect_suspects(&expected);
+    }
+}
+
+/// COMMIT and ROLLBACK without BEGIN end what a batch has done so far, by the server's version; the rest may fail all the same.
+#[test]
+fn a_batch_that_ends_its_transaction_without_a_block() {
+    for (end, behind) in
+        [("COMMIT", "SELECT 1 / 0"), ("COMMIT", "SELECT 1"), ("ROLLBACK", "SELECT 1"), ("ROLLBACK", "SELECT 1 / 0")]
+    {
+        for scene in [Scene::of(KEYED), Scene::newest(KEYED)] {
+            let mut client = raw(&scene);
+            let batch =
+                ["UPDATE t SET v = -1 WHERE id = 1", "TRUNCATE other", end, "UPDATE t SET v = -2 WHERE id = 2", behind];
+            for sql in batch {
+                let text = [b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+                let messages = [(b'P', text.as_slice()), (b'B', &[0; 8]), (b'E', &[0; 5])];
+                messages.iter().for_each(|(tag, body)| client.send_frame(*tag, body).expect("sent"));
+            }
+            client.send_frame(b'S', b"").expect("sent");
+            client.receive_until_ready().expect("an answer");
+            scene.app().psql("UPDATE t SET v = 5 WHERE id = 3");
+            scene.drain();
+            let suspects: Vec<_> = scene.suspects().into_iter().map(|(table, _)| table).collect();
+            for difference in integration_tests::equal::differences(&scene.source, &scene.target) {
+                assert!(suspects.contains(&difference.table), "{end}, {behind}: {difference}");
+            }
+            assert!(suspects.contains(&"public.other".to_owned()), "{end}, {behind}: {suspects:?}");
+        }
     }
 }

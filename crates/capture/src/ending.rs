@@ -195,4 +195,17 @@ impl<J: Journal> Session<J> {
             unit.ended = true;
         }
     }
+
+    /// COMMIT or ROLLBACK stands in a batch without BEGIN: what was written ahead of it is settled by that, or by the batch's end,
+    /// which may be another; that depends on the server's version, the minor one included.
+    pub(crate) fn declare_ended_batch(&mut self) {
+        if let Some(unit) = self.units.back_mut() {
+            let reason = "COMMIT or ROLLBACK stood in its batch without BEGIN: what of it was committed isn't known";
+            unit.give_up(reason);
+            if unit.may_write_any() {
+                unit.given_up.push(Suspect { table: None, reason: reason.to_owned() });
+            }
+            (unit.ended, unit.may_commit, unit.ran_committing) = (true, true, true);
+        }
+    }
 }

@@ -226,6 +226,7 @@ impl<J: Journal> Session<J> {
         let in_block = self.block;
         self.batch = true;
         let unit = self.open_unit();
+        let wrote = unit.writes && !unit.failed;
         unit.sent(&step);
         let takes_back = unit.session_changed && takes_back(&step);
         let (mut ends_unit, mut ended) = (false, HashMap::new());
@@ -261,6 +262,12 @@ impl<J: Journal> Session<J> {
                     }
                     ends_unit = true;
                     self.block = false;
+                    self.batch_control = true;
+                }
+                Control::Commit { .. } | Control::Rollback { .. } | Control::Prepare(_) if wrote => {
+                    self.declare_ended_batch();
+                    self.write_intent(out);
+                    ends_unit = true;
                     self.batch_control = true;
                 }
                 _ => {}
