@@ -127,7 +127,13 @@ impl<J: Journal> Session<J> {
     /// Notes that a message which may still be refused or skipped gave a name another meaning.
     pub(crate) fn replacing(&mut self, before: &Before) {
         let (kind, name) = match before {
-            Before::Statement(name, Some(_)) => (b'S', name),
+            // SQL's stands again as well
+            Before::Statement(name, before)
+                if before.is_some()
+                    || std::str::from_utf8(name).is_ok_and(|name| self.sql_prepared.contains_key(name)) =>
+            {
+                (b'S', name)
+            }
             Before::Portal(name, Some(_), _) => (b'P', name),
             _ => return,
         };

@@ -2,7 +2,7 @@
 
 /// Why, and what the first frame that isn't the same holds directly and through pgshadow.
 const NOT_YET: [(&str, &str, &str); 6] = [
-    ("what the server lists of prepared statements has our column", "integer}", "integer,bytea}"),
+    ("what the server lists of prepared statements has our column", "direct  D", "bytea}"),
     (
         "a lookup amid a batch makes a block of it for the server",
         "no transaction in progress",
