@@ -23,7 +23,7 @@ pub fn of_form(form: &str, source: u32) -> Tier {
         "move row unlike" | "merge unlike" => Tier::Declared,
         // It is exact, but a bout with faults would leave transactions prepared, with which no database can be dropped.
         "prepare transaction" => Tier::Wanted,
-        // Nearly always exact: there are bounds to what is looked for.
+        // Exact, but in SERIALIZABLE transactions, where nothing is looked for.
         "copy computed" => Tier::Wanted,
         // A write that waits behind it was planned for the table as it was.
         "alter" | "alter type" => Tier::Wanted,
