@@ -270,23 +270,28 @@ fn a_copy_into_more_partitions_than_are_looked_at() {
     }
 }
 
+/// Sends statements in one batch, and waits for its end.
+fn batch(client: &mut RawClient, statements: &[&str]) {
+    for sql in statements {
+        let text = [b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+        let messages = [(b'P', text.as_slice()), (b'B', &[0; 8]), (b'E', &[0; 5])];
+        messages.iter().for_each(|(tag, body)| client.send_frame(*tag, body).expect("sent"));
+    }
+    client.send_frame(b'S', b"").expect("sent");
+    client.receive_until_ready().expect("an answer");
+}
+
 /// COMMIT and ROLLBACK without BEGIN end what a batch has done so far, by the server's version; the rest may fail all the same.
 #[test]
 fn a_batch_that_ends_its_transaction_without_a_block() {
+    let schema = format!("{KEYED} CREATE FUNCTION hidden() RETURNS void LANGUAGE sql AS 'UPDATE other SET v = -3';");
     for (end, behind) in
         [("COMMIT", "SELECT 1 / 0"), ("COMMIT", "SELECT 1"), ("ROLLBACK", "SELECT 1"), ("ROLLBACK", "SELECT 1 / 0")]
     {
-        for scene in [Scene::of(KEYED), Scene::newest(KEYED)] {
+        for scene in [Scene::of(&schema), Scene::newest(&schema)] {
             let mut client = raw(&scene);
-            let batch =
-                ["UPDATE t SET v = -1 WHERE id = 1", "TRUNCATE other", end, "UPDATE t SET v = -2 WHERE id = 2", behind];
-            for sql in batch {
-                let text = [b"\0", sql.as_bytes(), b"\0\0\0"].concat();
-                let messages = [(b'P', text.as_slice()), (b'B', &[0; 8]), (b'E', &[0; 5])];
-                messages.iter().for_each(|(tag, body)| client.send_frame(*tag, body).expect("sent"));
-            }
-            client.send_frame(b'S', b"").expect("sent");
-            client.receive_until_ready().expect("an answer");
+            let (first, second) = ("UPDATE t SET v = -1 WHERE id = 1", "UPDATE t SET v = -2 WHERE id = 2");
+            batch(&mut client, &[first, "TRUNCATE other", end, second, behind]);
             scene.app().psql("UPDATE t SET v = 5 WHERE id = 3");
             scene.drain();
             let suspects: Vec<_> = scene.suspects().into_iter().map(|(table, _)| table).collect();
@@ -294,6 +299,10 @@ fn a_batch_that_ends_its_transaction_without_a_block() {
                 assert!(suspects.contains(&difference.table), "{end}, {behind}: {difference}");
             }
             assert!(suspects.contains(&"public.other".to_owned()), "{end}, {behind}: {suspects:?}");
+            batch(&mut client, &["SELECT hidden()", end, behind]);
+            scene.drain();
+            let suspects: Vec<_> = scene.suspects().into_iter().map(|(table, _)| table).collect();
+            assert!(suspects.contains(&EVERY_TABLE.to_owned()), "{end}, {behind}: {suspects:?}");
         }
     }
 }

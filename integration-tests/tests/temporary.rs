@@ -125,6 +125,9 @@ async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
             "ALTER TABLE c INHERIT t",
             "ALTER TABLE c NO INHERIT t",
         ],
+        // in one string, looked up before any of it runs
+        &["CREATE TEMP TABLE y (a int); CREATE TABLE y (b int); CREATE TEMP SEQUENCE n; CREATE SEQUENCE n"],
+        &["CREATE TEMP TABLE x (v int, id int NOT NULL); ALTER TABLE x INHERIT t; ALTER TABLE x NO INHERIT t"],
         &["CREATE TEMP SEQUENCE s; ALTER SEQUENCE s RENAME TO s2; DROP SEQUENCE s"],
         &["CREATE TEMP TABLE x AS SELECT 1 AS a", "DISCARD TEMP", "CREATE TABLE x (a int)", "DROP TABLE x"],
     ] {
@@ -149,4 +152,18 @@ async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
 
 fn objects(listed: &str) -> BTreeSet<String> {
     listed.lines().map(str::to_owned).collect()
+}
+
+/// A string's DROP of what is temporary, made in it, and of what isn't: the permanent one of that name stays on the shadow.
+#[test]
+fn a_string_drops_some_of_either_kind() {
+    let scene =
+        Scene::of("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1); CREATE TABLE b (id int PRIMARY KEY)");
+    scene.app().psql(r"CREATE TEMP TABLE a (v int) \; DROP TABLE a, b");
+    scene.app().psql("INSERT INTO a VALUES (2)");
+    scene.drain();
+    assert_eq!(scene.target.psql("SELECT string_agg(id::text, ',' ORDER BY id) FROM public.a"), "1,2");
+    assert_eq!(scene.pgshadow.findings(), [] as [serde_json::Value; 0]);
+    let suspects: Vec<_> = scene.suspects().into_iter().map(|(table, _)| table).collect();
+    assert_eq!(suspects, ["public.b"]);
 }

@@ -12,9 +12,10 @@ pub struct Ddl {
     pub cluster_wide: bool,
     /// CONCURRENTLY
     pub concurrently: bool,
-    /// Other relations that it names, of which any may be temporary: the indexes and sequences that it changes or drops, or what a
-    /// view reads.
+    /// Indexes and sequences that it changes or drops.
     pub others: Vec<RelationName>,
+    /// Relations that a view is to read.
+    pub reads: Vec<RelationName>,
     /// The table, view, sequence or index that it makes, or the new name that it gives to one; an index has the schema of its table.
     pub made: Option<RelationName>,
     /// `false`: the server refuses it inside a transaction block.

@@ -265,7 +265,7 @@ fn others_by_name() {
         ("drop table t", &[]),
         ("alter table t rename to u", &[]),
     ] {
-        let found = ddl(text).others;
+        let found = [ddl(text).others, ddl(text).reads].concat();
         let name = |other: &pgshadow_sql::RelationName| {
             other.schema.iter().chain([&other.name]).cloned().collect::<Vec<_>>().join(".")
         };

@@ -1,6 +1,7 @@
 //! A string's statements behind others that change what names mean: the whole string is looked up before any of it runs.
 use crate::plan::{Effect, Step};
-use pgshadow_sql::{RelationName, Statement, StatementKind};
+use pgshadow_model::Suspect;
+use pgshadow_sql::{Ddl, RelationName, Statement, StatementKind};
 use pgshadow_telemetry::StatementClass as Class;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,15 +31,7 @@ impl Changed {
         }
         if let StatementKind::Ddl(ddl) = &statement.kind {
             let own = |name: &&RelationName| name.schema.is_none() || name.is_temporary();
-            // an index is made for its table, and a view of what it reads
-            let is_temporary = match ddl.tag.as_str() {
-                "CREATE INDEX" => ddl.tables.iter().any(|table| self.has(table)),
-                "CREATE VIEW" => ddl.temporary || ddl.others.iter().any(|read| self.has(read)),
-                tag if tag.starts_with("ALTER") => {
-                    ddl.tables.iter().take(1).chain(&ddl.others).any(|old| self.has(old))
-                }
-                _ => ddl.temporary,
-            };
+            let is_temporary = ddl.temporary || self.is_of_made(ddl);
             if ddl.moves || ddl.tag.starts_with("DROP") || ddl.tag.starts_with("ALTER") && ddl.made.is_some() {
                 self.temporary.retain(|name| !ddl.tables.iter().chain(&ddl.others).any(|gone| gone.name == *name));
             }
@@ -54,14 +47,29 @@ impl Changed {
 
     /// Whether all that it names are temporary tables and the like made by them, which are still there.
     pub fn made_all_of(&self, statement: &Statement) -> bool {
-        let all = |names: &[&RelationName]| !names.is_empty() && names.iter().all(|name| self.has(name));
         match &statement.kind {
-            StatementKind::Ddl(ddl) if ddl.tag == "CREATE VIEW" => ddl.others.iter().any(|read| self.has(read)),
-            // the new name is nobody's yet
-            StatementKind::Ddl(ddl) if ddl.moves => ddl.tables.first().is_some_and(|old| self.has(old)),
-            StatementKind::Ddl(ddl) => all(&ddl.tables.iter().chain(&ddl.others).collect::<Vec<_>>()),
-            _ => all(&statement.written()),
+            StatementKind::Ddl(ddl) => self.is_of_made(ddl),
+            _ => {
+                let written = statement.written();
+                !written.is_empty() && written.iter().all(|name| self.has(name))
+            }
         }
+    }
+
+    /// Whether what it makes, changes or drops is theirs, or is made of theirs.
+    fn is_of_made(&self, ddl: &Ddl) -> bool {
+        let mut names = ddl.tables.iter().chain(&ddl.others);
+        if ddl.reads.iter().any(|read| self.has(read)) {
+            return true;
+        }
+        if ddl.made.is_some() && ddl.made.as_ref() == ddl.tables.first() {
+            // a permanent one beside the one that is there
+            return false;
+        }
+        if ddl.tag.starts_with("ALTER") {
+            return names.next().is_some_and(|name| self.has(name));
+        }
+        names.clone().next().is_some() && names.all(|name| self.has(name))
     }
 
     /// The step as it is behind them.
@@ -76,6 +84,17 @@ impl Changed {
             step.changes_session = true;
             step.effect = Effect::Prepare { name, step: inner, text, sent: None };
             return step;
+        }
+        if let (StatementKind::Ddl(ddl), Effect::Ddl { tables, .. }) = (&statement.kind, &step.effect)
+            && ddl.tag.starts_with("DROP")
+            && ddl.tables.iter().any(|name| self.has(name))
+        {
+            // on the shadow that name is another table's
+            let theirs = ddl.tables.iter().zip(tables).filter(|(name, _)| !self.has(name));
+            let reason = "DROP: it names a temporary table that was made in front of it in the same string";
+            let suspects =
+                theirs.map(|(_, table)| Suspect { table: table.clone(), reason: reason.to_owned() }).collect();
+            return Step { effect: Effect::Opaque(suspects), ..step };
         }
         if let (true, Effect::Write(write)) = (self.catalog, &step.effect)
             && write.through_view

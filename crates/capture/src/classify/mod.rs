@@ -71,9 +71,10 @@ pub(crate) fn names_of(statement: &Statement) -> Vec<String> {
     }
 }
 
+/// What else it names that may be temporary.
 fn others_of(statement: &Statement) -> Vec<String> {
     match &statement.kind {
-        StatementKind::Ddl(ddl) => ddl.others.iter().map(sql_name).collect(),
+        StatementKind::Ddl(ddl) => ddl.others.iter().chain(&ddl.reads).map(sql_name).collect(),
         _ => Vec::new(),
     }
 }

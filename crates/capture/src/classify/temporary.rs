@@ -27,25 +27,23 @@ impl Context<'_> {
 
     pub(super) fn whose(&self, ddl: &Ddl) -> Whose {
         let is_temporary = |name: &RelationName| self.table(name).is_some_and(|table| table.temporary);
-        let reads_temporary = ddl.tag == "CREATE VIEW" && ddl.others.iter().any(is_temporary);
+        let reads_temporary = ddl.reads.iter().any(is_temporary);
         if ddl.temporary || reads_temporary || self.makes_temporary(ddl) {
             return Whose::Session;
         }
         let known = self.tables_of(ddl);
         // the new name is nobody's yet
         let known = if ddl.moves { known.get(..1).unwrap_or_default() } else { known.as_slice() };
-        let names = ddl.tables.iter().zip(known).map(|(name, table)| (name, *table));
-        let others = ddl.others.iter().filter(|_| ddl.tag != "CREATE VIEW").map(|name| (name, self.table(name)));
+        let others = ddl.others.iter().map(|name| self.table(name));
         let (own, theirs): (Vec<_>, Vec<_>) =
-            names.chain(others).partition(|(_, table)| table.is_some_and(|table| table.temporary));
+            known.iter().copied().chain(others).partition(|table| table.is_some_and(|table| table.temporary));
         let altered = || ddl.tag.starts_with("ALTER") && ddl.tables.first().is_some_and(is_temporary);
         match (own.as_slice(), theirs.as_slice()) {
             ([], _) => Whose::Everybody,
             (_, []) => Whose::Session,
             _ if altered() => Whose::Session,
-            _ if ddl.tag.starts_with("DROP ") && ddl.others.len() + ddl.tables.len() == own.len() + theirs.len() => {
-                let there: Vec<String> =
-                    theirs.iter().filter_map(|(_, table)| Some(table.as_ref()?.relation.name.sql())).collect();
+            _ if ddl.tag.starts_with("DROP ") => {
+                let there: Vec<String> = theirs.iter().flatten().map(|table| table.relation.name.sql()).collect();
                 let cascade = if ddl.cascade { " CASCADE" } else { "" };
                 if there.is_empty() {
                     return Whose::Session;

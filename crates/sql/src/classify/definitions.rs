@@ -8,7 +8,7 @@ use pg_query::protobuf::{
 
 use super::commands::is_on;
 use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
-use super::others::{made, others};
+use super::others::{made, others, reads};
 use super::tables::{alteration, defaults_of};
 use crate::ddl::Ddl;
 use crate::nodes::{kind, not_empty, relation, relations, string};
@@ -22,16 +22,11 @@ pub(super) fn definition(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         .or_else(|| of_what_may_not_run_twice(statement))
         .or_else(|| plain_tag(statement).map(|tag| ddl(tag, Vec::new())))?;
     found.redefines = redefined(statement, &found);
-    found.others = others(statement, summary);
+    found.others = others(statement);
+    found.reads = reads(statement, summary);
     found.made = made(statement);
-    let about = || {
-        if found.tag == "CREATE VIEW" {
-            found.tables.iter().chain(&[])
-        } else {
-            found.tables.iter().chain(&found.others)
-        }
-    };
-    found.temporary |= about().next().is_some() && about().all(RelationName::is_temporary);
+    let mut named = found.tables.iter().chain(&found.others).peekable();
+    found.temporary |= named.peek().is_some() && named.all(RelationName::is_temporary);
     Some(found)
 }
 
@@ -42,6 +37,7 @@ fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
         cluster_wide: false,
         concurrently: false,
         others: Vec::new(),
+        reads: Vec::new(),
         made: None,
         in_transaction_block_allowed: true,
         computes_values: None,

@@ -8,7 +8,7 @@ use crate::nodes::{relation, relations};
 use crate::summary::Summary;
 use crate::write::RelationName;
 
-/// The relation that it makes, by the name that it gives to one.
+/// The relation that it makes, or the new name that it gives to one.
 pub(super) fn made(statement: &Kind) -> Option<RelationName> {
     let range = match statement {
         Kind::CreateStmt(create) => create.relation.as_ref(),
@@ -31,8 +31,16 @@ pub(super) fn made(statement: &Kind) -> Option<RelationName> {
     range.map(relation)
 }
 
-/// The indexes and sequences that it changes or drops, or what a view reads.
-pub(super) fn others(statement: &Kind, summary: &Summary) -> Vec<RelationName> {
+/// The relations that a view is to read.
+pub(super) fn reads(statement: &Kind, summary: &Summary) -> Vec<RelationName> {
+    let Kind::ViewStmt(view) = statement else { return Vec::new() };
+    let own = view.view.as_ref().map(relation);
+    let of_with = |name: &RelationName| name.schema.is_none() && summary.queries.contains(&name.name);
+    summary.relations.iter().filter(|name| own.as_ref() != Some(name) && !of_with(name)).cloned().collect()
+}
+
+/// The indexes and sequences that it changes or drops.
+pub(super) fn others(statement: &Kind) -> Vec<RelationName> {
     let one = |object: i32, range: &Option<RangeVar>| match object_type(object) {
         ObjectType::ObjectIndex | ObjectType::ObjectSequence => range.iter().map(relation).collect(),
         _ => Vec::new(),
@@ -42,12 +50,6 @@ pub(super) fn others(statement: &Kind, summary: &Summary) -> Vec<RelationName> {
         _ => None,
     };
     match statement {
-        Kind::ViewStmt(_) => {
-            let own = made(statement);
-            let of_with = |name: &RelationName| name.schema.is_none() && summary.queries.contains(&name.name);
-            let read = summary.relations.iter().filter(|name| own.as_ref() != Some(name) && !of_with(name));
-            read.cloned().collect()
-        }
         Kind::AlterSeqStmt(alter) => alter.sequence.iter().map(relation).collect(),
         Kind::AlterTableStmt(alter) => one(alter.objtype, &alter.relation),
         Kind::RenameStmt(rename) => one(rename.rename_type, &rename.relation),
