@@ -39,6 +39,19 @@ fn names_of_sql_given_anew_in_one_write() {
     Stage::old().expect_same(&sessions);
 }
 
+/// What SQL has prepared stands again where a Parse of its name is refused; Bind comes before that is told.
+#[test]
+fn a_name_of_sql_behind_a_refused_parse() {
+    let stage = Stage::old();
+    for sql in [UPDATE, RETURNING] {
+        let first = vec![q(&format!("PREPARE s AS {sql}")), sync(), sync(), sync(), sync(), sync()];
+        let refused = vec![parse("s", "DELETE FROM t WHERE nothing = 1"), describe_statement("s"), sync()];
+        let bound = vec![bind("", "s", &[]), execute("", 0), sync()];
+        let difference = stage.difference(&[], &[first, refused, bound].concat(), (Pace::Grouped(6), End::Query));
+        assert_eq!(difference, None);
+    }
+}
+
 #[test]
 fn portals_behind_a_failure() {
     let begin = vec![q("BEGIN"), parse("s", RETURNING), parse("n", UPDATE), parse("back", "ROLLBACK TO a")];
