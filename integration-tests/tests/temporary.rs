@@ -9,6 +9,11 @@ const OBJECTS: &str = "SELECT concat_ws(' ', 'class', relname, relkind, reloptio
   UNION ALL SELECT concat_ws(' ', 'trigger', tgname, tgrelid::regclass) FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT concat_ws(' ', 'sequence', sequencename, increment_by) FROM pg_sequences ORDER BY 1";
 
+/// Objects in temporary schemas: the shadow has none, though its own sessions would keep them.
+const TEMPORARY: &str = "WITH n AS (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg!_temp!_%' ESCAPE '!')
+  SELECT (SELECT count(*) FROM pg_class WHERE relnamespace IN (SELECT oid FROM n)) + (SELECT count(*) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM n))
+  + (SELECT count(*) FROM pg_type WHERE typnamespace IN (SELECT oid FROM n))";
+
 #[tokio::test]
 async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
     let mut bad = Vec::new();
@@ -68,6 +73,32 @@ async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
             "ALTER TYPE pg_temp.e ADD ATTRIBUTE b int",
             "ALTER TYPE pg_temp.e RENAME TO e2",
             "DROP TYPE pg_temp.e2",
+        ],
+        // their names are looked for among the temporary ones first
+        &[
+            "CREATE TYPE pg_temp.e AS ENUM ('a')",
+            "ALTER TYPE e ADD VALUE 'b'",
+            "COMMENT ON TYPE e IS 'x'",
+            "DROP TYPE e",
+        ],
+        &[
+            "CREATE TYPE pg_temp.e AS (a int)",
+            "ALTER TYPE e ADD ATTRIBUTE b int",
+            "ALTER TYPE e RENAME TO e2",
+            "DROP TYPE e2",
+        ],
+        &[
+            "CREATE DOMAIN pg_temp.e AS int",
+            "ALTER DOMAIN e SET NOT NULL",
+            "ALTER DOMAIN e RENAME TO d",
+            "DROP DOMAIN d",
+        ],
+        // and stay until the session ends
+        &[
+            "CREATE FUNCTION pg_temp.h() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
+            "CREATE TYPE pg_temp.e AS ENUM ('a')",
+            "CREATE DOMAIN pg_temp.d AS int",
+            "CREATE AGGREGATE pg_temp.su(int) (SFUNC = int4pl, STYPE = int)",
         ],
         &["CREATE DOMAIN pg_temp.d AS int", "ALTER DOMAIN pg_temp.d SET NOT NULL", "DROP DOMAIN pg_temp.d"],
         &["CREATE AGGREGATE pg_temp.su(int) (SFUNC = int4pl, STYPE = int)", "DROP AGGREGATE pg_temp.su(int)"],
@@ -140,11 +171,16 @@ async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
         }
         client.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
         scene.drain();
+        let temporary = scene.target.psql(TEMPORARY);
         let [here, there] = [&scene.source, &scene.target].map(|place| objects(&place.psql(OBJECTS)));
         let differ: Vec<_> = here.symmetric_difference(&there).collect();
-        if !differ.is_empty() || !scene.pgshadow.findings().is_empty() || !scene.suspects().is_empty() {
+        if !differ.is_empty()
+            || temporary != "0"
+            || !scene.pgshadow.findings().is_empty()
+            || !scene.suspects().is_empty()
+        {
             let (findings, suspects) = (scene.pgshadow.findings(), scene.suspects());
-            bad.push(format!("{strings:?}: differ {differ:?}, findings {findings:#?}, suspects {suspects:?}"));
+            bad.push(format!("{strings:?}: differ {differ:?}, temporary there {temporary}, findings {findings:#?}, suspects {suspects:?}"));
         }
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
@@ -166,4 +202,16 @@ fn a_string_drops_some_of_either_kind() {
     assert_eq!(scene.pgshadow.findings(), [] as [serde_json::Value; 0]);
     let suspects: Vec<_> = scene.suspects().into_iter().map(|(table, _)| table).collect();
     assert_eq!(suspects, ["public.b"]);
+}
+
+/// A string's DROP of a temporary type that it has made: the permanent one of that name stays on the shadow.
+#[test]
+fn a_string_makes_and_drops_a_type() {
+    let scene = Scene::of("CREATE TABLE t (id int PRIMARY KEY); CREATE TYPE e AS ENUM ('x')");
+    scene.app().psql(r"CREATE TYPE pg_temp.e AS ENUM ('a') \; DROP TYPE e");
+    scene.drain();
+    let kept = "SELECT enumlabel FROM pg_enum WHERE enumtypid = 'public.e'::regtype";
+    assert_eq!(scene.target.psql(kept), "x");
+    let told = scene.pgshadow.findings().iter().map(|f| f["message"].to_string()).collect::<Vec<_>>();
+    assert!(matches!(told.as_slice(), [one] if one.contains("temporary type")), "{told:?}");
 }

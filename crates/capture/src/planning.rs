@@ -253,6 +253,7 @@ pub(crate) fn nobody() -> pgshadow_catalog::Identity {
         role: String::new(),
         search_path: String::new(),
         schemas: Vec::new(),
+        temporary_types: Vec::new(),
         date_style: String::new(),
         time_zone: String::new(),
         interval_style: String::new(),

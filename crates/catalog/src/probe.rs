@@ -13,6 +13,8 @@ pub struct Identity {
     /// `current_schemas(true)`: the effective path, temporary schema included once it exists; where the path names that one (and the
     /// function would make it), only it, if it exists, and the path as it is written.
     pub schemas: Vec<String>,
+    /// Its types and domains in the temporary schema, without those of relations.
+    pub temporary_types: Vec<String>,
     /// `DateStyle`.
     pub date_style: String,
     /// `TimeZone`.
@@ -179,7 +181,14 @@ SELECT ~convert_to(~json_build_object(
  'identity', ~json_build_object('role', current_user, 'search_path', ~current_setting('search_path'),
   'schemas', CASE WHEN ~strpos(~current_setting('search_path'), 'pg_temp') = 0 THEN ~current_schemas(true)::~text[]
    ELSE ~array_append(ARRAY(SELECT n.nspname::~text FROM ~pg_namespace n WHERE n.oid = ~pg_my_temp_schema()),
-    ~current_setting('search_path')) END, 'date_style', ~current_setting('DateStyle'), 'time_zone', ~current_setting('TimeZone'),
+    ~current_setting('search_path')) END,
+  'temporary_types', ARRAY(SELECT of.name FROM (SELECT ~pg_my_temp_schema() AS oid) AS own CROSS JOIN LATERAL
+    (SELECT d.classid, d.objid FROM ~pg_depend d WHERE d.refclassid = 'pg_catalog.pg_namespace'::~regclass AND d.refobjid = own.oid
+     OFFSET 0) AS d CROSS JOIN LATERAL (SELECT t.typname AS name FROM ~pg_type t
+      WHERE d.classid = 'pg_catalog.pg_type'::~regclass AND t.oid = d.objid UNION ALL
+     SELECT c.relname FROM ~pg_class c WHERE d.classid = 'pg_catalog.pg_class'::~regclass AND c.oid = d.objid
+      AND c.relkind = 'c'::~char OFFSET 0) AS of WHERE NOT own.oid = 0::~oid),
+  'date_style', ~current_setting('DateStyle'), 'time_zone', ~current_setting('TimeZone'),
   'interval_style', ~current_setting('IntervalStyle'), 'client_encoding', ~current_setting('client_encoding'),
   'standard_conforming_strings', ~current_setting('standard_conforming_strings'),
   'synchronous_commit', ~current_setting('synchronous_commit'), 'row_security', ~current_setting('row_security'),

@@ -14,6 +14,10 @@ pub struct Ddl {
     pub concurrently: bool,
     /// Indexes and sequences that it changes or drops.
     pub others: Vec<RelationName>,
+    /// Functions, types and the like that it makes, changes or drops.
+    pub objects: Vec<RelationName>,
+    /// They are types or domains, which may be temporary without their names' saying so.
+    pub are_types: bool,
     /// Relations that a view is to read.
     pub reads: Vec<RelationName>,
     /// The table, view, sequence or index that it makes, or the new name that it gives to one; an index has the schema of its table.

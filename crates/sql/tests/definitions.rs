@@ -276,3 +276,48 @@ fn others_by_name() {
     assert!(!ddl("drop sequence pg_temp.s, s").temporary);
     assert!(!ddl("create view v as select * from pg_temp.t").temporary);
 }
+
+#[test]
+fn functions_and_types_by_name() {
+    for (text, names, types) in [
+        ("create function s.f() returns int language sql as 'select 1'", &["s.f"][..], false),
+        ("drop function pg_temp.f(int), g", &["pg_temp.f", "g"], false),
+        ("alter function s.f() stable", &["s.f"], false),
+        ("alter procedure s.f() rename to g", &["s.f"], false),
+        ("comment on aggregate s.a(int) is 'x'", &["s.a"], false),
+        ("grant execute on function s.f(), g to public", &["s.f", "g"], false),
+        ("create aggregate s.a(int) (sfunc = int4pl, stype = int)", &["s.a"], false),
+        ("create operator s.### (leftarg = int, procedure = f)", &["s.###"], false),
+        ("create type s.e as enum ('a')", &["s.e"], true),
+        ("create type e as (a int)", &["e"], true),
+        ("create type e as range (subtype = int)", &["e"], true),
+        ("create domain s.d as int", &["s.d"], true),
+        ("alter type s.e add value 'b'", &["s.e"], true),
+        ("alter type e add attribute b int", &["e"], true),
+        ("alter type e rename attribute a to b", &["e"], true),
+        ("alter type s.e rename to f", &["s.e"], true),
+        ("alter type s.e set schema t", &["s.e"], true),
+        ("alter domain d owner to o", &["d"], true),
+        ("alter domain s.d drop constraint c", &["s.d"], true),
+        ("alter domain s.d rename constraint c to e", &["s.d"], true),
+        ("drop type s.e, f", &["s.e", "f"], true),
+        ("drop domain if exists d", &["d"], true),
+        ("comment on domain s.d is 'x'", &["s.d"], true),
+        ("comment on constraint c on domain s.d is 'x'", &["s.d"], true),
+        ("grant usage on type s.e to public", &["s.e"], true),
+        ("drop table t", &[], false),
+        ("alter table t rename to u", &[], false),
+        ("comment on column t.a is 'x'", &[], false),
+        ("drop schema s", &[], false),
+    ] {
+        let found = ddl(text);
+        let name = |other: &pgshadow_sql::RelationName| {
+            other.schema.iter().chain([&other.name]).cloned().collect::<Vec<_>>().join(".")
+        };
+        assert_eq!(found.objects.iter().map(name).collect::<Vec<_>>(), names, "{text}");
+        assert_eq!(found.are_types, types, "{text}");
+    }
+    assert!(ddl("drop function pg_temp.f()").temporary);
+    assert!(ddl("create type pg_temp.e as enum ()").temporary);
+    assert!(!ddl("drop type pg_temp.e, e").temporary);
+}

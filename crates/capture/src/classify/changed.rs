@@ -17,6 +17,8 @@ pub(super) struct Changed {
     pub code: bool,
     /// Temporary tables, and the like, made by them, which have their names from then on.
     temporary: BTreeSet<String>,
+    /// Temporary types and domains made by them, the same way.
+    types: BTreeSet<String>,
 }
 
 impl Changed {
@@ -28,12 +30,16 @@ impl Changed {
         if matches!(step.effect, Effect::Control(_)) || step.changes_session && !defines {
             // the end of a transaction, ROLLBACK TO, DISCARD, a block or a function may have taken them away
             self.temporary.clear();
+            self.types.clear();
         }
         if let StatementKind::Ddl(ddl) = &statement.kind {
             let own = |name: &&RelationName| name.schema.is_none() || name.is_temporary();
             let is_temporary = ddl.temporary || self.is_of_made(ddl);
             if ddl.moves || ddl.tag.starts_with("DROP") || ddl.tag.starts_with("ALTER") && ddl.made.is_some() {
                 self.temporary.retain(|name| !ddl.tables.iter().chain(&ddl.others).any(|gone| gone.name == *name));
+            }
+            if ddl.are_types && ddl.tag.starts_with("CREATE") && matches!(step.effect, Effect::None) {
+                self.types.extend(ddl.objects.iter().map(|made| made.name.clone()));
             }
             if let Some(made) = ddl.made.as_ref().filter(own).filter(|_| is_temporary) {
                 self.temporary.insert(made.name.clone());
@@ -84,6 +90,13 @@ impl Changed {
             step.changes_session = true;
             step.effect = Effect::Prepare { name, step: inner, text, sent: None };
             return step;
+        }
+        if let (StatementKind::Ddl(ddl), Effect::Ddl { sql, .. }) = (&statement.kind, &step.effect)
+            && ddl.are_types
+            && ddl.objects.iter().any(|name| name.schema.is_none() && self.types.contains(&name.name))
+        {
+            let reason = "it names a temporary type that was made in front of it in the same string";
+            return Step { effect: Effect::NotRepeated { sql: sql.clone(), reason }, ..step };
         }
         if let (StatementKind::Ddl(ddl), Effect::Ddl { tables, .. }) = (&statement.kind, &step.effect)
             && ddl.tag.starts_with("DROP")

@@ -1,4 +1,5 @@
-//! Definitions of what only this session has: a temporary table, its indexes, a view of it, a temporary sequence. On the shadow
+//! Definitions of what only this session has: a temporary table, its indexes, a view of it, a temporary sequence, type or function.
+//! On the shadow
 //! their names may be those of other relations.
 use super::Context;
 use pgshadow_catalog::Table;
@@ -31,6 +32,15 @@ impl Context<'_> {
         if ddl.temporary || reads_temporary || self.makes_temporary(ddl) {
             return Whose::Session;
         }
+        if ddl.are_types {
+            let temporary = |name: &&RelationName| self.is_temporary_type(name);
+            return match ddl.objects.iter().filter(temporary).count() {
+                0 => Whose::Everybody,
+                // it may be behind another of its name
+                all if all == ddl.objects.len() && !self.names_temporary_late() => Whose::Session,
+                _ => Whose::OfSession,
+            };
+        }
         let known = self.tables_of(ddl);
         // the new name is nobody's yet
         let known = if ddl.moves { known.get(..1).unwrap_or_default() } else { known.as_slice() };
@@ -56,11 +66,24 @@ impl Context<'_> {
 
     /// Whether what it makes is temporary by the place where unqualified names are made.
     fn makes_temporary(&self, ddl: &Ddl) -> bool {
-        let first = self.identity.search_path.split(',').next().unwrap_or_default();
-        let unqualified = ddl.made.as_ref().is_some_and(|made| made.schema.is_none());
+        let made = ddl.made.as_ref().or_else(|| ddl.objects.first());
+        let unqualified = made.is_some_and(|made| made.schema.is_none());
         unqualified
             && ddl.tag.starts_with("CREATE")
-            && ddl.tag != "CREATE INDEX"
-            && first.trim().trim_matches('"') == "pg_temp"
+            && !matches!(ddl.tag.as_str(), "CREATE INDEX" | "CREATE STATISTICS")
+            && self.path().next() == Some("pg_temp")
+    }
+
+    fn is_temporary_type(&self, name: &RelationName) -> bool {
+        name.is_temporary() || name.schema.is_none() && self.identity.temporary_types.contains(&name.name)
+    }
+
+    /// Whether the path has the temporary schema behind others.
+    fn names_temporary_late(&self) -> bool {
+        self.path().skip(1).any(|schema| schema == "pg_temp")
+    }
+
+    fn path(&self) -> impl Iterator<Item = &str> {
+        self.identity.search_path.split(',').map(|schema| schema.trim().trim_matches('"'))
     }
 }

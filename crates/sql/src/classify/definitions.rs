@@ -7,6 +7,7 @@ use pg_query::protobuf::{
 };
 
 use super::commands::is_on;
+use super::named::{are_types, objects};
 use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
 use super::others::{made, others, reads};
 use super::tables::{alteration, defaults_of};
@@ -23,9 +24,11 @@ pub(super) fn definition(statement: &Kind, summary: &Summary) -> Option<Ddl> {
         .or_else(|| plain_tag(statement).map(|tag| ddl(tag, Vec::new())))?;
     found.redefines = redefined(statement, &found);
     found.others = others(statement);
+    found.objects = objects(statement);
+    found.are_types = are_types(statement);
     found.reads = reads(statement, summary);
     found.made = made(statement);
-    let mut named = found.tables.iter().chain(&found.others).peekable();
+    let mut named = found.tables.iter().chain(&found.others).chain(&found.objects).peekable();
     found.temporary |= named.peek().is_some() && named.all(RelationName::is_temporary);
     Some(found)
 }
@@ -37,6 +40,8 @@ fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
         cluster_wide: false,
         concurrently: false,
         others: Vec::new(),
+        objects: Vec::new(),
+        are_types: false,
         reads: Vec::new(),
         made: None,
         in_transaction_block_allowed: true,

@@ -5,6 +5,7 @@ mod constant;
 mod definitions;
 mod dml;
 mod fixed;
+mod named;
 mod objects;
 mod others;
 mod reads;
