@@ -211,10 +211,20 @@ impl Lane {
     ) -> Result<(), Error> {
         if self.is_known(image, reports) {
             self.tolerate();
-        } else if let Some(report) = self.report_error(session, place, image, why.error.clone()).await? {
+        } else if let Some(mut report) = self.report_error(session, place, image, why.error.clone()).await? {
+            self.explain(&mut report, image, &why.error, reports);
             reports.add(report);
         }
         Ok(())
+    }
+
+    /// Where rows that are still to be read again may be what it lacks, or what stands in its way: it is read again too, and
+    /// nothing is found.
+    fn explain(&self, report: &mut Report, image: &RowImage, error: &ShadowError, reports: &Reports) {
+        if self.healing.may_explain(image, &error.sqlstate) || reports.may_explain(image) {
+            report.finding = None;
+            self.tolerate();
+        }
     }
 
     /// Whether nothing more is to be said of this row.
@@ -256,11 +266,7 @@ impl Lane {
                 }
                 let report = self.report_error(session, place, image, shadow_error(&e)).await?;
                 if let Some(mut report) = report {
-                    if self.healing.may_explain(image, &shadow_error(&e).sqlstate) || reports.may_explain(image) {
-                        // what it needs is still to be read again: so is it
-                        report.finding = None;
-                        self.tolerate();
-                    }
+                    self.explain(&mut report, image, &shadow_error(&e), reports);
                     report.heal.extend(self.in_the_way(session, image, &e).await?);
                     reports.add(report);
                 }

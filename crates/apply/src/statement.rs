@@ -94,11 +94,17 @@ impl Lane {
             return Ok(());
         }
         let first = clean.first().cloned();
+        // Refused for rows that are still to be read again: the shadow lacks its rows, but does nothing else than the primary.
+        let explained = match change {
+            Change::Copy(copy) => self.healing.may_explain_in(&copy.relation, &error.sqlstate),
+            _ => false,
+        };
+        let found = || statement_finding(place.0, change, first.as_ref(), error, sql);
         // What names no table that is there may have been to change any.
         let suspect: Vec<_> = if tables.is_empty() { vec![None] } else { clean.into_iter().map(Some).collect() };
         reports.add(Report {
             origin: (place.0.sequence, place.1),
-            finding: Some(statement_finding(place.0, change, first.as_ref(), error, sql)),
+            finding: (!explained).then(found),
             heal: Vec::new(),
             suspect: suspect
                 .into_iter()

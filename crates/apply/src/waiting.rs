@@ -6,7 +6,7 @@ use crate::report::{Report, Reports};
 use crate::session::Session;
 use crate::target::Target;
 use pgshadow_divergence::Origin;
-use pgshadow_model::{QualifiedName, RowImage, Sequence};
+use pgshadow_model::{QualifiedName, Relation, RowImage, Sequence};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,14 +107,19 @@ impl Healing {
     /// Whether what a constraint says of this row may come from rows that wait: of its own table, of one that it refers to, or of
     /// one that refers to it.
     pub(crate) fn may_explain(&self, image: &RowImage, sqlstate: &str) -> bool {
+        self.may_explain_in(&image.relation, sqlstate)
+    }
+
+    /// The same of rows of a table.
+    pub(crate) fn may_explain_in(&self, relation: &Relation, sqlstate: &str) -> bool {
         if self.is_empty() || !sqlstate.starts_with("23") {
             return false;
         }
         let waiting = self.lock();
-        let refers = |table: &QualifiedName| image.relation.foreign_keys.iter().any(|key| key.parent == *table);
-        let referred = |target: &Target| target.relation.foreign_keys.iter().any(|k| k.parent == image.relation.name);
+        let refers = |table: &QualifiedName| relation.foreign_keys.iter().any(|key| key.parent == *table);
+        let referred = |target: &Target| target.relation.foreign_keys.iter().any(|k| k.parent == relation.name);
         let mut all = waiting.rows.keys();
-        all.any(|t| t.relation.name == image.relation.name || refers(&t.relation.name) || referred(t))
+        all.any(|t| t.relation.name == relation.name || refers(&t.relation.name) || referred(t))
     }
 
     /// Tells how many wait, and the oldest entry of which one does.

@@ -516,6 +516,47 @@ async fn what_the_primary_may_have_lost_is_read_again_and_not_applied() {
     assert!(rig.findings().is_empty() && rig.suspects().is_empty());
 }
 
+/// What the shadow refuses because rows that are to be read again aren't there yet is no difference between the databases.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_rows_that_wait_stand_in_the_way_of_is_no_finding() {
+    let schema = "CREATE TABLE late (id int4 PRIMARY KEY, u int4 UNIQUE DEFERRABLE); INSERT INTO late VALUES (1, 10);
+        CREATE TABLE once (id int4 PRIMARY KEY, u int4 UNIQUE); INSERT INTO once VALUES (1, 10);
+        CREATE TABLE copied (id int4 PRIMARY KEY); INSERT INTO copied VALUES (1)";
+    let mut rig = Rig::new(schema).await;
+    let names = ["late", "once", "copied"];
+    let mut tables = Vec::new();
+    for name in names {
+        tables.push(relation(&rig.on_primary, name).await);
+    }
+    let [late, once, copied] = tables.as_slice() else { unreachable!() };
+    let s = rig.session().await;
+    rig.gate.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    for table in &tables {
+        let gone = format!("DELETE FROM {} WHERE id = 1", table.name.name);
+        s.autocommit(&write(table, Delete, gone)).await.unwrap();
+    }
+    rig.gate.store(0, std::sync::atomic::Ordering::SeqCst);
+    s.autocommit(&write(late, Insert, "INSERT INTO late VALUES (2, 10)")).await.unwrap();
+    s.autocommit(&write(once, Insert, "INSERT INTO once VALUES (2, 10)")).await.unwrap();
+    let (relation, data) = (Arc::clone(copied), vec!["1\n".into()]);
+    let copy = CopyData { relation, sql: "COPY copied FROM STDIN".into(), settings: settings(), data, rows: Some(1) };
+    s.statement("INSERT INTO copied VALUES (1)", Change::Copy(copy)).await.unwrap();
+    rig.book.set_epoch(pgshadow_model::Epoch(2));
+    // nothing can be read again for now
+    rig.primary.crash();
+    rig.start();
+    let book = Arc::clone(&rig.book);
+    tokio::time::timeout(Duration::from_secs(20), book.wait_applied(book.barrier())).await.unwrap();
+    assert_eq!(rig.findings(), []);
+    rig.primary.up();
+    rig.on_primary = rig.primary.client().await;
+    rig.drained().await;
+    rig.assert_equal(&["late", "once"]).await;
+    assert_eq!(rig.findings(), []);
+    let suspects: Vec<_> = rig.suspects().into_iter().map(|s| s.split(':').next().unwrap().to_owned()).collect();
+    assert_eq!(suspects, ["public.copied"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_primary_puts_healing_off_and_the_lane_goes_on() {
     let schema = "CREATE TABLE t (id int4 PRIMARY KEY, v int4); INSERT INTO t SELECT g, 0 FROM generate_series(1, 9) g";
