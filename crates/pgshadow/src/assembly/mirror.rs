@@ -323,11 +323,8 @@ impl Mirror {
             }
             suspects.extend(tables.into_iter().map(|table| Suspect { table, reason: reason.to_owned() }));
             if suspects.is_empty() {
-                tracing::warn!(
-                    sequence = lost.sequence,
-                    reason,
-                    "a lost transaction had written nothing that is known of"
-                );
+                // all of it was seen, and nothing is missing
+                tracing::info!(sequence = lost.sequence, reason, "a lost transaction had written nothing");
             }
             for change in intent_changes.rest.iter().chain(&changes.rest) {
                 if let Change::Ddl(DdlStatement { sql, in_transaction: false, .. }) = change {

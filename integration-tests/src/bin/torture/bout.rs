@@ -122,13 +122,29 @@ fn finish(place: &Endpoint, gids: &Receiver<Gid>, faulty: bool) -> Seen {
     for Gid { gid, commit } in gids {
         std::thread::sleep(Duration::from_millis(3));
         let sql = format!("{} PREPARED '{gid}'", if commit { "COMMIT" } else { "ROLLBACK" });
-        if let Err(error) = place.try_psql(&sql)
-            && !faulty
-        {
-            seen.complaints.push(format!("{sql}: {error}"));
+        match place.try_psql(&sql) {
+            Ok(_) => {}
+            Err(_) if faulty => end_for_certain(place, &sql),
+            Err(error) => seen.complaints.push(format!("{sql}: {error}")),
         }
     }
     seen
+}
+
+/// Over faults, as a transaction manager does: what stays prepared would hold its locks for ever. One whose PREPARE had no answer
+/// may not be there, or not yet.
+fn end_for_certain(place: &Endpoint, sql: &str) {
+    let mut gone = 0;
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_millis(50));
+        match place.try_psql(sql) {
+            Ok(_) => return,
+            Err(error) => gone += u32::from(error.contains("does not exist")),
+        }
+        if gone == 10 {
+            return;
+        }
+    }
 }
 
 fn strike(fault: Fault, servers: &mut [Cluster; 2], pgshadow: &mut Pgshadow) {

@@ -179,10 +179,17 @@ impl Session<'_> {
                 }
             }
             End::Prepare { gid, commit } => {
-                let reply = self.control(&format!("PREPARE TRANSACTION '{gid}'"), &states)?;
-                if reply.error.is_none() {
-                    self.seen.committed += u64::from(*commit);
-                    drop(self.shared.prepared.send(Gid { gid: gid.clone(), commit: *commit }));
+                let told = Gid { gid: gid.clone(), commit: *commit };
+                match self.control(&format!("PREPARE TRANSACTION '{gid}'"), &states) {
+                    Ok(reply) if reply.error.is_none() => {
+                        self.seen.committed += u64::from(*commit);
+                        drop(self.shared.prepared.send(told));
+                    }
+                    Ok(_) => {}
+                    Err(lost) => {
+                        drop(self.shared.prepared.send(told));
+                        return Err(lost);
+                    }
                 }
             }
         }

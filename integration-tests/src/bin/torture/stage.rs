@@ -41,6 +41,12 @@ impl Stage {
     /// Removes them.
     pub fn drop_databases(&mut self, bout: &Bout, name: &str) {
         for server in self.pair(bout) {
+            // with one that is still prepared no database can be dropped
+            let there = server.superuser().in_database(name);
+            let left = there.psql(
+                "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()",
+            );
+            left.lines().filter(|line| !line.is_empty()).for_each(|line| drop(there.psql(line)));
             server.superuser().psql(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         }
     }

@@ -21,8 +21,6 @@ pub fn of_form(form: &str, source: u32) -> Tier {
         // From 18 on what is returned of such rows is mixed up.
         "move row unlike" if source < 18 => Tier::Wanted,
         "move row unlike" | "merge unlike" => Tier::Declared,
-        // It is exact, but a bout with faults would leave transactions prepared, with which no database can be dropped.
-        "prepare transaction" => Tier::Wanted,
         // Exact, but in SERIALIZABLE transactions, where nothing is looked for.
         "copy computed" => Tier::Wanted,
         // A write that waits behind it was planned for the table as it was.
