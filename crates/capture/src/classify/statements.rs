@@ -188,7 +188,7 @@ impl Context<'_> {
         }
         let known = self.tables_of(ddl);
         let masked = self.masked.then_some("its text isn't written in UTF-8");
-        let of_session = matches!(whose, Whose::OfSession).then_some("it names a temporary table");
+        let of_session = matches!(whose, Whose::OfSession).then_some("it names something temporary");
         let reason = masked.or(of_session).or(ddl.computes_values).or(ddl.opaque);
         let mut suspects = Vec::new();
         if let Some(reason) = reason {

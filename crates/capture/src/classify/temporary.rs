@@ -1,6 +1,5 @@
 //! Definitions of what only this session has: a temporary table, its indexes, a view of it, a temporary sequence, type or function.
-//! On the shadow
-//! their names may be those of other relations.
+//! On the shadow their names may be those of others.
 use super::Context;
 use pgshadow_catalog::Table;
 use pgshadow_sql::{Ddl, RelationName};
