@@ -221,7 +221,7 @@ impl Lane {
     /// Where rows that are still to be read again may be what it lacks, or what stands in its way: it is read again too, and
     /// nothing is found.
     fn explain(&self, report: &mut Report, image: &RowImage, error: &ShadowError, reports: &Reports) {
-        if self.healing.may_explain(image, &error.sqlstate) || reports.may_explain(image) {
+        if self.healing.may_explain(image, &error.sqlstate) || reports.may_explain(image, &error.sqlstate) {
             report.finding = None;
             self.tolerate();
         }

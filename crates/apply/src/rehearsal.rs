@@ -65,7 +65,7 @@ impl Lane {
         let Some(answer) = self.run_and_take_back(session, &looked).await? else { return Ok(()) };
         Counter::StatementsCompared.add(1);
         if let Some(error) = &answer.error
-            && (self.healing.may_explain(image, &error.sqlstate) || reports.may_explain(image))
+            && (self.healing.may_explain(image, &error.sqlstate) || reports.may_explain(image, &error.sqlstate))
         {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use crate::entry::Loaded;
 use crate::target::Target;
+use crate::waiting::is_of_several_rows;
 use pgshadow_compare::{Seen, ShadowError, Texts, Verdict, describe_key, describe_row, fingerprint};
 use pgshadow_divergence::Origin;
 use pgshadow_model::{Finding, QualifiedName, RowImage};
@@ -37,7 +38,10 @@ impl Reports {
     }
 
     /// Whether rows that are to be read again may be what this one lacks.
-    pub(crate) fn may_explain(&self, image: &RowImage) -> bool {
+    pub(crate) fn may_explain(&self, image: &RowImage, sqlstate: &str) -> bool {
+        if !is_of_several_rows(sqlstate) {
+            return false;
+        }
         let targets = self.list.iter().filter(|r| r.finding.is_none()).flat_map(|r| &r.heal);
         let name = &image.relation.name;
         let refers = |table: &QualifiedName| image.relation.foreign_keys.iter().any(|key| key.parent == *table);

@@ -28,6 +28,12 @@ struct Waiting {
     put_off: u32,
 }
 
+/// Whether other rows than its own decide if a row is refused: `foreign_key_violation`, `unique_violation`,
+/// `exclusion_violation`, `restrict_violation` (PostgreSQL manual, appendix A).
+pub(crate) fn is_of_several_rows(sqlstate: &str) -> bool {
+    matches!(sqlstate, "23503" | "23505" | "23P01" | "23001")
+}
+
 impl Default for Healing {
     fn default() -> Self {
         let inner = Waiting { rows: HashMap::new(), due: Instant::now(), put_off: 0 };
@@ -110,9 +116,9 @@ impl Healing {
         self.may_explain_in(&image.relation, sqlstate)
     }
 
-    /// The same of rows of a table.
+    /// The same of any row of a table.
     pub(crate) fn may_explain_in(&self, relation: &Relation, sqlstate: &str) -> bool {
-        if self.is_empty() || !sqlstate.starts_with("23") {
+        if self.is_empty() || !is_of_several_rows(sqlstate) {
             return false;
         }
         let waiting = self.lock();
