@@ -7,6 +7,7 @@ const OBJECTS: &str = "SELECT concat_ws(' ', 'class', relname, relkind, reloptio
   UNION ALL SELECT concat_ws(' ', 'proc', proname) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
   UNION ALL SELECT concat_ws(' ', 'type', typname) FROM pg_type WHERE typnamespace = 'public'::regnamespace
   UNION ALL SELECT concat_ws(' ', 'trigger', tgname, tgrelid::regclass) FROM pg_trigger WHERE NOT tgisinternal
+  UNION ALL SELECT concat_ws(' ', 'statistics', stxname) FROM pg_statistic_ext WHERE stxrelid = 't3'::regclass
   UNION ALL SELECT concat_ws(' ', 'sequence', sequencename, increment_by) FROM pg_sequences ORDER BY 1";
 
 /// Objects in temporary schemas: the shadow has none, though its own sessions would keep them.
@@ -101,6 +102,23 @@ async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
             "CREATE AGGREGATE pg_temp.su(int) (SFUNC = int4pl, STYPE = int)",
         ],
         &["CREATE DOMAIN pg_temp.d AS int", "ALTER DOMAIN pg_temp.d SET NOT NULL", "DROP DOMAIN pg_temp.d"],
+        &[
+            "CREATE TEMP TABLE x (a int, b int)",
+            "CREATE STATISTICS st ON a, b FROM x",
+            "COMMENT ON STATISTICS st IS 'x'",
+            "ALTER STATISTICS st RENAME TO st2",
+            "DROP STATISTICS st2",
+        ],
+        &[
+            "CREATE TEMP TABLE x (a int, b int)",
+            "CREATE STATISTICS public.st ON a, b FROM x",
+            "COMMENT ON STATISTICS public.st IS 'x'",
+            "DROP STATISTICS public.st",
+            "CREATE STATISTICS st ON a, v FROM t3",
+            "COMMENT ON STATISTICS st IS 'x'",
+            "DROP STATISTICS st",
+        ],
+        &["CREATE TEMP TABLE x (a int, b int)", "CREATE STATISTICS st ON a, b FROM x", "DROP TABLE x"],
         &["CREATE AGGREGATE pg_temp.su(int) (SFUNC = int4pl, STYPE = int)", "DROP AGGREGATE pg_temp.su(int)"],
         &[
             "CREATE TEMP TABLE first (a int)",
@@ -163,7 +181,7 @@ async fn what_only_the_session_has_leaves_the_shadow_s_definitions_alone() {
         &["CREATE TEMP TABLE x AS SELECT 1 AS a", "DISCARD TEMP", "CREATE TABLE x (a int)", "DROP TABLE x"],
     ] {
         let scene = Scene::of(
-            "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE t2 (); CREATE SEQUENCE s; CREATE INDEX i ON t (v); CREATE VIEW v AS SELECT 1; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TYPE e AS ENUM ('x'); GRANT ALL ON SCHEMA public TO PUBLIC",
+            "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE t2 (); CREATE TABLE t3 (a int, v int); CREATE SEQUENCE s; CREATE INDEX i ON t (v); CREATE VIEW v AS SELECT 1; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TYPE e AS ENUM ('x'); GRANT ALL ON SCHEMA public TO PUBLIC",
         );
         let client = scene.app().connect().await;
         for sql in strings {
@@ -214,4 +232,31 @@ fn a_string_makes_and_drops_a_type() {
     assert_eq!(scene.target.psql(kept), "x");
     let told = scene.pgshadow.findings().iter().map(|f| f["message"].to_string()).collect::<Vec<_>>();
     assert!(matches!(told.as_slice(), [one] if one.contains("temporary type")), "{told:?}");
+}
+
+/// The same of statistics, which stand in a schema that isn't temporary.
+#[test]
+fn a_string_makes_and_drops_statistics() {
+    let scene = Scene::of("CREATE TABLE t (a int, b int); CREATE STATISTICS st ON a, b FROM t");
+    scene.app().psql(
+        r"CREATE TEMP TABLE x (a int, b int); CREATE SCHEMA s; SET search_path = s, public;
+        CREATE STATISTICS st ON a, b FROM x \; DROP STATISTICS st",
+    );
+    scene.drain();
+    assert_eq!(scene.target.psql("SELECT count(*) FROM pg_statistic_ext"), "1");
+    let told = scene.pgshadow.findings().iter().map(|f| f["message"].to_string()).collect::<Vec<_>>();
+    assert!(matches!(told.as_slice(), [one] if one.contains("statistics of a temporary table")), "{told:?}");
+    assert!(scene.suspects().is_empty(), "{:?}", scene.suspects());
+}
+
+/// A name that finds a temporary type or another one, by the path: it is told, not guessed.
+#[test]
+fn a_temporary_type_behind_others_of_its_name() {
+    let scene = Scene::of("CREATE TABLE t (id int PRIMARY KEY); CREATE TYPE e AS ENUM ('x')");
+    scene
+        .app()
+        .psql(r"SET search_path = public, pg_temp; CREATE TYPE pg_temp.e AS ENUM ('a'); ALTER TYPE e ADD VALUE 'y';");
+    scene.drain();
+    let told = scene.pgshadow.findings().iter().map(|f| f["sql"].to_string()).collect::<Vec<_>>();
+    assert!(matches!(told.as_slice(), [one] if one.contains("ALTER TYPE e")), "{told:?}");
 }

@@ -254,6 +254,7 @@ pub(crate) fn nobody() -> pgshadow_catalog::Identity {
         search_path: String::new(),
         schemas: Vec::new(),
         temporary_types: Vec::new(),
+        temporary_statistics: Vec::new(),
         date_style: String::new(),
         time_zone: String::new(),
         interval_style: String::new(),

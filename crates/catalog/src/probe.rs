@@ -15,6 +15,8 @@ pub struct Identity {
     pub schemas: Vec<String>,
     /// Its types and domains in the temporary schema, without those of relations.
     pub temporary_types: Vec<String>,
+    /// Extended statistics of its temporary tables: schema, name, and whether the name alone finds them.
+    pub temporary_statistics: Vec<(String, String, bool)>,
     /// `DateStyle`.
     pub date_style: String,
     /// `TimeZone`.
@@ -188,6 +190,9 @@ SELECT ~convert_to(~json_build_object(
       WHERE d.classid = 'pg_catalog.pg_type'::~regclass AND t.oid = d.objid UNION ALL
      SELECT c.relname FROM ~pg_class c WHERE d.classid = 'pg_catalog.pg_class'::~regclass AND c.oid = d.objid
       AND c.relkind = 'c'::~char OFFSET 0) AS of WHERE NOT own.oid = 0::~oid),
+  'temporary_statistics', ARRAY(SELECT ~json_build_array(n.nspname, s.stxname, ~pg_statistics_obj_is_visible(s.oid))
+    FROM ~pg_statistic_ext s CROSS JOIN LATERAL (SELECT c.relnamespace FROM ~pg_class c WHERE c.oid = s.stxrelid OFFSET 0) AS c
+     JOIN ~pg_namespace n ON n.oid = s.stxnamespace WHERE c.relnamespace = ~pg_my_temp_schema()),
   'date_style', ~current_setting('DateStyle'), 'time_zone', ~current_setting('TimeZone'),
   'interval_style', ~current_setting('IntervalStyle'), 'client_encoding', ~current_setting('client_encoding'),
   'standard_conforming_strings', ~current_setting('standard_conforming_strings'),

@@ -1,5 +1,17 @@
 use crate::write::RelationName;
 
+/// What the objects of a definition are: where their names are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum ObjectKind {
+    /// Functions and the like, which are temporary only where their names say so.
+    #[default]
+    Other,
+    /// Types and domains, which may be temporary without their names' saying so.
+    Type,
+    /// Extended statistics that are there already: they have a schema of their own, and may be of a temporary table.
+    Statistics,
+}
+
 /// A change of definitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ddl {
@@ -16,8 +28,8 @@ pub struct Ddl {
     pub others: Vec<RelationName>,
     /// Functions, types and the like that it makes, changes or drops.
     pub objects: Vec<RelationName>,
-    /// They are types or domains, which may be temporary without their names' saying so.
-    pub are_types: bool,
+    /// What they are.
+    pub kind: ObjectKind,
     /// Relations that a view is to read.
     pub reads: Vec<RelationName>,
     /// The table, view, sequence or index that it makes, or the new name that it gives to one; an index has the schema of its table.

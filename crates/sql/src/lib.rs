@@ -38,7 +38,7 @@ mod view;
 mod visit;
 mod write;
 
-pub use ddl::Ddl;
+pub use ddl::{Ddl, ObjectKind};
 pub use error::ParseError;
 pub use fingerprint::fingerprint;
 pub use keyword::{Keyword, first_keyword};

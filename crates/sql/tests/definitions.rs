@@ -279,43 +279,49 @@ fn others_by_name() {
 
 #[test]
 fn functions_and_types_by_name() {
-    for (text, names, types) in [
-        ("create function s.f() returns int language sql as 'select 1'", &["s.f"][..], false),
-        ("drop function pg_temp.f(int), g", &["pg_temp.f", "g"], false),
-        ("alter function s.f() stable", &["s.f"], false),
-        ("alter procedure s.f() rename to g", &["s.f"], false),
-        ("comment on aggregate s.a(int) is 'x'", &["s.a"], false),
-        ("grant execute on function s.f(), g to public", &["s.f", "g"], false),
-        ("create aggregate s.a(int) (sfunc = int4pl, stype = int)", &["s.a"], false),
-        ("create operator s.### (leftarg = int, procedure = f)", &["s.###"], false),
-        ("create type s.e as enum ('a')", &["s.e"], true),
-        ("create type e as (a int)", &["e"], true),
-        ("create type e as range (subtype = int)", &["e"], true),
-        ("create domain s.d as int", &["s.d"], true),
-        ("alter type s.e add value 'b'", &["s.e"], true),
-        ("alter type e add attribute b int", &["e"], true),
-        ("alter type e rename attribute a to b", &["e"], true),
-        ("alter type s.e rename to f", &["s.e"], true),
-        ("alter type s.e set schema t", &["s.e"], true),
-        ("alter domain d owner to o", &["d"], true),
-        ("alter domain s.d drop constraint c", &["s.d"], true),
-        ("alter domain s.d rename constraint c to e", &["s.d"], true),
-        ("drop type s.e, f", &["s.e", "f"], true),
-        ("drop domain if exists d", &["d"], true),
-        ("comment on domain s.d is 'x'", &["s.d"], true),
-        ("comment on constraint c on domain s.d is 'x'", &["s.d"], true),
-        ("grant usage on type s.e to public", &["s.e"], true),
-        ("drop table t", &[], false),
-        ("alter table t rename to u", &[], false),
-        ("comment on column t.a is 'x'", &[], false),
-        ("drop schema s", &[], false),
+    use pgshadow_sql::ObjectKind::{Other, Statistics, Type};
+    for (text, names, kind) in [
+        ("create function s.f() returns int language sql as 'select 1'", &["s.f"][..], Other),
+        ("drop function pg_temp.f(int), g", &["pg_temp.f", "g"], Other),
+        ("alter function s.f() stable", &["s.f"], Other),
+        ("alter procedure s.f() rename to g", &["s.f"], Other),
+        ("comment on aggregate s.a(int) is 'x'", &["s.a"], Other),
+        ("grant execute on function s.f(), g to public", &["s.f", "g"], Other),
+        ("create aggregate s.a(int) (sfunc = int4pl, stype = int)", &["s.a"], Other),
+        ("create operator s.### (leftarg = int, procedure = f)", &["s.###"], Other),
+        ("create type s.e as enum ('a')", &["s.e"], Type),
+        ("create type e as (a int)", &["e"], Type),
+        ("create type e as range (subtype = int)", &["e"], Type),
+        ("create domain s.d as int", &["s.d"], Type),
+        ("alter type s.e add value 'b'", &["s.e"], Type),
+        ("alter type e add attribute b int", &["e"], Type),
+        ("alter type e rename attribute a to b", &["e"], Type),
+        ("alter type s.e rename to f", &["s.e"], Type),
+        ("alter type s.e set schema t", &["s.e"], Type),
+        ("alter domain d owner to o", &["d"], Type),
+        ("alter domain s.d drop constraint c", &["s.d"], Type),
+        ("alter domain s.d rename constraint c to e", &["s.d"], Type),
+        ("drop type s.e, f", &["s.e", "f"], Type),
+        ("drop domain if exists d", &["d"], Type),
+        ("comment on domain s.d is 'x'", &["s.d"], Type),
+        ("comment on constraint c on domain s.d is 'x'", &["s.d"], Type),
+        ("grant usage on type s.e to public", &["s.e"], Type),
+        ("create statistics s.st on a, b from t", &["s.st"], Other),
+        ("alter statistics s.st set statistics 10", &["s.st"], Statistics),
+        ("alter statistics st rename to st2", &["st"], Statistics),
+        ("comment on statistics s.st is 'x'", &["s.st"], Statistics),
+        ("drop statistics st, s.st", &["st", "s.st"], Statistics),
+        ("drop table t", &[], Other),
+        ("alter table t rename to u", &[], Other),
+        ("comment on column t.a is 'x'", &[], Other),
+        ("drop schema s", &[], Other),
     ] {
         let found = ddl(text);
         let name = |other: &pgshadow_sql::RelationName| {
             other.schema.iter().chain([&other.name]).cloned().collect::<Vec<_>>().join(".")
         };
         assert_eq!(found.objects.iter().map(name).collect::<Vec<_>>(), names, "{text}");
-        assert_eq!(found.are_types, types, "{text}");
+        assert_eq!(found.kind, kind, "{text}");
     }
     assert!(ddl("drop function pg_temp.f()").temporary);
     assert!(ddl("create type pg_temp.e as enum ()").temporary);

@@ -1,7 +1,7 @@
 //! A string's statements behind others that change what names mean: the whole string is looked up before any of it runs.
 use crate::plan::{Effect, Step};
 use pgshadow_model::Suspect;
-use pgshadow_sql::{Ddl, RelationName, Statement, StatementKind};
+use pgshadow_sql::{Ddl, ObjectKind, RelationName, Statement, StatementKind};
 use pgshadow_telemetry::StatementClass as Class;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ pub(super) struct Changed {
     pub code: bool,
     /// Temporary tables, and the like, made by them, which have their names from then on.
     temporary: BTreeSet<String>,
-    /// Temporary types and domains made by them, the same way.
-    types: BTreeSet<String>,
+    /// Temporary types and domains made by them, the same way, and statistics of temporary tables.
+    objects: BTreeSet<(ObjectKind, String)>,
 }
 
 impl Changed {
@@ -30,7 +30,7 @@ impl Changed {
         if matches!(step.effect, Effect::Control(_)) || step.changes_session && !defines {
             // the end of a transaction, ROLLBACK TO, DISCARD, a block or a function may have taken them away
             self.temporary.clear();
-            self.types.clear();
+            self.objects.clear();
         }
         if let StatementKind::Ddl(ddl) = &statement.kind {
             let own = |name: &&RelationName| name.schema.is_none() || name.is_temporary();
@@ -38,8 +38,9 @@ impl Changed {
             if ddl.moves || ddl.tag.starts_with("DROP") || ddl.tag.starts_with("ALTER") && ddl.made.is_some() {
                 self.temporary.retain(|name| !ddl.tables.iter().chain(&ddl.others).any(|gone| gone.name == *name));
             }
-            if ddl.are_types && ddl.tag.starts_with("CREATE") && matches!(step.effect, Effect::None) {
-                self.types.extend(ddl.objects.iter().map(|made| made.name.clone()));
+            let made = if ddl.tag == "CREATE STATISTICS" { ObjectKind::Statistics } else { ddl.kind };
+            if made != ObjectKind::Other && ddl.tag.starts_with("CREATE") && matches!(step.effect, Effect::None) {
+                self.objects.extend(ddl.objects.iter().map(|object| (made, object.name.clone())));
             }
             if let Some(made) = ddl.made.as_ref().filter(own).filter(|_| is_temporary) {
                 self.temporary.insert(made.name.clone());
@@ -92,10 +93,17 @@ impl Changed {
             return step;
         }
         if let (StatementKind::Ddl(ddl), Effect::Ddl { sql, .. }) = (&statement.kind, &step.effect)
-            && ddl.are_types
-            && ddl.objects.iter().any(|name| name.schema.is_none() && self.types.contains(&name.name))
+            && ddl
+                .objects
+                .iter()
+                .any(|name| name.schema.is_none() && self.objects.contains(&(ddl.kind, name.name.clone())))
         {
-            let reason = "it names a temporary type that was made in front of it in the same string";
+            let reason = match ddl.kind {
+                ObjectKind::Statistics => {
+                    "it names statistics of a temporary table that were made in front of it in the same string"
+                }
+                _ => "it names a temporary type that was made in front of it in the same string",
+            };
             return Step { effect: Effect::NotRepeated { sql: sql.clone(), reason }, ..step };
         }
         if let (StatementKind::Ddl(ddl), Effect::Ddl { tables, .. }) = (&statement.kind, &step.effect)

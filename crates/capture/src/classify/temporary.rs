@@ -2,7 +2,7 @@
 //! On the shadow their names may be those of others.
 use super::Context;
 use pgshadow_catalog::Table;
-use pgshadow_sql::{Ddl, RelationName};
+use pgshadow_sql::{Ddl, ObjectKind, RelationName};
 use std::sync::Arc;
 
 /// Whose definition it is.
@@ -31,12 +31,14 @@ impl Context<'_> {
         if ddl.temporary || reads_temporary || self.makes_temporary(ddl) {
             return Whose::Session;
         }
-        if ddl.are_types {
-            let temporary = |name: &&RelationName| self.is_temporary_type(name);
-            return match ddl.objects.iter().filter(temporary).count() {
+        if ddl.kind != ObjectKind::Other {
+            let own = |name: &&RelationName| self.has_object(ddl.kind, name);
+            return match ddl.objects.iter().filter(own).count() {
                 0 => Whose::Everybody,
-                // it may be behind another of its name
-                all if all == ddl.objects.len() && !self.names_temporary_late() => Whose::Session,
+                // a type may be behind another of its name
+                all if all == ddl.objects.len() && !(ddl.kind == ObjectKind::Type && self.names_temporary_late()) => {
+                    Whose::Session
+                }
                 _ => Whose::OfSession,
             };
         }
@@ -73,8 +75,17 @@ impl Context<'_> {
             && self.path().next() == Some("pg_temp")
     }
 
-    fn is_temporary_type(&self, name: &RelationName) -> bool {
-        name.is_temporary() || name.schema.is_none() && self.identity.temporary_types.contains(&name.name)
+    /// Whether this type is temporary, or these statistics are of a temporary table.
+    fn has_object(&self, kind: ObjectKind, named: &RelationName) -> bool {
+        let own = self.identity;
+        named.is_temporary()
+            || match kind {
+                ObjectKind::Other => false,
+                ObjectKind::Type => named.schema.is_none() && own.temporary_types.contains(&named.name),
+                ObjectKind::Statistics => own.temporary_statistics.iter().any(|(schema, name, visible)| {
+                    *name == named.name && named.schema.as_ref().map_or(*visible, |given| given == schema)
+                }),
+            }
     }
 
     /// Whether the path has the temporary schema behind others.

@@ -7,11 +7,11 @@ use pg_query::protobuf::{
 };
 
 use super::commands::is_on;
-use super::named::{are_types, objects};
+use super::named::{kind_of_objects, objects};
 use super::objects::{is_cluster_wide, is_table_like, object_type, table_of_name, words};
 use super::others::{made, others, reads};
 use super::tables::{alteration, defaults_of};
-use crate::ddl::Ddl;
+use crate::ddl::{Ddl, ObjectKind};
 use crate::nodes::{kind, not_empty, relation, relations, string};
 use crate::summary::Summary;
 use crate::write::RelationName;
@@ -25,7 +25,7 @@ pub(super) fn definition(statement: &Kind, summary: &Summary) -> Option<Ddl> {
     found.redefines = redefined(statement, &found);
     found.others = others(statement);
     found.objects = objects(statement);
-    found.are_types = are_types(statement);
+    found.kind = kind_of_objects(statement);
     found.reads = reads(statement, summary);
     found.made = made(statement);
     let mut named = found.tables.iter().chain(&found.others).chain(&found.objects).peekable();
@@ -41,7 +41,7 @@ fn ddl(tag: impl Into<String>, tables: Vec<RelationName>) -> Ddl {
         concurrently: false,
         others: Vec::new(),
         objects: Vec::new(),
-        are_types: false,
+        kind: ObjectKind::default(),
         reads: Vec::new(),
         made: None,
         in_transaction_block_allowed: true,

@@ -4,6 +4,7 @@ use pg_query::protobuf::node::Node as Kind;
 use pg_query::protobuf::{Node, ObjectType};
 
 use super::objects::object_type;
+use crate::ddl::ObjectKind;
 use crate::nodes::{kind, relation, relation_of_parts, strings};
 use crate::write::RelationName;
 
@@ -73,16 +74,19 @@ pub(super) fn objects(statement: &Kind) -> Vec<RelationName> {
     }
 }
 
-/// Whether they are types or domains, whose names are looked for among the temporary ones too; those of functions and the like
-/// are not (`search_path` in the manual's "Client Connection Defaults").
-pub(super) fn are_types(statement: &Kind) -> bool {
+/// What they are. Names of types are looked for among the temporary ones too; those of functions and the like are not
+/// (`search_path` in the manual's "Client Connection Defaults").
+pub(super) fn kind_of_objects(statement: &Kind) -> ObjectKind {
     let object = match statement {
         Kind::CreateEnumStmt(_) | Kind::CreateRangeStmt(_) | Kind::CreateDomainStmt(_) | Kind::CompositeTypeStmt(_) => {
-            return true;
+            return ObjectKind::Type;
         }
-        Kind::AlterEnumStmt(_) | Kind::AlterDomainStmt(_) | Kind::AlterTypeStmt(_) => return true,
+        Kind::AlterEnumStmt(_) | Kind::AlterDomainStmt(_) | Kind::AlterTypeStmt(_) => return ObjectKind::Type,
+        Kind::AlterStatsStmt(_) => return ObjectKind::Statistics,
         Kind::AlterTableStmt(alter) => alter.objtype,
-        Kind::RenameStmt(rename) if object_type(rename.rename_type) == ObjectType::ObjectAttribute => return true,
+        Kind::RenameStmt(rename) if object_type(rename.rename_type) == ObjectType::ObjectAttribute => {
+            return ObjectKind::Type;
+        }
         Kind::RenameStmt(rename) => rename.rename_type,
         Kind::AlterObjectSchemaStmt(alter) => alter.object_type,
         Kind::AlterOwnerStmt(alter) => alter.object_type,
@@ -90,9 +94,13 @@ pub(super) fn are_types(statement: &Kind) -> bool {
         Kind::CommentStmt(comment) => comment.objtype,
         Kind::SecLabelStmt(label) => label.objtype,
         Kind::GrantStmt(grant) => grant.objtype,
-        _ => return false,
+        _ => return ObjectKind::Other,
     };
-    is_type(object_type(object))
+    match object_type(object) {
+        ObjectType::ObjectStatisticExt => ObjectKind::Statistics,
+        object if is_type(object) => ObjectKind::Type,
+        _ => ObjectKind::Other,
+    }
 }
 
 fn name_of(node: &Node) -> Option<RelationName> {
