@@ -1,4 +1,5 @@
 use pgshadow_model::Sequence;
+use tokio_postgres::error::SqlState;
 
 /// What a [`crate::Log`] says when it can't give a payload.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,13 @@ pub enum Error {
 /// The server's own words with its SQLSTATE, else what the driver says with its cause.
 fn describe(e: &tokio_postgres::Error) -> String {
     match (e.as_db_error(), std::error::Error::source(e)) {
-        (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        (Some(db), _) => {
+            let remedy = match *db.code() {
+                SqlState::INSUFFICIENT_PRIVILEGE => "; proxy-config/README.md lists the rights of pgshadow's role",
+                _ => "",
+            };
+            format!("{} (SQLSTATE {}){remedy}", db.message(), db.code().code())
+        }
         (None, Some(source)) => format!("{e}: {source}"),
         (None, None) => e.to_string(),
     }

@@ -24,6 +24,8 @@ pub fn of_sqlstate(sqlstate: &str) -> (Kind, Cause) {
         // no such table, column, type or function; wrong types together; a generated column
         "42P01" | "42703" | "42704" | "42883" | "42P02" | "3F000" | "428C9" => (Kind::Schema, Cause::Unknown),
         "42804" | "42846" => (Kind::Schema, Cause::Type),
+        // a right that is missing
+        "42501" => (Kind::ErrorShadowOnly, Cause::Setting),
         s if s.starts_with("23") => (Kind::ErrorShadowOnly, Cause::Constraint),
         _ => (Kind::ErrorShadowOnly, Cause::Unknown),
     }

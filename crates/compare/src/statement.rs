@@ -48,7 +48,7 @@ pub fn judge_statement(statement: &Statement, answer: &Answer) -> Option<Differe
         shadow,
     };
     if let Some(error) = &answer.error {
-        let cause = if error.sqlstate == "42501" { Cause::Setting } else { of_sqlstate(&error.sqlstate).1 };
+        let (_, cause) = of_sqlstate(&error.sqlstate);
         let shadow = format!("ERROR {}: {}", error.sqlstate, error.message);
         return Some(difference("error", cause, "the shadow refuses the client's own statement", of_primary, shadow));
     }
