@@ -1,5 +1,6 @@
 use crate::common::Common;
 use crate::crew::Crew;
+use crate::pair::{Asked, PairError, SnapshotPair};
 use crate::{Config, Dial, Log, OrderBook, Suspects};
 use pgshadow_divergence::Store;
 use pgshadow_model::Sequence;
@@ -33,6 +34,7 @@ pub struct Applier;
 /// A running applier.
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
+    asked: Arc<Asked>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -74,8 +76,9 @@ impl Applier {
         let shared = Arc::new(Shared::new());
         let (stop, stopped) = watch::channel(false);
         let common = Common::new(config, dial, book, log, store, suspects, Arc::clone(&shared));
+        let asked = Arc::clone(&common.asked);
         let task = tokio::spawn(Crew::new(Arc::new(common)).run(stopped));
-        Handle { shared, stop, task }
+        Handle { shared, asked, stop, task }
     }
 }
 
@@ -96,6 +99,15 @@ impl Handle {
                 std::future::pending().await
             }
         }
+    }
+
+    /// Two snapshots that hold the same, opened while no lane applies (for milliseconds, where nothing takes long).
+    ///
+    /// # Errors
+    /// There are none now. While no lane is connected to the shadow it waits.
+    pub fn snapshot_pair(&self) -> impl Future<Output = Result<SnapshotPair, PairError>> + Send + use<> {
+        let pair = self.asked.ask();
+        async move { pair.await.unwrap_or(Err(PairError::Lost)) }
     }
 
     /// Ends the task, at once: what was not committed on the shadow is applied at the next start.

@@ -4,6 +4,7 @@ use crate::applier::Shared;
 use crate::entry::Loaded;
 use crate::fence::Primary;
 use crate::own::Rehearsals;
+use crate::pair::Asked;
 use crate::trace::Trace;
 use crate::waiting::Healing;
 use crate::{AppliedPosition, Config, Dial, Error, Log, OrderBook, Suspects};
@@ -34,6 +35,8 @@ pub(crate) struct Common {
     pub(crate) shared: Arc<Shared>,
     pub(crate) healing: Healing,
     pub(crate) primary: Primary,
+    /// Who waits for two snapshots that hold the same.
+    pub(crate) asked: Arc<Asked>,
     /// Held by a lane while it works, and by the one that heals alone.
     pub(crate) quiet: RwLock<()>,
     /// Rises with each change of a definition on the shadow: what lanes remember of tables is then old.
@@ -84,6 +87,7 @@ impl Common {
             shared,
             healing: Healing::default(),
             primary: Primary::default(),
+            asked: Arc::default(),
             quiet: RwLock::default(),
             definitions: AtomicU64::new(0),
             tolerated: AtomicU64::new(0),

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// Rows healed behind one fence.
 const TARGETS_MAX: usize = 1000;
 /// How long the other lanes may take to be done with what they are at; a statement that takes longer is not waited for.
-const QUIET_WITHIN: Duration = Duration::from_millis(500);
+pub(crate) const QUIET_WITHIN: Duration = Duration::from_millis(500);
 
 impl Lane {
     /// One round of healing. Fails only for the shadow's sake; the primary's troubles put it off.

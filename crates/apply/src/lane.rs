@@ -49,6 +49,8 @@ impl Lane {
             let worked = self.work(session).await?;
             if self.healing.is_due() {
                 self.heal(session).await?;
+            } else if let Some(answer) = self.asked.next() {
+                self.answer(session, answer).await?;
             } else if !worked {
                 self.idle(session).await?;
             }
@@ -91,6 +93,7 @@ impl Lane {
         tokio::select! {
             () = self.book.wait_for_work() => {}
             () = self.healing.wait_for_more() => {}
+            () = self.asked.wait() => {}
             () = tokio::time::sleep(longest) => {}
         }
         if session.client().is_closed() { Err(Error::Closed) } else { Ok(()) }

@@ -54,6 +54,7 @@ mod order;
 #[cfg(test)]
 mod order_tests;
 mod own;
+mod pair;
 mod passed;
 mod pieces;
 mod plan;
@@ -85,6 +86,7 @@ pub use entry::{Entry, Payload, Vast};
 pub use error::{Error, LogError};
 pub use loader::Loaded;
 pub use order::{BeganLate, Lag, OrderBook};
+pub use pair::{Exported, PairError, SnapshotPair};
 pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
 pub use rehearsal::SHED_BEHIND;
 pub use tie::LogExtent;

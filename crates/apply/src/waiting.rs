@@ -98,7 +98,7 @@ impl Healing {
         self.more.notified().await;
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.load(Ordering::SeqCst) == 0
     }
 

@@ -4,6 +4,7 @@
 mod cluster;
 mod healing;
 mod lives;
+mod pairs;
 mod rig;
 
 use pgshadow_model::{Cause, Change, CopyData, DdlStatement, Kind, Operation, Truncate, Values};

@@ -1,0 +1,192 @@
+//! Two snapshots that hold the same: one of the primary, and one of the shadow, brought to exactly that meanwhile.
+//!
+//! Lanes are held from a moment before the first is taken until the second is; what the first contains is applied in between, by
+//! transaction id, and nothing else. An entry that it contains never depends on one that it doesn't, so that nothing of the latter
+//! is missed. Rows that wait to be read again would differ: while there are some, no pair is made.
+
+use crate::Error;
+use crate::dial::{Connected, connect};
+use crate::heal::QUIET_WITHIN;
+use crate::lane::Lane;
+use crate::position::{Fence, Snapshot};
+use crate::session::Session;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+/// How long a server may take to open its snapshot.
+const OPEN_MAX: Duration = Duration::from_secs(20);
+
+/// A transaction that only holds a snapshot must be ended by nobody but us.
+const SETTINGS: &str = "
+SET application_name = 'pgshadow snapshot'; SET search_path = pg_catalog; SET statement_timeout = '10s';
+SET default_transaction_read_only = on;
+SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s
+    WHERE s.name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
+const OPEN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// A snapshot that other connections can take over for as long as this lives (`SET TRANSACTION SNAPSHOT`, PostgreSQL manual). Its
+/// transaction touches no table, so that it holds no lock on any.
+pub struct Exported {
+    name: String,
+    connected: Connected,
+    opened_at: Instant,
+}
+
+impl Exported {
+    /// What `SET TRANSACTION SNAPSHOT` takes.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// For how long it has kept its server from removing dead rows.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.opened_at.elapsed()
+    }
+
+    /// Whether it can still be taken over.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.connected.client.is_closed()
+    }
+}
+
+/// Snapshots of both databases that hold the same.
+pub struct SnapshotPair {
+    /// Of the primary.
+    pub primary: Exported,
+    /// Of the shadow.
+    pub shadow: Exported,
+    /// What they see.
+    pub snapshot: Snapshot,
+    /// How long no lane could apply for it.
+    pub held: Duration,
+}
+
+/// Why there is no pair now; to be asked for again.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// A lane is at something that takes long.
+    #[error("the applier is at work on something long")]
+    Long,
+    /// A transaction that was in flight at the snapshot has no outcome yet.
+    #[error("a transaction that was in flight has no outcome yet")]
+    InFlight,
+    /// Rows are to be read again first.
+    #[error("rows wait to be read again")]
+    Heals,
+    /// The applier has no connection to the shadow, or lost it.
+    #[error("the applier has lost the shadow")]
+    Lost,
+    /// A server did not do its part.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+type Answer = oneshot::Sender<Result<SnapshotPair, PairError>>;
+
+/// Who waits for a pair.
+#[derive(Default)]
+pub(crate) struct Asked {
+    queue: Mutex<VecDeque<Answer>>,
+    more: Notify,
+}
+
+impl Asked {
+    pub(crate) fn ask(&self) -> oneshot::Receiver<Result<SnapshotPair, PairError>> {
+        let (answer, pair) = oneshot::channel();
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(answer);
+        self.more.notify_one();
+        pair
+    }
+
+    /// Returns once somebody has asked.
+    pub(crate) async fn wait(&self) {
+        self.more.notified().await;
+    }
+
+    /// The next one who still waits.
+    pub(crate) fn next(&self) -> Option<Answer> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| queue.pop_front()).find(|answer| !answer.is_closed())
+    }
+}
+
+impl Lane {
+    /// Makes a pair for one who asked. Fails only for the sake of the lane's own connection.
+    pub(crate) async fn answer(&mut self, session: &mut Session, answer: Answer) -> Result<(), Error> {
+        let made = self.pair(session).await;
+        match made {
+            Err(PairError::Failed(error)) if session.client().is_closed() => {
+                let _ = answer.send(Err(PairError::Lost));
+                Err(error)
+            }
+            made => {
+                let _ = answer.send(made);
+                Ok(())
+            }
+        }
+    }
+
+    async fn pair(&mut self, session: &mut Session) -> Result<SnapshotPair, PairError> {
+        self.doing("two snapshots: connecting");
+        let (on_primary, on_shadow) = futures::try_join!(
+            self.connected(&self.config.primary, "primary"),
+            self.connected(&self.config.shadow, "shadow"),
+        )?;
+        let common = Arc::clone(&self.common);
+        self.doing("two snapshots: other lanes end what they are at");
+        let quiet = tokio::time::timeout(QUIET_WITHIN, common.quiet.write()).await;
+        let held_since = Instant::now();
+        if quiet.is_err() || self.book.is_in_hand() {
+            return Err(PairError::Long);
+        }
+        if !self.healing.is_empty() {
+            return Err(PairError::Heals);
+        }
+        session.keep_up(&common.definitions);
+        let epoch = self.book.epoch();
+        self.doing("two snapshots: the primary's");
+        let (primary, text) = open(on_primary, "primary").await?;
+        // After the snapshot: whatever it sees had begun before it could commit.
+        let fence = Fence { snapshot: Snapshot::parse(epoch, &text).map_err(Error::from)?, mark: self.book.barrier() };
+        if self.book.epoch() != epoch {
+            return Err(Error::EpochChanged.into());
+        }
+        self.doing("two snapshots: the shadow is brought to the primary's");
+        if !self.bring_to(session, &fence).await? {
+            return Err(PairError::InFlight);
+        }
+        if !self.healing.is_empty() {
+            return Err(PairError::Heals);
+        }
+        self.doing("two snapshots: the shadow's");
+        let (shadow, _) = open(on_shadow, "shadow").await?;
+        drop(quiet);
+        Ok(SnapshotPair { primary, shadow, snapshot: fence.snapshot, held: held_since.elapsed() })
+    }
+
+    async fn connected(&self, config: &tokio_postgres::Config, whom: &'static str) -> Result<Connected, Error> {
+        let within = self.config.connect_timeout;
+        let made = connect(&*self.dial, config, within, whom).await?;
+        let settled = tokio::time::timeout(within, made.client.batch_execute(SETTINGS)).await;
+        settled.map_err(|_| Error::Timeout(whom))??;
+        Ok(made)
+    }
+}
+
+/// Opens a transaction, and tells what its snapshot sees.
+async fn open(connected: Connected, whom: &'static str) -> Result<(Exported, String), Error> {
+    let open = async {
+        connected.client.batch_execute(OPEN).await?;
+        let sql = "SELECT pg_catalog.txid_current_snapshot()::text, pg_catalog.pg_export_snapshot()";
+        let row = connected.client.query_one(sql, &[]).await?;
+        Ok::<(String, String), Error>((row.try_get(0)?, row.try_get(1)?))
+    };
+    let (text, name) = tokio::time::timeout(OPEN_MAX, open).await.map_err(|_| Error::Timeout(whom))??;
+    Ok((Exported { name, connected, opened_at: Instant::now() }, text))
+}
