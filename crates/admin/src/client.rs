@@ -1,8 +1,8 @@
-use crate::{Applier, Lag, Report, Status};
+use crate::{Applier, Lag, Report, Status, VerifyRequest, VerifyStarted, VerifyState};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::header::HOST;
-use hyper::{Request, StatusCode, client::conn::http1};
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -106,13 +106,38 @@ impl Client {
         self.get_json(&path).await
     }
 
+    /// Begins a verify.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or it can't begin.
+    pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyStarted, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        self.json(Method::POST, "/api/verify", body.into()).await
+    }
+
+    /// How the verify fares.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn verify_state(&self) -> Result<VerifyState, ClientError> {
+        self.get_json("/api/verify").await
+    }
+
+    /// Ends the verify that runs.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or none runs.
+    pub async fn stop_verify(&self) -> Result<(), ClientError> {
+        self.json::<serde_json::Value>(Method::DELETE, "/api/verify", Bytes::new()).await.map(drop)
+    }
+
     /// Waits until the shadow has what was committed when this was called.
     ///
     /// # Errors
     /// When there is no usable answer.
     pub async fn drained(&self, wait: Duration) -> Result<Drained, ClientError> {
         let path = format!("/api/wait/drained?timeout_ms={}", wait.as_millis());
-        match self.get(&path, wait.saturating_add(PATIENCE)).await? {
+        match self.ask(Method::GET, &path, Bytes::new(), wait.saturating_add(PATIENCE)).await? {
             (StatusCode::OK, _) => Ok(Drained::Yes),
             (StatusCode::REQUEST_TIMEOUT, body) => {
                 let TimedOut { mirroring, lag, applier } = self.read(&body)?;
@@ -123,19 +148,30 @@ impl Client {
     }
 
     async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        match self.get(path, PATIENCE).await? {
+        self.json(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        match self.ask(method, path, body, PATIENCE).await? {
             (StatusCode::OK, body) => self.read(&body),
             (status, body) => Err(self.refused(status, &body)),
         }
     }
 
-    async fn get(&self, path: &str, wait: Duration) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        wait: Duration,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let connected = timeout(PATIENCE, TcpStream::connect(&self.address)).await;
         let stream = connected.map_err(|_| self.unreachable("timed out"))?.map_err(|e| self.unreachable(e))?;
         let exchange = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             let connection = tokio::spawn(connection);
-            let request = Request::get(path).header(HOST, &self.address).body(Empty::<Bytes>::new());
+            let request = Request::builder().method(method).uri(path).header(HOST, &self.address);
+            let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body));
             let Ok(request) = request else { return Ok(None) };
             let response = sender.send_request(request).await?;
             let status = response.status();

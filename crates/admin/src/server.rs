@@ -1,5 +1,6 @@
-use crate::{Report, Source};
-use axum::extract::{Query, State, rejection::QueryRejection};
+use crate::{Report, Source, VerifyRequest};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
@@ -64,6 +65,7 @@ fn router<S: Source>(windows: Windows<S>) -> Router {
         .route("/api/status", get(status::<S>))
         .route("/api/report", get(report::<S>))
         .route("/api/wait/drained", get(drained::<S>))
+        .route("/api/verify", get(verify_state::<S>).post(verify::<S>).delete(stop_verify::<S>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "no such page"))
         .with_state(windows)
 }
@@ -86,6 +88,29 @@ async fn metrics<S: Source>(State(windows): State<Windows<S>>) -> Response {
 
 async fn status<S: Source>(State(windows): State<Windows<S>>) -> Response {
     Json(windows.source.status()).into_response()
+}
+
+async fn verify<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<VerifyRequest>, JsonRejection>,
+) -> Response {
+    let started = request.map_err(|e| e.body_text()).and_then(|Json(request)| windows.source.verify(request));
+    match started {
+        Ok(started) => Json(started).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn verify_state<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    Json(windows.source.verify_state()).into_response()
+}
+
+async fn stop_verify<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    if windows.source.stop_verify() {
+        Json(json!({ "stopped": true })).into_response()
+    } else {
+        refusal(StatusCode::CONFLICT, "no verify runs")
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-use crate::Status;
+use crate::{Status, VerifyRequest, VerifyStarted, VerifyState};
 use pgshadow_model::Finding;
 use std::time::Duration;
 
@@ -13,6 +13,18 @@ pub trait Source: Send + Sync + 'static {
     /// Waits until the shadow has applied all that was committed when this was called, and rows that did not fit are
     /// healed. `false`: not within `timeout`.
     fn drained(&self, timeout: Duration) -> impl Future<Output = bool> + Send;
+
+    /// Begins a verify.
+    ///
+    /// # Errors
+    /// Why it can't: another one runs, nothing is mirrored, a table's name can't be read.
+    fn verify(&self, request: VerifyRequest) -> Result<VerifyStarted, String>;
+
+    /// How the verify fares.
+    fn verify_state(&self) -> VerifyState;
+
+    /// Ends the verify that runs; false if none does.
+    fn stop_verify(&self) -> bool;
 
     /// Whether clients can be served; if not, why.
     ///

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use pgshadow_admin::{
     Applier, Certificate, Client, ClientError, Counters, Drained, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Source,
-    Status, VERSION, serve,
+    Status, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, Severity};
 use std::sync::Arc;
@@ -70,6 +70,18 @@ impl Source for Fixed {
         if !self.drains {
             tokio::time::sleep(timeout).await;
         }
+        self.drains
+    }
+
+    fn verify(&self, request: VerifyRequest) -> Result<VerifyStarted, String> {
+        if request.tables.is_empty() { Ok(VerifyStarted { number: 7 }) } else { Err("another one runs".into()) }
+    }
+
+    fn verify_state(&self) -> VerifyState {
+        VerifyState::default()
+    }
+
+    fn stop_verify(&self) -> bool {
         self.drains
     }
 

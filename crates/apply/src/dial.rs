@@ -31,8 +31,9 @@ impl Dial for Plain {
 }
 
 /// A client whose connection's work ends when it is dropped.
-pub(crate) struct Connected {
-    pub(crate) client: Client,
+pub struct Connected {
+    /// Speaks to the server.
+    pub client: Client,
     work: tokio::task::JoinHandle<()>,
 }
 
@@ -42,7 +43,11 @@ impl Drop for Connected {
     }
 }
 
-pub(crate) async fn connect(
+/// Connects, so that a dead line is noticed. `whom` names the server in errors.
+///
+/// # Errors
+/// Refused, or not within the time.
+pub async fn connect(
     dial: &dyn Dial,
     config: &tokio_postgres::Config,
     within: Duration,

@@ -81,7 +81,7 @@ mod waiting;
 
 pub use applier::{Applier, Handle, Status};
 pub use config::Config;
-pub use dial::{Dial, Dialed, Plain};
+pub use dial::{Connected, Dial, Dialed, Plain, connect};
 pub use entry::{Entry, Payload, Vast};
 pub use error::{Error, LogError};
 pub use loader::Loaded;

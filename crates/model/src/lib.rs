@@ -17,7 +17,7 @@ pub use finding::{Cause, Finding, Kind, Severity};
 pub use hash::{RowsHash, hash_text};
 pub use place::{Place, Role};
 pub use position::{Epoch, Lsn, ParseLsnError, Sequence, Xid};
-pub use relation::{Column, ColumnType, ForeignKey, QualifiedName, Relation, RelationKind, Shape};
+pub use relation::{Column, ColumnType, ForeignKey, QualifiedName, Relation, RelationKind, Shape, quote};
 pub use transaction::{
     Backend, Bound, Change, CopyData, DdlStatement, Intent, Operation, Order, Outcome, Parameter, RowImage,
     SessionSettings, Statement, Suspect, Transaction, Truncate, Values,

@@ -30,7 +30,9 @@ impl fmt::Display for QualifiedName {
     }
 }
 
-fn quote(identifier: &str) -> String {
+/// An identifier as SQL text.
+#[must_use]
+pub fn quote(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 

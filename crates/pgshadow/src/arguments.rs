@@ -32,6 +32,8 @@ pub enum Command {
         #[command(subcommand)]
         what: Wait,
     },
+    /// Compare both databases row by row, while they are written; ends with 3 when they differ.
+    Verify(VerifyArguments),
     /// Show the findings; ends with 3 when some are open.
     Report(ReportArguments),
     /// Show the whole thing with two throw-away databases, under load; needs no configuration.
@@ -58,6 +60,20 @@ pub enum Wait {
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
+}
+
+/// `verify`
+#[derive(Debug, clap::Args)]
+pub struct VerifyArguments {
+    /// Only this table (schema.name); may be given several times.
+    #[arg(long, value_name = "TABLE")]
+    pub table: Vec<String>,
+    /// End the verify that runs.
+    #[arg(long, conflicts_with = "table")]
+    pub stop: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `report`

@@ -41,6 +41,9 @@ pub enum Failure {
     /// The demo ended otherwise than well.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// A verify has no result.
+    #[error("the verify has no result: {0}")]
+    Verify(String),
     /// The system refused something.
     #[error("{0}")]
     System(#[from] std::io::Error),

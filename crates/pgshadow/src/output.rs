@@ -49,3 +49,10 @@ pub fn bytes(bytes: u64) -> String {
 pub fn milliseconds(ms: u64) -> String {
     humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
 }
+
+/// Data of the databases can't drive the terminal.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character })
+        .collect()
+}

@@ -19,6 +19,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod unsynced;
+mod verifying;
 mod watch;
 mod windows;
 
@@ -41,6 +42,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use unsynced::Unsynced;
+use verifying::Verifying;
 use windows::Windows;
 
 /// Bytes of changes that may wait for the shadow in memory; beyond, they are read again from the log.
@@ -102,6 +104,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
             Arc::clone(mirror) as Arc<dyn pgshadow_apply::Suspects>,
         );
         windows.applier_started(handle);
+        let of_applier = Arc::clone(&windows);
+        let pair = Box::new(move || of_applier.snapshot_pair());
+        windows.verifies(Verifying::new(&config, Arc::clone(mirror), pair));
         windows.set_phase(Phase::Mirroring);
     } else {
         windows.set_phase(Phase::Forwarding);

@@ -1,12 +1,16 @@
 //! What the admin room shows.
 use super::mirror::Mirror;
+use super::verifying::Verifying;
+use futures::future::BoxFuture;
 use pgshadow_admin::{
     Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Source, Status, SuspectTable, VERSION,
+    VerifyRequest, VerifyStarted, VerifyState,
 };
+use pgshadow_apply::{PairError, SnapshotPair};
 use pgshadow_model::{Finding, Place};
 use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -19,11 +23,19 @@ pub(super) struct Windows {
     clients: Arc<AtomicUsize>,
     phase: Mutex<Phase>,
     applier: Mutex<Option<pgshadow_apply::Handle>>,
+    verifying: OnceLock<Arc<Verifying>>,
 }
 
 impl Windows {
     pub fn new(primary: Place, mirror: Option<Arc<Mirror>>, clients: Arc<AtomicUsize>) -> Self {
-        Self { primary, mirror, clients, phase: Mutex::new(Phase::Starting), applier: Mutex::new(None) }
+        Self {
+            primary,
+            mirror,
+            clients,
+            phase: Mutex::new(Phase::Starting),
+            applier: Mutex::new(None),
+            verifying: OnceLock::new(),
+        }
     }
 
     pub fn set_phase(&self, phase: Phase) {
@@ -32,6 +44,19 @@ impl Windows {
 
     pub fn applier_started(&self, handle: pgshadow_apply::Handle) {
         *self.lock_applier() = Some(handle);
+    }
+
+    /// Verifies can be asked for from now on.
+    pub fn verifies(&self, verifying: Verifying) {
+        let _ = self.verifying.set(Arc::new(verifying));
+    }
+
+    /// Two snapshots that hold the same, from the applier.
+    pub fn snapshot_pair(&self) -> BoxFuture<'static, Result<SnapshotPair, PairError>> {
+        match self.lock_applier().as_ref() {
+            Some(applier) => Box::pin(applier.snapshot_pair()),
+            None => Box::pin(std::future::ready(Err(PairError::Lost))),
+        }
     }
 
     /// Keeps the gauges of `/metrics` fresh: they are set whenever the state is read.
@@ -164,6 +189,21 @@ impl Source for Windows {
             }
         };
         tokio::time::timeout(timeout, all).await.is_ok()
+    }
+
+    fn verify(&self, request: VerifyRequest) -> Result<VerifyStarted, String> {
+        match self.verifying.get() {
+            Some(verifying) => verifying.start(&request),
+            None => Err("nothing is mirrored, so there is nothing to verify".to_owned()),
+        }
+    }
+
+    fn verify_state(&self) -> VerifyState {
+        self.verifying.get().map(|verifying| verifying.state()).unwrap_or_default()
+    }
+
+    fn stop_verify(&self) -> bool {
+        self.verifying.get().is_some_and(|verifying| verifying.stop())
     }
 
     fn ready(&self) -> Result<(), String> {

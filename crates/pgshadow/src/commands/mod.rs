@@ -4,9 +4,11 @@ mod report;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod wait;
 
 pub use check_config::check_config;
 pub use report::report;
 pub use status::status;
+pub use verify::verify;
 pub use wait::wait_drained;

@@ -84,17 +84,10 @@ fn evidence(finding: &FindingView) -> comfy_table::Table {
     ];
     for (name, value) in rows {
         if let Some(value) = value {
-            table.add_row([name.to_owned(), printable(&value)]);
+            table.add_row([name.to_owned(), output::printable(&value)]);
         }
     }
     table
-}
-
-/// Data of the databases can't drive the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character })
-        .collect()
 }
 
 /// The word of a closed list, as JSON has it.

@@ -3,7 +3,7 @@ use crate::arguments::{ReportArguments, StatusArguments};
 use crate::failure::{Ending, Failure};
 use pgshadow_admin::{
     Applier, Certificate, Client, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Source, Status, SuspectTable,
-    VERSION, serve,
+    VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, QualifiedName, Severity};
 use std::sync::Arc;
@@ -84,6 +84,18 @@ impl Source for Fixed {
 
     async fn drained(&self, _timeout: Duration) -> bool {
         self.drains
+    }
+
+    fn verify(&self, _request: VerifyRequest) -> Result<VerifyStarted, String> {
+        Err("it isn't asked for here".to_owned())
+    }
+
+    fn verify_state(&self) -> VerifyState {
+        VerifyState::default()
+    }
+
+    fn stop_verify(&self) -> bool {
+        false
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -284,7 +284,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// `schema.table` as the catalog spells it, or a table of `public`.
-fn table(text: &str) -> Result<QualifiedName, String> {
+pub fn table(text: &str) -> Result<QualifiedName, String> {
     let (schema, name) = text.split_once('.').unwrap_or(("public", text));
     if schema.is_empty() || name.is_empty() {
         return Err(format!("must hold names such as \"schema.table\", not {text:?}"));

@@ -1,0 +1,63 @@
+use pgshadow_verify::{Shown, TableOutcome};
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /api/verify`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// Only these tables, as `schema.name`; empty: all.
+    #[serde(default)]
+    pub tables: Vec<String>,
+}
+
+/// Answer of `POST /api/verify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyStarted {
+    /// Its number, from 1.
+    pub number: u64,
+}
+
+/// Answer of `GET /api/verify`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct VerifyState {
+    /// The one that runs.
+    pub running: Option<Running>,
+    /// The last one that ended in this process.
+    pub last: Option<VerifyReport>,
+}
+
+/// A verify that runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its number.
+    pub number: u64,
+    /// How far it is.
+    pub progress: Shown,
+}
+
+/// A verify that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Its number.
+    pub number: u64,
+    /// Why it ended without a result.
+    pub failed: Option<String>,
+    /// When it began, RFC 3339 UTC.
+    pub started: String,
+    /// When it ended.
+    pub ended: String,
+    /// Each table.
+    pub tables: Vec<TableOutcome>,
+    /// Tables that aren't mirrored, and so weren't compared.
+    pub excluded: Vec<String>,
+    /// How long no lane could apply, for each pair of snapshots, in milliseconds.
+    pub held_ms: Vec<f64>,
+}
+
+impl VerifyReport {
+    /// Whether all that was compared is equal, and all could be.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.failed.is_none() && self.tables.iter().all(TableOutcome::is_equal)
+    }
+}

@@ -1,0 +1,144 @@
+//! The verify that was asked for: one at a time, beside everything else.
+use super::mirror::Mirror;
+use crate::config::{Config, table};
+use pgshadow_admin::{Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState};
+use pgshadow_apply::Plain;
+use pgshadow_model::QualifiedName;
+use pgshadow_verify::{Job, Outcome, Pairs, Progress};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::task::JoinHandle;
+
+/// Connections to each side.
+const CONNECTIONS: usize = 2;
+
+/// Runs verifies.
+pub(super) struct Verifying {
+    primary: tokio_postgres::Config,
+    shadow: tokio_postgres::Config,
+    excluded: Vec<QualifiedName>,
+    mirror: Arc<Mirror>,
+    pair: Box<Pairs>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    number: u64,
+    running: Option<Work>,
+    last: Option<VerifyReport>,
+}
+
+struct Work {
+    progress: Arc<Progress>,
+    started: String,
+    task: JoinHandle<()>,
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+impl Verifying {
+    /// `pair`: gives two snapshots that hold the same.
+    pub fn new(config: &Config, mirror: Arc<Mirror>, pair: Box<Pairs>) -> Self {
+        Self {
+            primary: config.source.postgres.clone(),
+            shadow: config.target.postgres.clone(),
+            excluded: config.mirror.exclude.clone(),
+            mirror,
+            pair,
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins one.
+    ///
+    /// # Errors
+    /// Another one runs, or a name can't be read.
+    pub fn start(self: &Arc<Self>, request: &VerifyRequest) -> Result<VerifyStarted, String> {
+        let only = request.tables.iter().map(|name| table(name)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(name) = only.iter().find(|name| self.excluded.contains(name)) {
+            return Err(format!("{name} isn't mirrored ([mirror] exclude), so it can't be verified"));
+        }
+        let mut state = self.lock();
+        if state.running.is_some() {
+            return Err("a verify runs already; `pgshadow verify --stop` ends it".to_owned());
+        }
+        state.number += 1;
+        let number = state.number;
+        let (progress, started) = (Arc::<Progress>::default(), now());
+        let (this, shown, since) = (Arc::clone(self), Arc::clone(&progress), started.clone());
+        let task = tokio::spawn(async move { this.run(number, only, shown, since).await });
+        state.running = Some(Work { progress, started, task });
+        Ok(VerifyStarted { number })
+    }
+
+    async fn run(&self, number: u64, only: Vec<QualifiedName>, progress: Arc<Progress>, started: String) {
+        let job = Job {
+            primary: self.primary.clone(),
+            shadow: self.shadow.clone(),
+            dial: Arc::new(Plain),
+            connections: CONNECTIONS,
+            only,
+            excluded: self.excluded.clone(),
+        };
+        tracing::info!(number, "a verify begins");
+        let ended = pgshadow_verify::verify(&job, &*self.pair, &progress).await;
+        let report = match ended {
+            Ok(outcome) => self.report(number, started, outcome).await,
+            Err(error) => self.failed(number, started, error.to_string()),
+        };
+        tracing::info!(number, equal = report.is_equal(), failed = report.failed, "a verify has ended");
+        let mut state = self.lock();
+        state.running = None;
+        state.last = Some(report);
+    }
+
+    async fn report(&self, number: u64, started: String, outcome: Outcome) -> VerifyReport {
+        let findings: Vec<_> = outcome.tables.iter().flat_map(|t| t.findings()).map(|f| (None, f)).collect();
+        let mirror = Arc::clone(&self.mirror);
+        let recorded = tokio::task::spawn_blocking(move || mirror.store.record_all(findings)).await;
+        if let Ok(Err(error)) = recorded {
+            tracing::error!(%error, "what the verify found could not be written down");
+        }
+        let mut report = self.failed(number, started, String::new());
+        report.failed = None;
+        report.tables = outcome.tables;
+        report.held_ms = outcome.held.iter().map(|held| held.as_secs_f64() * 1000.0).collect();
+        report
+    }
+
+    fn failed(&self, number: u64, started: String, why: String) -> VerifyReport {
+        VerifyReport {
+            number,
+            failed: Some(why),
+            started,
+            ended: now(),
+            tables: Vec::new(),
+            excluded: self.excluded.iter().map(ToString::to_string).collect(),
+            held_ms: Vec::new(),
+        }
+    }
+
+    /// How it fares.
+    pub fn state(&self) -> VerifyState {
+        let state = self.lock();
+        let running =
+            state.running.as_ref().map(|work| Running { number: state.number, progress: work.progress.show() });
+        VerifyState { running, last: state.last.clone() }
+    }
+
+    /// Ends the one that runs; false if none does.
+    pub fn stop(&self) -> bool {
+        let mut state = self.lock();
+        let Some(work) = state.running.take() else { return false };
+        work.task.abort();
+        state.last = Some(self.failed(state.number, work.started, "it was stopped".to_owned()));
+        true
+    }
+}

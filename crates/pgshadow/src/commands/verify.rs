@@ -1,0 +1,159 @@
+use crate::arguments::VerifyArguments;
+use crate::failure::{Ending, Failure};
+use crate::output;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pgshadow_admin::{Client, VerifyReport, VerifyRequest};
+use pgshadow_verify::{Shown, TableOutcome};
+use std::io::IsTerminal;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const LOOKS_EVERY: Duration = Duration::from_millis(200);
+/// Pause between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Differing rows shown of a table.
+const EXAMPLES: usize = 3;
+
+/// Compares both databases row by row.
+///
+/// # Errors
+/// When the proxy doesn't answer, or can't.
+pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Ending, Failure> {
+    if arguments.stop {
+        client.stop_verify().await?;
+        output::print("stopped: there is no result")?;
+        return Ok(Ending::Done);
+    }
+    let started = client.verify(&VerifyRequest { tables: arguments.table.clone() }).await?;
+    let screen = Screen::new();
+    let report = loop {
+        let state = client.verify_state().await?;
+        match (state.running, state.last) {
+            (Some(running), _) if running.number == started.number => screen.show(&running.progress),
+            (_, Some(last)) if last.number == started.number => break last,
+            _ => return Err(Failure::Verify("pgshadow was restarted meanwhile; begin again".to_owned())),
+        }
+        tokio::time::sleep(LOOKS_EVERY).await;
+    };
+    screen.bar.finish_and_clear();
+    if arguments.json {
+        output::print_json(&report)?;
+    } else if report.failed.is_none() {
+        output::print(&describe(&report))?;
+    }
+    if let Some(why) = report.failed {
+        return Err(Failure::Verify(why));
+    }
+    Ok(if report.is_equal() { Ending::Done } else { Ending::DifferencesFound })
+}
+
+/// A bar on a terminal, else a line now and then.
+struct Screen {
+    bar: ProgressBar,
+    lines: Option<std::cell::Cell<Instant>>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let style = "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        let lines = (!std::io::stderr().is_terminal()).then(|| std::cell::Cell::new(Instant::now()));
+        Self { bar, lines }
+    }
+
+    fn show(&self, shown: &Shown) {
+        self.bar.set_length(shown.bytes);
+        self.bar.set_position(shown.bytes_done.min(shown.bytes));
+        let text = words(shown);
+        if let Some(last) = self.lines.as_ref().filter(|last| last.get().elapsed() >= LINE_EVERY) {
+            last.set(Instant::now());
+            let (done, all) = (output::bytes(shown.bytes_done), output::bytes(shown.bytes));
+            eprintln!("verify: {done} of {all}, {text}");
+        }
+        self.bar.set_message(text);
+    }
+}
+
+fn words(shown: &Shown) -> String {
+    let mut text = format!("{} of {} tables", shown.tables_done, shown.tables);
+    if shown.tables_unequal > 0 {
+        text.push_str(&format!(", {} not equal", shown.tables_unequal));
+    }
+    if let Some(left) = shown.left_ms {
+        text.push_str(&format!(", {} left", output::milliseconds(left / 1000 * 1000)));
+    }
+    if let Some(waiting) = &shown.waiting {
+        text.push_str(&format!(", waiting: {waiting}"));
+    }
+    text
+}
+
+fn describe(report: &VerifyReport) -> String {
+    let mut table = output::table(&["table", "rows", "bytes", "hash", "missing", "extra", "different", "seconds"]);
+    for t in &report.tables {
+        let verdict = match &t.not_compared {
+            Some(why) => format!("not compared: {why}"),
+            None => t.hash.clone(),
+        };
+        table.add_row([
+            t.table.to_string(),
+            t.rows.to_string(),
+            output::bytes(t.bytes),
+            verdict,
+            t.missing.to_string(),
+            t.extra.to_string(),
+            t.different.to_string(),
+            format!("{:.1}", t.seconds),
+        ]);
+    }
+    let mut text = format!("{table}\n");
+    for t in report.tables.iter().filter(|t| !t.differences.is_empty()) {
+        text.push_str(&examples(t));
+    }
+    if !report.excluded.is_empty() {
+        text.push_str(&format!("Not mirrored, and not compared: {}.\n", report.excluded.join(", ")));
+    }
+    let unequal = report.tables.iter().filter(|t| !t.is_equal()).count();
+    let rows: u64 = report.tables.iter().map(|t| t.rows).sum();
+    let held = report.held_ms.iter().copied().fold(0.0, f64::max);
+    let verdict = match unequal {
+        0 => "equal".to_owned(),
+        n => format!("{n} tables are not equal"),
+    };
+    text.push_str(&format!(
+        "{} tables, {rows} rows: {verdict}. The applier was held for {held:.0} ms at most.",
+        report.tables.len()
+    ));
+    text
+}
+
+fn examples(outcome: &TableOutcome) -> String {
+    let mut text = String::new();
+    for finding in outcome.findings().iter().take(EXAMPLES) {
+        let part = |name: &str, value: &Option<String>| {
+            value.as_deref().map_or_else(String::new, |value| format!("\n    {name}: {}", output::printable(value)))
+        };
+        text.push_str(&format!(
+            "{}: {} {}{}{}\n",
+            outcome.table,
+            finding.message.as_deref().unwrap_or_default(),
+            output::printable(finding.key.as_deref().unwrap_or_default()),
+            part("primary", &finding.primary),
+            part("shadow", &finding.shadow),
+        ));
+    }
+    let more = (outcome.missing + outcome.extra + outcome.different).saturating_sub(EXAMPLES as u64);
+    if more > 0 {
+        text.push_str(&format!("{}: ... and {more} more: see `pgshadow report` and --json\n", outcome.table));
+    }
+    if outcome.not_located > 0 {
+        text.push_str(&format!(
+            "{}: at least {} more differ that were not looked at\n",
+            outcome.table, outcome.not_located
+        ));
+    }
+    text
+}

@@ -1,0 +1,164 @@
+//! What is asked of a server: a row as one text, and its hash.
+//!
+//! Two rows are equal where their texts are, under fixed settings ([`SETTINGS`]). A hash has 128 bits: two of 64 with different
+//! seeds, made by the server's own `hashtextextended`, where both servers give the same number for the same text; else the halves
+//! of MD5. Hashes of many rows are added, so that neither order nor place counts.
+
+use crate::table::{Column, Table};
+use pgshadow_model::quote;
+
+/// Settings that a text depends on, that no row is hidden by a policy, and that a server's resources depend on.
+pub(crate) const SETTINGS: &str = "
+SET application_name = 'pgshadow verify'; SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC';
+SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C';
+SET xmloption = 'content'; SET search_path = pg_catalog; SET row_security = off; SET standard_conforming_strings = on;
+SET default_transaction_read_only = on; SET statement_timeout = 0; SET lock_timeout = '10s';
+SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off;
+SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings s JOIN (VALUES ('jit', 'off'),
+    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'))
+    AS w (name, value) ON w.name = s.name";
+
+/// How a text becomes 128 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hashing {
+    /// Two of the server's own hashes.
+    Own,
+    /// MD5 over UTF-8.
+    Md5,
+}
+
+/// What the two servers have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Common {
+    pub(crate) hashing: Hashing,
+    /// One of them writes floats with a fixed number of digits (before 12).
+    pub(crate) rounds_floats: bool,
+}
+
+/// What tells whether two servers' own hashes are the same.
+pub(crate) const PROBE: &str = "SELECT pg_catalog.string_agg(pg_catalog.hashtextextended(t COLLATE \"C\", s)::text, ',' ORDER BY t, s)
+    FROM (VALUES (''), ('a'), ('pgshadow'), (pg_catalog.repeat('0123456789', 50))) AS t (t), (VALUES (0), (1), (2)) AS s (s)";
+
+impl Common {
+    fn hash(self, text: &str, seed: u8) -> String {
+        match self.hashing {
+            Hashing::Own => format!("hashtextextended({text} COLLATE \"C\", {seed})"),
+            Hashing::Md5 => {
+                let from = 1 + 16 * (seed % 2);
+                format!("('x' || substr(md5(convert_to({text}, 'UTF8')), {from}, 16))::bit(64)::int8")
+            }
+        }
+    }
+
+    fn column(self, column: &Column) -> String {
+        let name = format!("r.{}", quote(&column.name));
+        match column.base {
+            700 if self.rounds_floats => format!("float4send({name})"),
+            701 if self.rounds_floats => format!("float8send({name})"),
+            1021 | 1022 if self.rounds_floats => format!("array_send({name})"),
+            _ => name,
+        }
+    }
+
+    /// The texts of a row: of its key `k` (all of it where there is none) and of the whole `t`; with `more` columns.
+    fn texts(self, table: &Table, order: &[Column], more: &str, condition: &str) -> String {
+        let row = |columns: &mut dyn Iterator<Item = &Column>| {
+            let columns: Vec<String> = columns.map(|column| self.column(column)).collect();
+            format!("ROW({})::text", columns.join(", "))
+        };
+        let whole = row(&mut order.iter());
+        let key = if table.key.is_empty() {
+            whole.clone()
+        } else {
+            row(&mut table.key.iter().filter_map(|name| order.iter().find(|column| column.name == *name)))
+        };
+        format!("SELECT {key} AS k, {whole} AS t{more} FROM ONLY {} AS r{condition} OFFSET 0", table.name.sql())
+    }
+
+    /// Rows, bytes and the sums of their hashes. `order`: the columns, as both sides are to take them.
+    pub(crate) fn totals(self, table: &Table, order: &[Column], pages: Option<&Pages>) -> String {
+        let (one, two) = (self.hash("t", 0), self.hash("t", 1));
+        let texts = self.texts(table, order, "", &pages.map(Pages::condition).unwrap_or_default());
+        format!(
+            "SELECT count(*), coalesce(sum(octet_length(t)), 0)::int8, coalesce(sum({one}), 0)::text, coalesce(sum({two}), 0)::text
+             FROM ({texts}) AS x"
+        )
+    }
+
+    /// The same by bucket: the key's hash below `buckets`, a power of two.
+    pub(crate) fn totals_by_bucket(
+        self,
+        table: &Table,
+        order: &[Column],
+        pages: Option<&Pages>,
+        buckets: u32,
+    ) -> String {
+        let (one, two) = (self.hash("t", 0), self.hash("t", 1));
+        let bucket = self.bucket(buckets);
+        let texts = self.texts(table, order, "", &pages.map(Pages::condition).unwrap_or_default());
+        format!(
+            "SELECT {bucket} AS b, count(*), sum(octet_length(t))::int8, sum({one})::text, sum({two})::text
+             FROM ({texts}) AS x GROUP BY 1"
+        )
+    }
+
+    fn bucket(self, buckets: u32) -> String {
+        format!("({} & {})::int4", self.hash("k", 0), buckets - 1)
+    }
+
+    /// The rows of the buckets in `$1`: key, both hashes, and each column as text, in the order of the columns.
+    pub(crate) fn rows(self, table: &Table, order: &[Column], pages: Option<&Pages>, buckets: u32) -> String {
+        let (one, two) = (self.hash("t", 0), self.hash("t", 1));
+        let column = |(i, column): (usize, &Column)| format!(", r.{}::text AS c{i}", quote(&column.name));
+        let more: String = order.iter().enumerate().map(column).collect();
+        let columns: String = (0..order.len()).map(|i| format!(", c{i}")).collect();
+        let texts = self.texts(table, order, &more, &pages.map(Pages::condition).unwrap_or_default());
+        let bucket = self.bucket(buckets);
+        format!("SELECT k, {one}, {two}{columns} FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int4[])")
+    }
+}
+
+/// Some of a table's pages: from the first to below the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pages(pub(crate) u32, pub(crate) Option<u32>);
+
+impl Pages {
+    fn condition(&self) -> String {
+        let from = format!(" WHERE r.ctid >= '({},0)'::tid", self.0);
+        match self.1 {
+            Some(to) => format!("{from} AND r.ctid < '({to},0)'::tid"),
+            None => from,
+        }
+    }
+
+    /// All of a table in pieces of so many pages, of which the last has no end. Nothing where pages can't be asked for.
+    pub(crate) fn of(table: &Table, piece: u32) -> Vec<Self> {
+        let pages = u32::try_from(table.size / 8192).unwrap_or(u32::MAX - piece);
+        let starts = (0..=pages / piece).map(|n| n * piece);
+        starts.map(|from| Self(from, (from + piece <= pages).then_some(from + piece))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_a_table_once() {
+        let table = |pages: u64| Table {
+            name: pgshadow_model::QualifiedName::new("s", "t"),
+            oid: 1,
+            file: 1,
+            size: pages * 8192,
+            columns: Vec::new(),
+            key: Vec::new(),
+        };
+        for pages in [0, 1, 9, 10, 11, 20, 25] {
+            let pieces = Pages::of(&table(pages), 10);
+            assert_eq!(pieces.first().map(|p| p.0), Some(0), "{pages}");
+            assert!(pieces.windows(2).all(|two| two[0].1 == Some(two[1].0)), "{pages}: {pieces:?}");
+            assert_eq!(pieces.iter().filter(|p| p.1.is_none()).count(), 1, "{pages}: {pieces:?}");
+            assert_eq!(pieces.last().and_then(|p| p.1), None, "{pages}: {pieces:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a verify found.
+
+use pgshadow_compare::fingerprint;
+use pgshadow_model::{Cause, Finding, Kind, QualifiedName, Severity};
+use serde::{Deserialize, Serialize};
+
+/// A table, compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableOutcome {
+    /// Which.
+    pub table: QualifiedName,
+    /// Rows of the primary, as `count(*)` gives them in the snapshot.
+    pub rows: u64,
+    /// Bytes of the primary's rows as texts.
+    pub bytes: u64,
+    /// Hash of the primary's rows, hexadecimal: sums of two hashes of 64 bits each.
+    pub hash: String,
+    /// Rows that only the primary has.
+    pub missing: u64,
+    /// Rows that only the shadow has.
+    pub extra: u64,
+    /// Rows that both have, under one key, with other values.
+    pub different: u64,
+    /// Some of those rows, located.
+    pub differences: Vec<Difference>,
+    /// Differing rows there may be besides, where there are too many to look at each.
+    pub not_located: u64,
+    /// Why it could not be compared.
+    pub not_compared: Option<String>,
+    /// Seconds, with what it waited for.
+    pub seconds: f64,
+}
+
+/// A row that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// `column=value, ...` of the key, or of the whole row where the table has no key.
+    pub key: String,
+    /// How.
+    pub kind: Kind,
+    /// Each column that differs. Of a row that only one side has, nothing.
+    pub columns: Vec<DifferentColumn>,
+    /// The whole row of the side that has it, where only one does.
+    pub row: Option<String>,
+}
+
+/// Two values of a column, as texts; `None` is NULL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferentColumn {
+    /// The column.
+    pub name: String,
+    /// The primary's.
+    pub primary: Option<String>,
+    /// The shadow's.
+    pub shadow: Option<String>,
+}
+
+impl TableOutcome {
+    pub(crate) fn not_compared(table: &QualifiedName, why: String) -> Self {
+        Self {
+            table: table.clone(),
+            rows: 0,
+            bytes: 0,
+            hash: String::new(),
+            missing: 0,
+            extra: 0,
+            different: 0,
+            differences: Vec::new(),
+            not_located: 0,
+            not_compared: Some(why),
+            seconds: 0.0,
+        }
+    }
+
+    /// Compared, and nothing differs.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.not_compared.is_none() && self.missing + self.extra + self.different + self.not_located == 0
+    }
+
+    /// What it found, for the report.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        if let Some(reason) = &self.not_compared {
+            return vec![self.finding(Kind::Schema, None, &[], None, None, format!("verify: not compared: {reason}"))];
+        }
+        let located = self.differences.iter().map(|difference| {
+            let columns: Vec<String> = difference.columns.iter().map(|column| column.name.clone()).collect();
+            let values = |side: fn(&DifferentColumn) -> &Option<String>| {
+                let value =
+                    |column: &DifferentColumn| format!("{}={}", column.name, side(column).as_deref().unwrap_or("NULL"));
+                difference.columns.iter().map(value).collect::<Vec<_>>().join(", ")
+            };
+            let (primary, shadow, message) = match difference.kind {
+                Kind::MissingRow => (difference.row.clone(), None, "verify: the shadow has no such row"),
+                Kind::ExtraRow => (None, difference.row.clone(), "verify: only the shadow has this row"),
+                _ => (
+                    Some(values(|column| &column.primary)),
+                    Some(values(|column| &column.shadow)),
+                    "verify: the rows differ",
+                ),
+            };
+            self.finding(difference.kind, Some(&difference.key), &columns, primary, shadow, message.to_owned())
+        });
+        located.collect()
+    }
+
+    fn finding(
+        &self,
+        kind: Kind,
+        key: Option<&str>,
+        columns: &[String],
+        primary: Option<String>,
+        shadow: Option<String>,
+        message: String,
+    ) -> Finding {
+        Finding {
+            id: 0,
+            kind,
+            cause: Cause::Unknown,
+            severity: Severity::Error,
+            table: Some(self.table.clone()),
+            key: key.map(str::to_owned),
+            column: (!columns.is_empty()).then(|| columns.join(",")),
+            primary,
+            shadow,
+            sqlstate: None,
+            message: Some(message),
+            sql: None,
+            fingerprint: fingerprint(kind, Some(&self.table), columns, None),
+            xid: None,
+            lsn: None,
+            user: None,
+            application: None,
+            healed: false,
+            count: 1,
+            first_seen: String::new(),
+            last_seen: String::new(),
+            acknowledged: false,
+        }
+    }
+}

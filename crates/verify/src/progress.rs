@@ -1,0 +1,85 @@
+//! How far a verify is.
+
+use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a verify shows of itself.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Shown {
+    /// What it waits for, if it does.
+    pub waiting: Option<String>,
+    /// Tables that are over.
+    pub tables_done: u64,
+    /// Tables in all.
+    pub tables: u64,
+    /// Bytes of both sides that were read.
+    pub bytes_done: u64,
+    /// Bytes of both sides to read, as far as is known.
+    pub bytes: u64,
+    /// Rows of the primary in tables that are over.
+    pub rows: u64,
+    /// Tables that differ, or can't be compared, so far.
+    pub tables_unequal: u64,
+    /// Age of the snapshots at work.
+    pub snapshot_age_ms: u64,
+    /// Statements that gave way to somebody who waited for them.
+    pub gave_way: u64,
+    /// Since the start.
+    pub elapsed_ms: u64,
+    /// What is left at the present rate.
+    pub left_ms: Option<u64>,
+}
+
+/// Kept by the verify, shown to others.
+#[derive(Debug)]
+pub struct Progress {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    shown: Shown,
+    started: Instant,
+    snapshot: Option<Instant>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { shown: Shown::default(), started: Instant::now(), snapshot: None }) }
+    }
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn show(&self) -> Shown {
+        let state = self.lock();
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let elapsed = state.started.elapsed();
+        let mut shown = state.shown.clone();
+        shown.elapsed_ms = millis(elapsed);
+        shown.snapshot_age_ms = state.snapshot.map_or(0, |since| millis(since.elapsed()));
+        let left = shown.bytes.saturating_sub(shown.bytes_done);
+        shown.left_ms = left.checked_mul(shown.elapsed_ms).and_then(|all| all.checked_div(shown.bytes_done));
+        shown
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Shown)) {
+        change(&mut self.lock().shown);
+    }
+
+    pub(crate) fn snapshot(&self, since: Option<Instant>) {
+        self.lock().snapshot = since;
+    }
+
+    /// So many bytes were read.
+    pub(crate) fn read(&self, bytes: u64) {
+        self.update(|shown| shown.bytes_done += bytes);
+    }
+}

@@ -1,0 +1,133 @@
+//! The tables of a database, as a snapshot shows them.
+
+use crate::Error;
+use crate::pool::Pool;
+use pgshadow_model::QualifiedName;
+use std::collections::BTreeMap;
+
+/// Every table that holds rows, but for the system's and pgshadow's own.
+///
+/// The key: the primary key, else the shortest unique index that can stand for one. `size`: bytes at present, not as the snapshot
+/// shows them. `indnkeyatts` is not there before 11.
+const TABLES: &str = "
+SELECT n.nspname, c.relname, c.oid, c.relfilenode, pg_catalog.pg_relation_size(c.oid) AS size,
+  ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+  ARRAY(SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+  ARRAY(SELECT coalesce(nullif(t.typbasetype, 0), t.oid) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+  ARRAY(SELECT a.attname::text FROM (SELECT i.indrelid, i.indkey,
+      coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int4, i.indnatts) AS keys FROM pg_catalog.pg_index i
+      WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+          AND NOT a.attnotnull)
+      ORDER BY i.indisprimary DESC, i.indnatts, i.indexrelid LIMIT 1) AS i
+    CROSS JOIN LATERAL pg_catalog.generate_series(0, i.keys - 1) AS place
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place] ORDER BY place)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_'";
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// As PostgreSQL writes it, with its length or precision.
+    pub(crate) type_name: String,
+    /// Its type; of a domain, the one that it is over.
+    pub(crate) base: u32,
+}
+
+/// A table on one side.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) name: QualifiedName,
+    pub(crate) oid: u32,
+    /// Another one once the table was truncated or rewritten.
+    pub(crate) file: u32,
+    /// Bytes.
+    pub(crate) size: u64,
+    pub(crate) columns: Vec<Column>,
+    /// Names of the key's columns; empty: it has none.
+    pub(crate) key: Vec<String>,
+}
+
+/// Reads them in the snapshot.
+pub(crate) async fn tables(pool: &Pool) -> Result<BTreeMap<QualifiedName, Table>, Error> {
+    let failed = Error::of(pool.whom());
+    let mut all = BTreeMap::new();
+    for row in pool.ask(TABLES, &[]).await? {
+        let read = || -> Result<Table, tokio_postgres::Error> {
+            let name = QualifiedName::new(row.try_get::<_, &str>(0)?, row.try_get::<_, &str>(1)?);
+            let (names, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
+            let bases: Vec<u32> = row.try_get(7)?;
+            let columns = names.into_iter().zip(types).zip(bases);
+            Ok(Table {
+                name,
+                oid: row.try_get(2)?,
+                file: row.try_get(3)?,
+                size: u64::try_from(row.try_get::<_, i64>(4)?).unwrap_or(0),
+                columns: columns.map(|((name, type_name), base)| Column { name, type_name, base }).collect(),
+                key: row.try_get(8)?,
+            })
+        };
+        let table = read().map_err(failed)?;
+        all.insert(table.name.clone(), table);
+    }
+    Ok(all)
+}
+
+/// Why the columns of the two can't be compared, if they can't. Their order doesn't matter.
+pub(crate) fn columns_differ(primary: &Table, shadow: &Table) -> Option<String> {
+    let of = |table: &Table| -> BTreeMap<String, String> {
+        table.columns.iter().map(|c| (c.name.clone(), c.type_name.clone())).collect()
+    };
+    let (here, there) = (of(primary), of(shadow));
+    for (name, type_name) in &here {
+        match there.get(name) {
+            None => return Some(format!("the shadow's table has no column {name}")),
+            Some(other) if other != type_name => {
+                return Some(format!("column {name} is {type_name} on the primary and {other} on the shadow"));
+            }
+            Some(_) => {}
+        }
+    }
+    let extra = there.keys().find(|name| !here.contains_key(*name))?;
+    Some(format!("only the shadow's table has a column {extra}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(columns: &[(&str, &str)]) -> Table {
+        let column = |(name, type_name): &(&str, &str)| Column {
+            name: (*name).to_owned(),
+            type_name: (*type_name).to_owned(),
+            base: 23,
+        };
+        Table {
+            name: QualifiedName::new("public", "t"),
+            oid: 1,
+            file: 1,
+            size: 0,
+            columns: columns.iter().map(column).collect(),
+            key: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn columns_are_the_same_in_any_order() {
+        let (a, b) = (table(&[("a", "integer"), ("b", "text")]), table(&[("b", "text"), ("a", "integer")]));
+        assert_eq!(columns_differ(&a, &b), None);
+        for (other, part) in [
+            (table(&[("a", "integer")]), "no column b"),
+            (table(&[("a", "bigint"), ("b", "text")]), "a is integer on the primary and bigint"),
+            (table(&[("a", "integer"), ("b", "text"), ("c", "text")]), "only the shadow's table has a column c"),
+        ] {
+            let why = columns_differ(&a, &other).unwrap();
+            assert!(why.contains(part), "{why}");
+        }
+    }
+}
