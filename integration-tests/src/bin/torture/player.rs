@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+/// ROLLBACKs in a row that a client's own timeout may stop.
+const ROLLBACKS_MAX: usize = 20;
+
 /// What the server said of one statement.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
@@ -153,11 +156,10 @@ impl Session<'_> {
                 _ => {}
             }
             if self.step(step, unit)? {
-                if !savepoint {
-                    self.control("ROLLBACK", &[])?;
-                    return Ok(());
+                let back = savepoint && self.control("ROLLBACK TO s", timeouts(unit))?.error.is_none();
+                if !back {
+                    return self.roll_back(unit);
                 }
-                self.control("ROLLBACK TO s", &[])?;
             }
         }
         self.end(unit)
@@ -169,13 +171,13 @@ impl Session<'_> {
         states.extend(timeouts(unit));
         match &unit.end {
             End::None => {}
-            End::Rollback => drop(self.control("ROLLBACK", &[])?),
+            End::Rollback => self.roll_back(unit)?,
             End::Commit => {
                 let reply = self.control("COMMIT", &states)?;
                 self.seen.committed += u64::from(reply.error.is_none());
                 if reply.error.is_some_and(|(state, _)| state == "57014") {
                     // one that was stopped before it had begun (its Parse was done) leaves the block open
-                    self.control("ROLLBACK", &[])?;
+                    self.roll_back(unit)?;
                 }
             }
             End::Prepare { gid, commit } => {
@@ -191,6 +193,16 @@ impl Session<'_> {
                         return Err(lost);
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Again, where the client's own timeout stops it before it has begun.
+    fn roll_back(&mut self, unit: &Unit) -> Result<(), Lost> {
+        for _ in 0..ROLLBACKS_MAX {
+            if self.control("ROLLBACK", timeouts(unit))?.error.is_none() {
+                break;
             }
         }
         Ok(())
@@ -215,9 +227,11 @@ impl Session<'_> {
                 std::thread::sleep(Duration::from_millis(*ms));
                 return Ok(false);
             }
-            Step::Savepoint => return self.control("SAVEPOINT s", &[]).map(|reply| reply.error.is_some()),
-            Step::RollbackTo => return self.control("ROLLBACK TO s", &[]).map(|reply| reply.error.is_some()),
-            Step::Release => return self.control("RELEASE s", &[]).map(|reply| reply.error.is_some()),
+            Step::Savepoint => return self.control("SAVEPOINT s", timeouts(unit)).map(|reply| reply.error.is_some()),
+            Step::RollbackTo => {
+                return self.control("ROLLBACK TO s", timeouts(unit)).map(|reply| reply.error.is_some());
+            }
+            Step::Release => return self.control("RELEASE s", timeouts(unit)).map(|reply| reply.error.is_some()),
             _ => {}
         }
         let replies = self.player.play(step)?;
