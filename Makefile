@@ -63,11 +63,7 @@ lag: demo-deps
 # make conform   PostgreSQL's regression and isolation suites, each major as source and target, the long repeats
 conform: conform-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
-	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' conform/run.sh
-	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' PGSHADOW_REPEATS=20 \
-		$(CARGO) test -p integration-tests -- --include-ignored --test-threads=1
-	$(ENV) && PGSHADOW_PG_OLD_BINDIR="$$(printf '%s\n' $$PGSHADOW_PG_SERVERS | sed -n 's/^12=//p')" \
-		PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' $(CARGO) test -p integration-tests --test transparency
+	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' conform/all.sh
 
 # make deps      installs what is missing for all of these and says what it found
 deps:

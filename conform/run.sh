@@ -1,29 +1,9 @@
 #!/bin/sh
-# PostgreSQL's suites, directly and through pgshadow, with mirroring off and on: the same tests must pass, but for differences/,
+# One of PostgreSQL's suites, directly and through pgshadow: the same tests must pass, but for differences/,
 # and pgshadow's own counters must show that they went through it; what became suspect and what was found is listed. Called by
-# `make conform`.
-# usage: run.sh [stage's options]
+# all.sh inside `stage`, with CONFORM_SUITE (regression, isolation) and CONFORM_MIRRORING (off, on).
 set -eu
 cd "$(dirname "$0")/.."
-
-if [ -z "${CONFORM_SUITE:-}" ]; then
-    failed=0
-    for CONFORM_SUITE in regression isolation; do
-        export CONFORM_SUITE
-        # Each suite names its database in its expected results.
-        case $CONFORM_SUITE in
-        regression) database=regression ;;
-        isolation) database=isolation_regression ;;
-        esac
-        # Starts the servers and pgshadow, and then this script again.
-        for CONFORM_MIRRORING in off on; do
-            export CONFORM_MIRRORING
-            cargo run --quiet -p integration-tests --bin stage -- --mirroring "$CONFORM_MIRRORING" \
-                --superuser --database "$database" "$@" -- conform/run.sh || failed=1
-        done
-    done
-    exit "$failed"
-fi
 
 suite=$CONFORM_SUITE
 PGBINDIR=$SOURCE_BINDIR
