@@ -1,0 +1,237 @@
+//! `pgshadow verify` under write load: what differs is found, where it is, and nothing else is.
+#![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::repeats;
+use integration_tests::scene::Scene;
+use integration_tests::workload::Load;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Writes that a verify must not take for differences: many rows of `busy`, `bag` and `kinds` from 100 on.
+const SCHEMA: &str = "
+CREATE TABLE busy (id int PRIMARY KEY, v bigint NOT NULL, t text);
+INSERT INTO busy SELECT g, 0, 'row ' || g FROM generate_series(1, 20000) g;
+CREATE TABLE bag (a int, b text);
+INSERT INTO bag SELECT g % 50, 'b' FROM generate_series(1, 300) g;
+CREATE TABLE kinds (id int PRIMARY KEY, bytes bytea, f8 float8, f4 float4, n numeric, t text, js json, jb jsonb,
+  ts timestamp, tz timestamptz, iv interval, a int[], d date);
+INSERT INTO kinds SELECT g, '\\x0102', 0, 0, 1.0, 'a', '{\"a\": 1}', '{\"a\": 1, \"b\": 2}', '2026-01-01', '2026-01-01 00:00:00+00',
+  '1 day', '{1,2}', '2026-01-01' FROM generate_series(1, 60) g;
+CREATE TABLE named (k text PRIMARY KEY, v int);
+INSERT INTO named VALUES ('a', 1), ('B', 2), ('ä', 3), ('z z', 4), ('', 5), ('Z', 6);
+CREATE TABLE parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (50);
+CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM (50) TO (1000);
+INSERT INTO parts SELECT g, g FROM generate_series(1, 99) g;
+CREATE TABLE \"Odd \"\"Name\" (\"Ke y\" int, \"select\" text, PRIMARY KEY (\"Ke y\", \"select\"));
+INSERT INTO \"Odd \"\"Name\" VALUES (1, 'x, y'), (2, '');
+CREATE TABLE nothing ();
+CREATE TABLE empty (a int);
+CREATE TABLE made (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED);
+INSERT INTO made VALUES (1), (2);
+";
+const SCRIPT: &str = "\\set i random(1, 20000)
+\\set j random(100, 130)
+\\set k random(0, 49)
+UPDATE busy SET v = (v * 31 + :i) % 1000003 WHERE id = :i;
+INSERT INTO kinds (id, n) VALUES (:j, :i) ON CONFLICT (id) DO UPDATE SET n = excluded.n;
+BEGIN;
+DELETE FROM bag WHERE ctid IN (SELECT ctid FROM bag WHERE a = :k AND b = 'w' LIMIT 1 FOR UPDATE SKIP LOCKED);
+INSERT INTO bag VALUES (:k, 'w');
+END;
+";
+
+/// The scene under load for as long as `work` takes.
+fn under_load(scene: &Scene, script: &str, work: impl FnOnce() + Send) {
+    let load = Load::own("", script).clients(4);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                load.run(&scene.app(), Duration::from_secs(1));
+            }
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::SeqCst);
+        if let Err(panic) = done {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Its report, and whether it said that all is equal.
+fn verify(scene: &Scene, tables: &[&str]) -> (Value, bool) {
+    let mut arguments = vec!["verify", "--json"];
+    tables.iter().for_each(|table| arguments.extend(["--table", table]));
+    let finished = scene.pgshadow.run(&arguments, LIMIT);
+    let code = finished.status.code();
+    assert!(matches!(code, Some(0 | 3)), "{finished:#?}\n{}", scene.pgshadow.log_tail());
+    (serde_json::from_str(&finished.stdout).expect("--json gives JSON"), code == Some(0))
+}
+
+fn tables(report: &Value) -> &Vec<Value> {
+    report["tables"].as_array().expect("a report has tables")
+}
+
+/// `table key kind columns` of each difference.
+fn differences(report: &Value) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for table in tables(report) {
+        assert_eq!(table["not_compared"], Value::Null, "{table:#}");
+        let located = table["differences"].as_array().unwrap();
+        let told = ["missing", "extra", "different"].iter().map(|name| table[*name].as_u64().unwrap()).sum::<u64>();
+        assert_eq!((located.len() as u64, &table["not_located"]), (told, &Value::from(0)), "{table:#}");
+        for difference in located {
+            let columns = difference["columns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap());
+            let columns: Vec<_> = columns.collect();
+            let (name, key) = (table["table"]["name"].as_str().unwrap(), difference["key"].as_str().unwrap());
+            let kind = difference["kind"].as_str().unwrap();
+            all.insert(format!("{name} {key} {kind} {}", columns.join(",")).trim_end().to_owned());
+        }
+    }
+    all
+}
+
+/// Planted on the target, with what is to be found of it; nothing: it is no difference.
+const PLANTED: &[(&str, &[&str])] = &[
+    ("UPDATE kinds SET bytes = '\\x0103' WHERE id = 1", &["kinds id=1 value bytes"]),
+    ("DELETE FROM kinds WHERE id = 2", &["kinds id=2 missing_row"]),
+    ("INSERT INTO kinds (id) VALUES (99)", &["kinds id=99 extra_row"]),
+    ("UPDATE kinds SET f8 = '-0', f4 = '-0' WHERE id = 3", &["kinds id=3 value f8,f4"]),
+    ("UPDATE kinds SET n = 1.00 WHERE id = 4", &["kinds id=4 value n"]),
+    ("UPDATE kinds SET t = 'a ' WHERE id = 5", &["kinds id=5 value t"]),
+    ("UPDATE kinds SET t = NULL WHERE id = 6", &["kinds id=6 value t"]),
+    ("UPDATE kinds SET t = '' WHERE id = 7", &["kinds id=7 value t"]),
+    ("UPDATE kinds SET jb = '{\"b\": 2, \"a\": 1}' WHERE id = 8", &[]),
+    ("UPDATE kinds SET js = '{\"a\":1}' WHERE id = 9", &["kinds id=9 value js"]),
+    ("UPDATE kinds SET tz = '2026-01-01 02:00:00+02' WHERE id = 10", &[]),
+    ("UPDATE kinds SET ts = 'infinity' WHERE id = 11", &["kinds id=11 value ts"]),
+    ("UPDATE kinds SET f8 = 'NaN', n = 'NaN' WHERE id = 12", &["kinds id=12 value f8,n"]),
+    ("UPDATE kinds SET iv = '24:00:00' WHERE id = 13", &["kinds id=13 value iv"]),
+    ("UPDATE kinds SET a = '[2:3]={1,2}' WHERE id = 14", &["kinds id=14 value a"]),
+    ("UPDATE kinds SET d = '-infinity' WHERE id = 15", &["kinds id=15 value d"]),
+    ("UPDATE kinds SET id = 1000 WHERE id = 16", &["kinds id=16 missing_row", "kinds id=1000 extra_row"]),
+    ("UPDATE named SET v = 30 WHERE k = 'ä'", &["named k=ä value v"]),
+    ("UPDATE named SET k = 'A' WHERE k = 'a'", &["named k=a missing_row", "named k=A extra_row"]),
+    ("DELETE FROM named WHERE k = ''", &["named k= missing_row"]),
+    ("INSERT INTO bag VALUES (7, 'new')", &["bag a=7, b=new extra_row"]),
+    ("DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 3 AND b = 'b')", &["bag a=3, b=b missing_row"]),
+    ("UPDATE parts SET v = 0 WHERE id IN (7, 77)", &["parts_low id=7 value v", "parts_high id=77 value v"]),
+    ("INSERT INTO nothing DEFAULT VALUES", &["nothing  extra_row"]),
+    (
+        "UPDATE \"Odd \"\"Name\" SET \"select\" = 'x' WHERE \"Ke y\" = 1",
+        &["Odd \"Name Ke y=1, select=x extra_row", "Odd \"Name Ke y=1, select=x, y missing_row"],
+    ),
+    ("UPDATE busy SET t = 'other' WHERE id = 12345", &["busy id=12345 value t"]),
+];
+
+#[test]
+fn planted_differences_are_each_found_and_nothing_else_is() {
+    let equal = "UPDATE kinds SET f8 = 'NaN', ts = 'infinity' WHERE id BETWEEN 20 AND 30";
+    let scene = Scene::of(&format!("{SCHEMA}; {equal}"));
+    // what no image of a row is written over: the load leaves these rows alone, but for what `busy` holds otherwise
+    let script = SCRIPT.replace("\\set i random(1, 20000)", "\\set i random(1, 10000)");
+    under_load(&scene, &script, || {
+        let (report, equal) = verify(&scene, &[]);
+        assert!(equal, "{report:#}");
+        let names: BTreeSet<_> = tables(&report).iter().map(|t| t["table"]["name"].as_str().unwrap()).collect();
+        let all =
+            ["Odd \"Name", "bag", "busy", "empty", "kinds", "made", "named", "nothing", "parts_high", "parts_low"];
+        assert_eq!(names, BTreeSet::from(all));
+        let mut expected = BTreeSet::new();
+        for (sql, found) in PLANTED {
+            scene.target.psql(sql);
+            expected.extend(found.iter().map(|text| (*text).to_owned()));
+        }
+        let (report, equal) = verify(&scene, &[]);
+        assert!(!equal);
+        assert_eq!(differences(&report), expected);
+    });
+    scene.drain();
+    let findings = scene.pgshadow.findings();
+    let of_verify = |finding: &&Value| finding["message"].as_str().is_some_and(|m| m.starts_with("verify:"));
+    assert_eq!(findings.iter().filter(of_verify).count(), findings.len(), "{findings:#?}");
+    let located: usize = PLANTED.iter().map(|(_, found)| found.len()).sum();
+    assert_eq!(findings.len(), located, "{findings:#?}");
+}
+
+/// One row is planted before each verify: it is found, alone, and the rows told are those of the snapshot.
+#[test]
+fn each_of_many_verifies_under_full_load_finds_the_one_row() {
+    let scene = Scene::of(SCHEMA);
+    let rounds = 5 * repeats();
+    under_load(&scene, SCRIPT, || {
+        for round in 1..=rounds {
+            let id = round % 60 + 1;
+            scene.target.psql(&format!("UPDATE kinds SET t = 'planted {round}' WHERE id = {id}"));
+            let (report, _) = verify(&scene, &[]);
+            assert_eq!(differences(&report), BTreeSet::from([format!("kinds id={id} value t")]), "round {round}");
+            let of = |name: &str| tables(&report).iter().find(|t| t["table"]["name"] == name).cloned().unwrap();
+            assert_eq!(of("busy")["rows"], 20_000, "round {round}");
+            scene.target.psql(&format!("UPDATE kinds SET t = 'a' WHERE id = {id}"));
+        }
+    });
+}
+
+/// Tables that are emptied and rewritten while they are read: read again, never told to differ.
+#[test]
+fn truncated_and_rewritten_tables_are_read_again() {
+    let scene = Scene::of(
+        "CREATE TABLE a (id int PRIMARY KEY, v int); INSERT INTO a SELECT g, 0 FROM generate_series(1, 50000) g;
+         CREATE TABLE b (id int PRIMARY KEY, v int); INSERT INTO b SELECT g, 0 FROM generate_series(1, 50000) g",
+    );
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut n = 0;
+            while !over.load(Ordering::SeqCst) {
+                n += 1;
+                scene.app().psql(&format!(
+                    "BEGIN; TRUNCATE a; INSERT INTO a SELECT g, {n} FROM generate_series(1, 500) g; COMMIT;
+                     ALTER TABLE b ALTER v TYPE {}; UPDATE b SET v = {n} WHERE id <= 20",
+                    if n % 2 == 0 { "int" } else { "bigint" },
+                ));
+                std::thread::sleep(Duration::from_millis(700));
+            }
+        });
+        for _ in 0..4 * repeats() {
+            let (report, _) = verify(&scene, &[]);
+            for table in tables(&report) {
+                let told = table["missing"].as_u64().unwrap() + table["extra"].as_u64().unwrap();
+                let told = told + table["different"].as_u64().unwrap() + table["not_located"].as_u64().unwrap();
+                assert_eq!(told, 0, "{table:#}");
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    scene.drain();
+    let (report, equal) = verify(&scene, &[]);
+    assert!(equal, "{report:#}");
+}
+
+#[test]
+fn what_cannot_be_compared_says_why() {
+    let scene = Scene::with(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE typed (v int); CREATE TABLE here (v int)",
+        "DROP TABLE here; ALTER TABLE typed ALTER v TYPE bigint; ALTER TABLE t ADD w int; CREATE TABLE there (v int)",
+        |builder| builder,
+    );
+    let (report, equal) = verify(&scene, &[]);
+    assert!(!equal);
+    for (name, part) in [
+        ("t", "only the shadow's table has a column w"),
+        ("typed", "column v is integer on the primary and bigint on the shadow"),
+        ("here", "the shadow has no such table"),
+        ("there", "only the shadow has this table"),
+    ] {
+        let table = tables(&report).iter().find(|t| t["table"]["name"] == name).unwrap();
+        assert!(table["not_compared"].as_str().is_some_and(|why| why.contains(part)), "{table:#}");
+    }
+    let (report, _) = verify(&scene, &["public.nowhere"]);
+    assert_eq!(tables(&report)[0]["not_compared"], "there is no such table");
+    let stopped = scene.pgshadow.run(&["verify", "--stop"], LIMIT);
+    assert!(stopped.status.code() == Some(1) && stopped.stderr.contains("no verify runs"), "{stopped:#?}");
+}
