@@ -16,8 +16,11 @@ use tokio::time::Instant;
 const ATTEMPTS: u32 = 10;
 /// So many rounds in a row may be lost with their connections.
 const LOST_MAX: u32 = 20;
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Pause before two snapshots are asked for again.
+const PAIR_AGAIN: Duration = Duration::from_millis(100);
+/// Pause after connections were lost, doubled each time.
+const LOST_AGAIN: Duration = Duration::from_millis(50);
+const LOST_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// What to compare.
 pub struct Job {
@@ -55,90 +58,103 @@ pub struct Outcome {
 /// A server stays away.
 pub async fn verify(job: &Job, pair: &Pairs, progress: &Progress) -> Result<Outcome, Error> {
     let started = Instant::now();
-    let (mut done, mut held) = (BTreeMap::new(), Vec::new());
-    let (mut left, mut attempts): (Option<BTreeSet<QualifiedName>>, BTreeMap<QualifiedName, u32>) =
-        (None, BTreeMap::new());
-    let mut lost = 0;
-    while left.as_ref().is_none_or(|left| !left.is_empty()) {
-        let pair = take(pair, progress).await;
-        held.push(pair.held);
+    let mut work = Work::new(progress);
+    while work.left.as_ref().is_none_or(|left| !left.is_empty()) {
+        let pair = work.take(pair).await;
         progress.snapshot(Some(Instant::now()));
-        let round = Round::new(job, &pair, progress);
-        let ended = round.run(&mut left).await;
+        let ended = Round::new(job, &pair, progress).run(&mut work.left).await;
         progress.snapshot(None);
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(error) if error.is_lost() && lost < LOST_MAX => {
-                lost += 1;
-                pause(progress, &error.to_string(), lost).await;
-                continue;
+        drop(pair);
+        work.settle(ended).await?;
+    }
+    Ok(Outcome { tables: work.done.into_values().collect(), held: work.held, took: started.elapsed() })
+}
+
+/// What is done and what is left.
+struct Work<'a> {
+    progress: &'a Progress,
+    done: BTreeMap<QualifiedName, TableOutcome>,
+    /// Not known before the first round.
+    left: Option<BTreeSet<QualifiedName>>,
+    /// How often a table began again.
+    attempts: BTreeMap<QualifiedName, u32>,
+    held: Vec<Duration>,
+    /// Rounds in a row that lost their connections.
+    lost: u32,
+}
+
+impl<'a> Work<'a> {
+    fn new(progress: &'a Progress) -> Self {
+        let (done, attempts) = (BTreeMap::new(), BTreeMap::new());
+        Self { progress, done, left: None, attempts, held: Vec::new(), lost: 0 }
+    }
+
+    async fn take(&mut self, pair: &Pairs) -> SnapshotPair {
+        loop {
+            match pair().await {
+                Ok(pair) => {
+                    self.held.push(pair.held);
+                    return pair;
+                }
+                Err(error) => self.wait(&error.to_string(), PAIR_AGAIN).await,
             }
-            Err(error) => return Err(error),
+        }
+    }
+
+    /// What became of a round's tables.
+    async fn settle(&mut self, ended: Result<Vec<(QualifiedName, Ended)>, Error>) -> Result<(), Error> {
+        let mut lost = None;
+        match ended {
+            Err(error) if !error.is_lost() => return Err(error),
+            Err(error) => lost = Some(error),
+            Ok(ended) => {
+                for (name, ended) in ended {
+                    match ended {
+                        Ended::Done(outcome) => self.finish(*outcome),
+                        Ended::Again(why) => self.again(&name, why),
+                        Ended::Lost(error) => lost = Some(error),
+                    }
+                }
+            }
+        }
+        let Some(error) = lost else {
+            self.lost = 0;
+            return Ok(());
         };
-        let mut worked = false;
-        for (name, ended) in ended {
-            let why = match ended {
-                Ended::Done(outcome) => {
-                    worked = true;
-                    finish(&mut done, &mut left, progress, *outcome);
-                    continue;
-                }
-                Ended::Lost(error) if lost >= LOST_MAX => return Err(error),
-                Ended::Lost(error) => {
-                    tracing::info!(table = %name, %error, "verify: a table begins again");
-                    continue;
-                }
-                Ended::Again(why) => why,
-            };
-            let attempt = attempts.entry(name.clone()).or_default();
-            *attempt += 1;
-            tracing::info!(table = %name, why, attempt, "verify: a table begins again");
-            if *attempt >= ATTEMPTS {
-                finish(&mut done, &mut left, progress, TableOutcome::not_compared(&name, why));
-            }
+        tracing::info!(%error, "verify: tables begin again");
+        self.lost += 1;
+        if self.lost > LOST_MAX {
+            return Err(error);
         }
-        lost = if worked { 0 } else { lost + 1 };
-        if !worked && left.as_ref().is_some_and(|left| !left.is_empty()) {
-            pause(progress, "tables are to be compared again", lost).await;
+        let pause = (LOST_AGAIN * 2_u32.pow(self.lost.min(10))).min(LOST_AGAIN_MAX);
+        self.wait(&error.to_string(), pause).await;
+        Ok(())
+    }
+
+    fn again(&mut self, name: &QualifiedName, why: String) {
+        let attempt = self.attempts.entry(name.clone()).or_default();
+        *attempt += 1;
+        tracing::info!(table = %name, why, attempt, "verify: a table begins again");
+        if *attempt >= ATTEMPTS {
+            self.finish(TableOutcome::not_compared(name, why));
         }
     }
-    Ok(Outcome { tables: done.into_values().collect(), held, took: started.elapsed() })
-}
 
-async fn take(pair: &Pairs, progress: &Progress) -> SnapshotPair {
-    progress.update(|shown| shown.waiting = Some("two snapshots".to_owned()));
-    let mut attempt = 0;
-    loop {
-        match pair().await {
-            Ok(pair) => {
-                progress.update(|shown| shown.waiting = None);
-                return pair;
-            }
-            Err(error) => pause(progress, &error.to_string(), attempt).await,
+    fn finish(&mut self, outcome: TableOutcome) {
+        self.progress.update(|shown| {
+            shown.tables_done += 1;
+            shown.rows += outcome.rows;
+            shown.tables_unequal += u64::from(!outcome.is_equal());
+        });
+        if let Some(left) = &mut self.left {
+            left.remove(&outcome.table);
         }
-        attempt += 1;
+        self.done.insert(outcome.table.clone(), outcome);
     }
-}
 
-async fn pause(progress: &Progress, why: &str, attempt: u32) {
-    progress.update(|shown| shown.waiting = Some(why.to_owned()));
-    tokio::time::sleep((PAUSE_MIN * 2_u32.pow(attempt.min(10))).min(PAUSE_MAX)).await;
-    progress.update(|shown| shown.waiting = None);
-}
-
-fn finish(
-    done: &mut BTreeMap<QualifiedName, TableOutcome>,
-    left: &mut Option<BTreeSet<QualifiedName>>,
-    progress: &Progress,
-    outcome: TableOutcome,
-) {
-    progress.update(|shown| {
-        shown.tables_done += 1;
-        shown.rows += outcome.rows;
-        shown.tables_unequal += u64::from(!outcome.is_equal());
-    });
-    if let Some(left) = left {
-        left.remove(&outcome.table);
+    async fn wait(&self, why: &str, pause: Duration) {
+        self.progress.update(|shown| shown.waiting = Some(why.to_owned()));
+        tokio::time::sleep(pause).await;
+        self.progress.update(|shown| shown.waiting = None);
     }
-    done.insert(outcome.table.clone(), outcome);
 }
