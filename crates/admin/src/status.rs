@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What [`Status::note`] says as long as pgshadow can't load and compare whole databases.
-pub const EQUAL_AT_START_NOTE: &str = "both databases are taken to start equal until backfill and verify exist";
+pub const EQUAL_AT_START_NOTE: &str = "both databases are taken to start equal: load the target before (backfill is not built yet), and compare them by `pgshadow verify`";
 
 /// Answer of `/api/status`, and of `pgshadow status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -214,7 +214,7 @@ mod tests {
             "findings_open": 1, "healed_rows": 2,
             "certificate": {"valid": false, "tables": 0, "reason": "no verify was run"},
             "clients": 8, "next_step": "look at `pgshadow report`",
-            "note": "both databases are taken to start equal until backfill and verify exist",
+            "note": "both databases are taken to start equal: load the target before (backfill is not built yet), and compare them by `pgshadow verify`",
             "applier": {"connected": true, "last_error": null, "rows_applied": 7, "rows_to_heal": 0},
             "counters": {
                 "statements": {"insert": 5}, "client_connections": 0, "rows_captured": 0,

@@ -148,7 +148,7 @@ impl Source for Windows {
             suspect_tables: self.suspect_tables(),
             findings_open,
             healed_rows: mirror.and_then(|m| m.store.healed_rows().ok()).unwrap_or(0),
-            certificate: Certificate::none("no verify has been run: that isn't built yet"),
+            certificate: Certificate::none("certificates aren't built yet; `pgshadow verify` compares both databases"),
             clients: self.clients.load(Ordering::Relaxed) as u64,
             next_step: String::new(),
             note: EQUAL_AT_START_NOTE.to_owned(),
