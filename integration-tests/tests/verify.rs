@@ -158,6 +158,47 @@ fn planted_differences_are_each_found_and_nothing_else_is() {
     assert_eq!(findings.len(), located, "{findings:#?}");
 }
 
+/// All that has a key is mended under load; nothing is written to the primary.
+#[test]
+fn what_was_found_is_mended() {
+    let scene = Scene::of(SCHEMA);
+    let script = SCRIPT.replace("\\set i random(1, 20000)", "\\set i random(1, 10000)");
+    let still = "SELECT md5(string_agg(k::text, ',' ORDER BY id)) FROM kinds k WHERE id < 100";
+    let before = scene.source.psql(still);
+    under_load(&scene, &script, || {
+        let none = scene.pgshadow.run(&["repair"], LIMIT);
+        assert!(none.status.code() == Some(1) && none.stderr.contains("no verify has ended"), "{none:#?}");
+        for (sql, _) in PLANTED {
+            scene.target.psql(sql);
+        }
+        let (found, _) = verify(&scene, &[]);
+        let dry = scene.pgshadow.run(&["repair", "--dry-run"], LIMIT);
+        assert_eq!(dry.status.code(), Some(3), "{dry:#?}");
+        for part in ["public.kinds: id=2: the shadow has no such row", "bytes: primary \\x0102, shadow \\x0103"] {
+            assert!(dry.stdout.contains(part), "{part}\n{}", dry.stdout);
+        }
+        assert_eq!(differences(&verify(&scene, &[]).0), differences(&found), "a dry run changes nothing");
+        let some = scene.pgshadow.run(&["repair", "--table", "public.named"], LIMIT);
+        assert_eq!(some.status.code(), Some(0), "{some:#?}");
+        let left = differences(&verify(&scene, &[]).0);
+        assert!(
+            left.len() == differences(&found).len() - 4 && left.iter().all(|d| !d.starts_with("named ")),
+            "{left:?}"
+        );
+        let repaired = scene.pgshadow.run(&["repair"], LIMIT);
+        assert_eq!(repaired.status.code(), Some(3), "two tables have no key: {repaired:#?}");
+        for part in ["public.bag: can't be mended row by row", "public.nothing: can't be mended row by row"] {
+            assert!(repaired.stdout.contains(part), "{part}\n{}", repaired.stdout);
+        }
+        let left = differences(&verify(&scene, &[]).0);
+        let without_key = ["bag a=3, b=b missing_row", "bag a=7, b=new extra_row", "nothing  extra_row"];
+        assert_eq!(left, BTreeSet::from(without_key.map(str::to_owned)));
+    });
+    assert_eq!(scene.source.psql(still), before);
+    let open = scene.pgshadow.findings().into_iter().filter(|finding| finding["healed"] == false).count();
+    assert_eq!(open, 3, "{:#?}", scene.pgshadow.findings());
+}
+
 /// One row is planted before each verify: it is found, alone, and the rows told are those of the snapshot.
 #[test]
 fn each_of_many_verifies_under_full_load_finds_the_one_row() {

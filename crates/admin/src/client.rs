@@ -1,4 +1,4 @@
-use crate::{Applier, Lag, Report, Status, VerifyRequest, VerifyStarted, VerifyState};
+use crate::{Applier, Lag, RepairReport, RepairRequest, Report, Status, VerifyRequest, VerifyStarted, VerifyState};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -129,6 +129,15 @@ impl Client {
     /// When there is no usable answer, or none runs.
     pub async fn stop_verify(&self) -> Result<(), ClientError> {
         self.json::<serde_json::Value>(Method::DELETE, "/api/verify", Bytes::new()).await.map(drop)
+    }
+
+    /// Has what the last verify found mended.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or nothing to go by.
+    pub async fn repair(&self, request: &RepairRequest) -> Result<RepairReport, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        self.json(Method::POST, "/api/repair", body.into()).await
     }
 
     /// Waits until the shadow has what was committed when this was called.

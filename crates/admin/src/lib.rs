@@ -1,11 +1,11 @@
 //! The windows of pgshadow: its HTTP server, and the client that the command line uses to talk to it.
 //!
 //! From: whoever implements [`Source`], and the metrics of the process. To: `/api/status`, `/api/report`,
-//! `/api/wait/drained`, `/api/verify`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
+//! `/api/wait/drained`, `/api/verify`, `/api/repair`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
 //!
 //! Invariants:
 //! - The words and shapes of the JSON are the types [`Status`] and [`Report`]; server and client share them.
-//! - Nothing that comes in over HTTP writes to a database. A verify that is asked for reads them.
+//! - What comes in over HTTP is asked of others: a verify reads both databases, a repair has the applier write to the shadow.
 //! - A window never holds anything up: what may take long is asked for on another thread.
 //!
 //! What it is not: no source of truth (it stores nothing), no tables for people (the program prints those).
@@ -25,4 +25,6 @@ pub use source::Source;
 pub use status::{
     Applier, Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Status, SuspectTable, VERSION,
 };
-pub use verify::{Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState};
+pub use verify::{
+    RepairReport, RepairRequest, RepairedTable, Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState,
+};

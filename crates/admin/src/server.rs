@@ -1,9 +1,10 @@
-use crate::{Report, Source, VerifyRequest};
+use crate::{RepairRequest, Report, Source, VerifyRequest};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing::get};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use pgshadow_telemetry::Handle;
 use serde::Deserialize;
 use serde_json::json;
@@ -66,6 +67,7 @@ fn router<S: Source>(windows: Windows<S>) -> Router {
         .route("/api/report", get(report::<S>))
         .route("/api/wait/drained", get(drained::<S>))
         .route("/api/verify", get(verify_state::<S>).post(verify::<S>).delete(stop_verify::<S>))
+        .route("/api/repair", post(repair::<S>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "no such page"))
         .with_state(windows)
 }
@@ -110,6 +112,20 @@ async fn stop_verify<S: Source>(State(windows): State<Windows<S>>) -> Response {
         Json(json!({ "stopped": true })).into_response()
     } else {
         refusal(StatusCode::CONFLICT, "no verify runs")
+    }
+}
+
+async fn repair<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<RepairRequest>, JsonRejection>,
+) -> Response {
+    let repaired = match request.map_err(|e| e.body_text()) {
+        Ok(Json(request)) => windows.source.repair(request).await,
+        Err(reason) => Err(reason),
+    };
+    match repaired {
+        Ok(report) => Json(report).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
     }
 }
 

@@ -1,4 +1,4 @@
-use crate::{Status, VerifyRequest, VerifyStarted, VerifyState};
+use crate::{RepairReport, RepairRequest, Status, VerifyRequest, VerifyStarted, VerifyState};
 use pgshadow_model::Finding;
 use std::time::Duration;
 
@@ -25,6 +25,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// Ends the verify that runs; false if none does.
     fn stop_verify(&self) -> bool;
+
+    /// Has what the last verify found mended on the shadow, or tells what would be.
+    ///
+    /// # Errors
+    /// There is nothing to go by, or the applier can't.
+    fn repair(&self, request: RepairRequest) -> impl Future<Output = Result<RepairReport, String>> + Send;
 
     /// Whether clients can be served; if not, why.
     ///

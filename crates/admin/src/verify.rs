@@ -1,4 +1,4 @@
-use pgshadow_verify::{Shown, TableOutcome};
+use pgshadow_verify::{Difference, Shown, TableOutcome};
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /api/verify`.
@@ -60,4 +60,36 @@ impl VerifyReport {
     pub fn is_equal(&self) -> bool {
         self.failed.is_none() && self.tables.iter().all(TableOutcome::is_equal)
     }
+}
+
+/// Body of `POST /api/repair`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepairRequest {
+    /// Only these tables, as `schema.name`; empty: all in which the last verify found something.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Tell what would be done, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Answer of `POST /api/repair`: the rows are in the list of what the applier mends (without `dry_run`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// Each table in which the last verify found something.
+    pub tables: Vec<RepairedTable>,
+}
+
+/// What is mended of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairedTable {
+    /// `schema.name`.
+    pub table: String,
+    /// The rows, as the verify found them. They are read again on the primary, and written as they are there by then.
+    pub rows: Vec<Difference>,
+    /// Rows that differ besides: to be found by the next verify.
+    pub left: u64,
+    /// Why it can't be mended row by row.
+    pub not_repaired: Option<String>,
 }

@@ -1,6 +1,8 @@
+use crate::asked::{Asked, Request};
 use crate::common::Common;
 use crate::crew::Crew;
-use crate::pair::{Asked, PairError, SnapshotPair};
+use crate::pair::{PairError, SnapshotPair};
+use crate::reread::Reread;
 use crate::{Config, Dial, Log, OrderBook, Suspects};
 use pgshadow_divergence::Store;
 use pgshadow_model::Sequence;
@@ -106,8 +108,18 @@ impl Handle {
     /// # Errors
     /// There are none now. While no lane is connected to the shadow it waits.
     pub fn snapshot_pair(&self) -> impl Future<Output = Result<SnapshotPair, PairError>> + Send + use<> {
-        let pair = self.asked.ask();
+        let pair = self.asked.ask(Request::Pair);
         async move { pair.await.unwrap_or(Err(PairError::Lost)) }
+    }
+
+    /// Has these rows read again on the primary and written as they are there, in order with all else. Returns once they are in the
+    /// list of what waits for that, on the shadow too; [`Handle::healed`] waits for them.
+    ///
+    /// # Errors
+    /// The list could not be written.
+    pub fn reread(&self, rows: Vec<Reread>) -> impl Future<Output = Result<(), PairError>> + Send + use<> {
+        let added = self.asked.ask(|answer| Request::Reread(rows, answer));
+        async move { added.await.unwrap_or(Err(PairError::Lost)) }
     }
 
     /// Ends the task, at once: what was not committed on the shadow is applied at the next start.

@@ -1,10 +1,10 @@
 //! What all lanes share.
 
 use crate::applier::Shared;
+use crate::asked::Asked;
 use crate::entry::Loaded;
 use crate::fence::Primary;
 use crate::own::Rehearsals;
-use crate::pair::Asked;
 use crate::trace::Trace;
 use crate::waiting::Healing;
 use crate::{AppliedPosition, Config, Dial, Error, Log, OrderBook, Suspects};
@@ -35,7 +35,7 @@ pub(crate) struct Common {
     pub(crate) shared: Arc<Shared>,
     pub(crate) healing: Healing,
     pub(crate) primary: Primary,
-    /// Who waits for two snapshots that hold the same.
+    /// What others ask for.
     pub(crate) asked: Arc<Asked>,
     /// Held by a lane while it works, and by the one that heals alone.
     pub(crate) quiet: RwLock<()>,

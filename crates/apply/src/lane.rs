@@ -49,8 +49,8 @@ impl Lane {
             let worked = self.work(session).await?;
             if self.healing.is_due() {
                 self.heal(session).await?;
-            } else if let Some(answer) = self.asked.next() {
-                self.answer(session, answer).await?;
+            } else if let Some(request) = self.asked.next() {
+                self.answer(session, request).await?;
             } else if !worked {
                 self.idle(session).await?;
             }

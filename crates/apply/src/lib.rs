@@ -27,6 +27,7 @@
 #![warn(missing_docs)]
 
 mod applier;
+mod asked;
 mod backlog;
 mod batch;
 mod beside;
@@ -66,6 +67,7 @@ mod reach;
 mod rehearsal;
 mod release;
 mod report;
+mod reread;
 mod rows;
 mod session;
 mod shadow_table;
@@ -89,6 +91,7 @@ pub use order::{BeganLate, Lag, OrderBook};
 pub use pair::{Exported, PairError, SnapshotPair};
 pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
 pub use rehearsal::SHED_BEHIND;
+pub use reread::Reread;
 pub use tie::LogExtent;
 
 use pgshadow_model::{Change, Lsn, QualifiedName, Sequence};

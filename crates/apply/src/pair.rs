@@ -10,10 +10,8 @@ use crate::heal::QUIET_WITHIN;
 use crate::lane::Lane;
 use crate::position::{Fence, Snapshot};
 use crate::session::Session;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 /// How long a server may take to open its snapshot.
@@ -67,7 +65,7 @@ pub struct SnapshotPair {
     pub held: Duration,
 }
 
-/// Why there is no pair now; to be asked for again.
+/// Why the applier can't do now what it was asked for; to be asked again.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
     /// A lane is at something that takes long.
@@ -87,52 +85,8 @@ pub enum PairError {
     Failed(#[from] Error),
 }
 
-type Answer = oneshot::Sender<Result<SnapshotPair, PairError>>;
-
-/// Who waits for a pair.
-#[derive(Default)]
-pub(crate) struct Asked {
-    queue: Mutex<VecDeque<Answer>>,
-    more: Notify,
-}
-
-impl Asked {
-    pub(crate) fn ask(&self) -> oneshot::Receiver<Result<SnapshotPair, PairError>> {
-        let (answer, pair) = oneshot::channel();
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(answer);
-        self.more.notify_one();
-        pair
-    }
-
-    /// Returns once somebody has asked.
-    pub(crate) async fn wait(&self) {
-        self.more.notified().await;
-    }
-
-    /// The next one who still waits.
-    pub(crate) fn next(&self) -> Option<Answer> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| queue.pop_front()).find(|answer| !answer.is_closed())
-    }
-}
-
 impl Lane {
-    /// Makes a pair for one who asked. Fails only for the sake of the lane's own connection.
-    pub(crate) async fn answer(&mut self, session: &mut Session, answer: Answer) -> Result<(), Error> {
-        let made = self.pair(session).await;
-        match made {
-            Err(PairError::Failed(error)) if session.client().is_closed() => {
-                let _ = answer.send(Err(PairError::Lost));
-                Err(error)
-            }
-            made => {
-                let _ = answer.send(made);
-                Ok(())
-            }
-        }
-    }
-
-    async fn pair(&mut self, session: &mut Session) -> Result<SnapshotPair, PairError> {
+    pub(crate) async fn pair(&mut self, session: &mut Session) -> Result<SnapshotPair, PairError> {
         self.doing("two snapshots: connecting");
         let (on_primary, on_shadow) = futures::try_join!(
             self.connected(&self.config.primary, "primary"),

@@ -34,6 +34,8 @@ pub enum Command {
     },
     /// Compare both databases row by row, while they are written; ends with 3 when they differ.
     Verify(VerifyArguments),
+    /// Mend what the last verify found: its rows are read again on the primary and written to the shadow; then verify again.
+    Repair(RepairArguments),
     /// Show the findings; ends with 3 when some are open.
     Report(ReportArguments),
     /// Show the whole thing with two throw-away databases, under load; needs no configuration.
@@ -71,6 +73,20 @@ pub struct VerifyArguments {
     /// End the verify that runs.
     #[arg(long, conflicts_with = "table")]
     pub stop: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `repair`
+#[derive(Debug, clap::Args)]
+pub struct RepairArguments {
+    /// Only this table (schema.name); may be given several times.
+    #[arg(long, value_name = "TABLE")]
+    pub table: Vec<String>,
+    /// Show each row, and do nothing; ends with 3 if there are some.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

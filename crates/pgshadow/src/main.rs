@@ -46,6 +46,7 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
         Command::Status(options) => commands::status(&client()?, &options).await,
         Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client()?, timeout).await,
         Command::Verify(options) => commands::verify(&client()?, &options).await,
+        Command::Repair(options) => commands::repair(&client()?, &options).await,
         Command::Report(options) => commands::report(&client()?, &options).await,
         Command::Demo(options) => demo::run(&options, shutdown::on_signal()?).await,
     }

@@ -27,6 +27,6 @@ mod table;
 mod totals;
 
 pub use error::Error;
-pub use outcome::{Difference, DifferentColumn, TableOutcome};
+pub use outcome::{Difference, DifferentColumn, TableOutcome, is_of_verify};
 pub use progress::{Progress, Shown};
 pub use run::{Job, Outcome, Pairs, verify};

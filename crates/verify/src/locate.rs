@@ -122,7 +122,13 @@ impl Place<'_> {
     }
 
     fn alone(&self, kind: Kind, row: &Found) -> Difference {
-        Difference { key: self.key(row), kind, columns: Vec::new(), row: Some(self.describe(row, |_| true)) }
+        Difference {
+            key: self.key(row),
+            key_columns: self.key_columns(row),
+            kind,
+            columns: Vec::new(),
+            row: Some(self.describe(row, |_| true)),
+        }
     }
 
     fn both(&self, row: &Found, other: &Found) -> Difference {
@@ -134,7 +140,13 @@ impl Place<'_> {
             shadow: there.clone(),
         };
         let columns = differ.map(different).collect();
-        Difference { key: self.key(row), kind: Kind::Value, columns, row: None }
+        Difference { key: self.key(row), key_columns: self.key_columns(row), kind: Kind::Value, columns, row: None }
+    }
+
+    fn key_columns(&self, row: &Found) -> Vec<(String, Option<String>)> {
+        let columns = self.columns.iter().zip(&row.values);
+        let of_key = columns.filter(|(column, _)| self.table.key.contains(&column.name));
+        of_key.map(|(column, value)| (column.name.clone(), value.clone())).collect()
     }
 
     fn key(&self, row: &Found) -> String {

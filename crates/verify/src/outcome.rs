@@ -31,11 +31,22 @@ pub struct TableOutcome {
     pub seconds: f64,
 }
 
+/// What a verify's findings begin their messages with.
+const OF_VERIFY: &str = "verify: ";
+
+/// Whether a verify has found it.
+#[must_use]
+pub fn is_of_verify(finding: &Finding) -> bool {
+    finding.message.as_deref().is_some_and(|message| message.starts_with(OF_VERIFY))
+}
+
 /// A row that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// `column=value, ...` of the key, or of the whole row where the table has no key.
     pub key: String,
+    /// The key's columns with their values as texts (`None` is NULL); nothing where the table has no key.
+    pub key_columns: Vec<(String, Option<String>)>,
     /// How.
     pub kind: Kind,
     /// Each column that differs. Of a row that only one side has, nothing.
@@ -82,7 +93,7 @@ impl TableOutcome {
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         if let Some(reason) = &self.not_compared {
-            return vec![self.finding(Kind::Schema, None, &[], None, None, format!("verify: not compared: {reason}"))];
+            return vec![self.finding(Kind::Schema, None, &[], None, None, format!("not compared: {reason}"))];
         }
         let located = self.differences.iter().map(|difference| {
             let columns: Vec<String> = difference.columns.iter().map(|column| column.name.clone()).collect();
@@ -92,13 +103,9 @@ impl TableOutcome {
                 difference.columns.iter().map(value).collect::<Vec<_>>().join(", ")
             };
             let (primary, shadow, message) = match difference.kind {
-                Kind::MissingRow => (difference.row.clone(), None, "verify: the shadow has no such row"),
-                Kind::ExtraRow => (None, difference.row.clone(), "verify: only the shadow has this row"),
-                _ => (
-                    Some(values(|column| &column.primary)),
-                    Some(values(|column| &column.shadow)),
-                    "verify: the rows differ",
-                ),
+                Kind::MissingRow => (difference.row.clone(), None, "the shadow has no such row"),
+                Kind::ExtraRow => (None, difference.row.clone(), "only the shadow has this row"),
+                _ => (Some(values(|column| &column.primary)), Some(values(|column| &column.shadow)), "the rows differ"),
             };
             self.finding(difference.kind, Some(&difference.key), &columns, primary, shadow, message.to_owned())
         });
@@ -125,7 +132,7 @@ impl TableOutcome {
             primary,
             shadow,
             sqlstate: None,
-            message: Some(message),
+            message: Some(format!("{OF_VERIFY}{message}")),
             sql: None,
             fingerprint: fingerprint(kind, Some(&self.table), columns, None),
             xid: None,

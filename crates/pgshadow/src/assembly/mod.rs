@@ -13,6 +13,7 @@ mod mirror;
 mod prepared;
 mod primary;
 mod recovery;
+mod repairing;
 mod settle;
 mod spilled;
 mod suspects;

@@ -1,10 +1,12 @@
 //! The verify that was asked for: one at a time, beside everything else.
 use super::mirror::Mirror;
+use super::repairing::{self, Plan};
 use crate::config::{Config, table};
-use pgshadow_admin::{Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState};
+use pgshadow_admin::{RepairRequest, Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState};
 use pgshadow_apply::Plain;
-use pgshadow_model::QualifiedName;
-use pgshadow_verify::{Job, Outcome, Pairs, Progress};
+use pgshadow_model::{Finding, QualifiedName};
+use pgshadow_verify::{Job, Outcome, Pairs, Progress, TableOutcome, is_of_verify};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::task::JoinHandle;
@@ -35,6 +37,10 @@ struct Work {
     task: JoinHandle<()>,
 }
 
+fn tables(names: &[String]) -> Result<Vec<QualifiedName>, String> {
+    names.iter().map(|name| table(name)).collect()
+}
+
 fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
@@ -61,7 +67,7 @@ impl Verifying {
     /// # Errors
     /// Another one runs, or a name can't be read.
     pub fn start(self: &Arc<Self>, request: &VerifyRequest) -> Result<VerifyStarted, String> {
-        let only = request.tables.iter().map(|name| table(name)).collect::<Result<Vec<_>, _>>()?;
+        let only = tables(&request.tables)?;
         if let Some(name) = only.iter().find(|name| self.excluded.contains(name)) {
             return Err(format!("{name} isn't mirrored ([mirror] exclude), so it can't be verified"));
         }
@@ -100,9 +106,20 @@ impl Verifying {
     }
 
     async fn report(&self, number: u64, started: String, outcome: Outcome) -> VerifyReport {
-        let findings: Vec<_> = outcome.tables.iter().flat_map(|t| t.findings()).map(|f| (None, f)).collect();
+        let findings: Vec<_> = outcome.tables.iter().flat_map(TableOutcome::findings).map(|f| (None, f)).collect();
+        let compared = outcome.tables.iter().filter(|t| t.not_compared.is_none());
+        let compared: HashSet<QualifiedName> = compared.map(|t| t.table.clone()).collect();
         let mirror = Arc::clone(&self.mirror);
-        let recorded = tokio::task::spawn_blocking(move || mirror.store.record_all(findings)).await;
+        let record = move || {
+            // what isn't found again is mended
+            let is_old =
+                |f: &Finding| f.table.as_ref().is_some_and(|table| compared.contains(table)) && is_of_verify(f);
+            for old in mirror.store.list()?.into_iter().filter(|f| !f.healed && is_old(f)) {
+                mirror.store.mark_healed(old.id)?;
+            }
+            mirror.store.record_all(findings)
+        };
+        let recorded = tokio::task::spawn_blocking(record).await;
         if let Ok(Err(error)) = recorded {
             tracing::error!(%error, "what the verify found could not be written down");
         }
@@ -123,6 +140,26 @@ impl Verifying {
             excluded: self.excluded.iter().map(ToString::to_string).collect(),
             held_ms: Vec::new(),
         }
+    }
+
+    /// What is to be mended of what the last verify found.
+    ///
+    /// # Errors
+    /// There is nothing to go by, a name can't be read, or the primary can't be asked.
+    pub async fn repairs(&self, request: &RepairRequest) -> Result<Plan, String> {
+        let only = tables(&request.tables)?;
+        let (running, last) = {
+            let state = self.lock();
+            (state.running.is_some(), state.last.clone().filter(|report| report.failed.is_none()))
+        };
+        if running {
+            return Err("a verify runs: wait for what it finds".to_owned());
+        }
+        let Some(last) = last else {
+            return Err("no verify has ended since pgshadow was started: run it first".to_owned());
+        };
+        let planned = repairing::plan(&self.primary, &last, &only).await;
+        planned.map_err(|error| format!("the primary can't be asked for its tables: {error}"))
     }
 
     /// How it fares.

@@ -3,8 +3,8 @@ use super::mirror::Mirror;
 use super::verifying::Verifying;
 use futures::future::BoxFuture;
 use pgshadow_admin::{
-    Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Source, Status, SuspectTable, VERSION,
-    VerifyRequest, VerifyStarted, VerifyState,
+    Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport, RepairRequest, Source, Status,
+    SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_apply::{PairError, SnapshotPair};
 use pgshadow_model::{Finding, Place};
@@ -204,6 +204,18 @@ impl Source for Windows {
 
     fn stop_verify(&self) -> bool {
         self.verifying.get().is_some_and(|verifying| verifying.stop())
+    }
+
+    async fn repair(&self, request: RepairRequest) -> Result<RepairReport, String> {
+        let Some(verifying) = self.verifying.get() else { return Err("nothing is mirrored".to_owned()) };
+        let plan = verifying.repairs(&request).await?;
+        if request.dry_run || plan.rows.is_empty() {
+            return Ok(plan.report);
+        }
+        let added = self.lock_applier().as_ref().map(|applier| applier.reread(plan.rows));
+        let Some(added) = added else { return Err("the applier is stopping".to_owned()) };
+        added.await.map_err(|error| format!("the rows can't be mended now: {error}"))?;
+        Ok(plan.report)
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! One command, one file. Those that ask the running proxy find it by the admin address of the same configuration.
 mod check_config;
+mod repair;
 mod report;
 mod status;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod verify;
 mod wait;
 
 pub use check_config::check_config;
+pub use repair::repair;
 pub use report::report;
 pub use status::status;
 pub use verify::verify;

@@ -3,7 +3,8 @@ use crate::failure::{Ending, Failure};
 use crate::output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgshadow_admin::{Client, VerifyReport, VerifyRequest};
-use pgshadow_verify::{Shown, TableOutcome};
+use pgshadow_model::Kind;
+use pgshadow_verify::{Difference, DifferentColumn, Shown, TableOutcome};
 use std::io::IsTerminal;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -131,29 +132,32 @@ fn describe(report: &VerifyReport) -> String {
 }
 
 fn examples(outcome: &TableOutcome) -> String {
-    let mut text = String::new();
-    for finding in outcome.findings().iter().take(EXAMPLES) {
-        let part = |name: &str, value: &Option<String>| {
-            value.as_deref().map_or_else(String::new, |value| format!("\n    {name}: {}", output::printable(value)))
-        };
-        text.push_str(&format!(
-            "{}: {} {}{}{}\n",
-            outcome.table,
-            finding.message.as_deref().unwrap_or_default(),
-            output::printable(finding.key.as_deref().unwrap_or_default()),
-            part("primary", &finding.primary),
-            part("shadow", &finding.shadow),
-        ));
-    }
+    let name = outcome.table.to_string();
+    let shown = outcome.differences.iter().take(EXAMPLES);
+    let mut text: String = shown.map(|difference| describe_difference(&name, difference)).collect();
     let more = (outcome.missing + outcome.extra + outcome.different).saturating_sub(EXAMPLES as u64);
     if more > 0 {
-        text.push_str(&format!("{}: ... and {more} more: see `pgshadow report` and --json\n", outcome.table));
+        text.push_str(&format!("{name}: ... and {more} more: see `pgshadow report` and --json\n"));
     }
     if outcome.not_located > 0 {
-        text.push_str(&format!(
-            "{}: at least {} more differ that were not looked at\n",
-            outcome.table, outcome.not_located
-        ));
+        text.push_str(&format!("{name}: at least {} more differ that were not looked at\n", outcome.not_located));
     }
     text
+}
+
+/// A row that differs, for people.
+pub(super) fn describe_difference(table: &str, difference: &Difference) -> String {
+    let (key, row) = (&difference.key, difference.row.as_deref().unwrap_or_default());
+    let text = match difference.kind {
+        Kind::MissingRow => format!("{table}: {key}: the shadow has no such row\n    primary: {row}\n"),
+        Kind::ExtraRow => format!("{table}: {key}: only the shadow has this row\n    shadow: {row}\n"),
+        _ => {
+            let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
+            let column = |column: &DifferentColumn| {
+                format!("    {}: primary {}, shadow {}\n", column.name, value(&column.primary), value(&column.shadow))
+            };
+            format!("{table}: {key}: the rows differ\n{}", difference.columns.iter().map(column).collect::<String>())
+        }
+    };
+    output::printable(&text)
 }

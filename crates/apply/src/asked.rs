@@ -1,0 +1,87 @@
+//! What others ask of the applier: a lane does it between two batches.
+
+use crate::Error;
+use crate::lane::Lane;
+use crate::pair::{PairError, SnapshotPair};
+use crate::reread::Reread;
+use crate::session::Session;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::{Notify, oneshot};
+
+/// One request, with where the answer goes.
+pub(crate) enum Request {
+    /// Two snapshots that hold the same.
+    Pair(oneshot::Sender<Result<SnapshotPair, PairError>>),
+    /// Rows to be read again on the primary and written as they are there.
+    Reread(Vec<Reread>, oneshot::Sender<Result<(), PairError>>),
+}
+
+impl Request {
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Pair(answer) => answer.is_closed(),
+            Self::Reread(_, answer) => answer.is_closed(),
+        }
+    }
+}
+
+/// Who waits for an answer.
+#[derive(Default)]
+pub(crate) struct Asked {
+    queue: Mutex<VecDeque<Request>>,
+    more: Notify,
+}
+
+impl Asked {
+    pub(crate) fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> oneshot::Receiver<T> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(request(answer));
+        self.more.notify_one();
+        answered
+    }
+
+    /// Returns once somebody has asked.
+    pub(crate) async fn wait(&self) {
+        self.more.notified().await;
+    }
+
+    /// The next one who still waits.
+    pub(crate) fn next(&self) -> Option<Request> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| queue.pop_front()).find(|request| !request.is_given_up())
+    }
+}
+
+impl Lane {
+    /// Does what was asked. Fails only for the sake of the lane's own connection.
+    pub(crate) async fn answer(&mut self, session: &mut Session, request: Request) -> Result<(), Error> {
+        match request {
+            Request::Pair(answer) => {
+                let made = self.pair(session).await;
+                reply(session, answer, made)
+            }
+            Request::Reread(rows, answer) => {
+                let added = self.add_rereads(session, rows).await.map_err(PairError::from);
+                reply(session, answer, added)
+            }
+        }
+    }
+}
+
+fn reply<T>(
+    session: &Session,
+    answer: oneshot::Sender<Result<T, PairError>>,
+    made: Result<T, PairError>,
+) -> Result<(), Error> {
+    match made {
+        Err(PairError::Failed(error)) if session.client().is_closed() => {
+            let _ = answer.send(Err(PairError::Lost));
+            Err(error)
+        }
+        made => {
+            let _ = answer.send(made);
+            Ok(())
+        }
+    }
+}
