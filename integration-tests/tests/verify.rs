@@ -286,3 +286,62 @@ fn what_cannot_be_compared_says_why() {
     let stopped = scene.pgshadow.run(&["verify", "--stop"], LIMIT);
     assert!(stopped.status.code() == Some(1) && stopped.stderr.contains("no verify runs"), "{stopped:#?}");
 }
+
+/// A certificate stays valid while all is applied exactly, and lapses, by table and with the reason, when something isn't.
+#[test]
+fn a_certificate_stays_valid_until_something_happens() {
+    let mut scene = Scene::of(SCHEMA);
+    let certificate = |scene: &Scene| {
+        let status = scene.pgshadow.status();
+        let of = &status["certificate"];
+        (
+            of["valid"].as_bool().unwrap(),
+            of["tables"].as_u64().unwrap(),
+            of["reason"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    assert_eq!(certificate(&scene), (false, 0, "no table was verified: run `pgshadow verify`".to_owned()));
+    verify(&scene, &["public.busy"]);
+    assert_eq!(certificate(&scene), (false, 1, "not all tables were verified".to_owned()));
+    under_load(&scene, SCRIPT, || {
+        verify(&scene, &[]);
+        assert_eq!(certificate(&scene), (true, 10, String::new()));
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    scene.drain();
+    assert_eq!(certificate(&scene), (true, 10, String::new()), "what was applied since fits");
+    scene.pgshadow.restart();
+    assert_eq!(certificate(&scene), (true, 10, String::new()), "it is kept");
+    for (sql, tables, reason) in [
+        ("ALTER TABLE named ADD w int", 9, "public.named: definitions have changed: ALTER TABLE named ADD w int"),
+        ("CREATE TABLE later (a int)", 10, "definitions have changed: CREATE TABLE later (a int)"),
+        ("DO $$ BEGIN UPDATE named SET v = 1; END $$", 0, "public.Odd \"Name: a procedure or block"),
+    ] {
+        let (report, equal) = verify(&scene, &[]);
+        assert!(equal && certificate(&scene).0, "{report:#}");
+        scene.app().psql(sql);
+        scene.drain();
+        let (valid, left, why) = certificate(&scene);
+        assert!(!valid && left == tables && why.starts_with(reason), "{sql}: {left} {why}");
+    }
+    // equal, but nobody knows what DO will still do unseen
+    verify(&scene, &[]);
+    let (valid, _, why) = certificate(&scene);
+    assert!(!valid && why.contains("suspect"), "{why}");
+}
+
+#[test]
+fn a_row_that_does_not_fit_ends_its_table_s_certificate() {
+    let scene = Scene::of(
+        "CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1)",
+    );
+    verify(&scene, &[]);
+    scene.target.psql("DELETE FROM a");
+    scene.app().psql("UPDATE a SET v = 2; INSERT INTO b VALUES (1, 1)");
+    scene.drain();
+    let status = scene.pgshadow.status();
+    assert_eq!(status["certificate"]["tables"], 1, "{status:#}");
+    assert!(status["certificate"]["reason"].as_str().is_some_and(|why| why.starts_with("public.a: ")), "{status:#}");
+    verify(&scene, &["public.a"]);
+    assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true, "it was healed, and is equal");
+}

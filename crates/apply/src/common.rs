@@ -5,12 +5,13 @@ use crate::asked::Asked;
 use crate::entry::Loaded;
 use crate::fence::Primary;
 use crate::own::Rehearsals;
+use crate::reach::Reach;
 use crate::trace::Trace;
 use crate::waiting::Healing;
 use crate::{AppliedPosition, Config, Dial, Error, Log, OrderBook, Suspects};
 use pgshadow_compare::ShadowError;
-use pgshadow_divergence::Store;
-use pgshadow_model::{QualifiedName, Sequence};
+use pgshadow_divergence::{LapseOf, Store};
+use pgshadow_model::{Change, QualifiedName, Sequence};
 use pgshadow_telemetry::Counter;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,6 +148,27 @@ impl Common {
         }
         let (suspects, table) = (Arc::clone(&self.suspects), table.cloned());
         Ok(tokio::task::spawn_blocking(move || suspects.suspect(table.as_ref(), &reason)).await??)
+    }
+
+    /// Definitions make the certificates of their tables lapse, before they are on the shadow.
+    pub(crate) async fn lapse_by(&self, entries: &[Loaded]) -> Result<(), Error> {
+        let mut lapsed = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.defines()) {
+            if entry.vast.is_some() {
+                lapsed.push((vec![LapseOf::Every], "definitions in a large transaction".to_owned()));
+            }
+            let texts = entry.changes.iter().filter_map(|change| match change {
+                Change::Ddl(ddl) => Some(&ddl.sql),
+                _ => None,
+            });
+            lapsed.extend(texts.map(|sql| (Reach::of(sql).lapses(), format!("definitions have changed: {sql}"))));
+        }
+        if lapsed.is_empty() {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.store);
+        let lapse = move || lapsed.iter().try_for_each(|(of, reason)| store.lapse(of, reason, true));
+        Ok(tokio::task::spawn_blocking(lapse).await??)
     }
 
     /// How many entries were applied since the start.

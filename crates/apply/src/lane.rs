@@ -241,6 +241,7 @@ impl Lane {
         reports: Reports,
     ) -> Result<(), Error> {
         self.write_down(session, &reports).await?;
+        self.lapse_by(entries).await?;
         let sequences: Vec<Sequence> = entries.iter().map(|e| e.sequence).collect();
         let position = self.book.position_with(&sequences);
         let commit = session.client().batch_execute("COMMIT");

@@ -59,8 +59,8 @@ pub struct SnapshotPair {
     pub primary: Exported,
     /// Of the shadow.
     pub shadow: Exported,
-    /// What they see.
-    pub snapshot: Snapshot,
+    /// What the primary's sees, as `txid_current_snapshot()` writes it.
+    pub sees: String,
     /// How long no lane could apply for it.
     pub held: Duration,
 }
@@ -121,7 +121,7 @@ impl Lane {
         self.doing("two snapshots: the shadow's");
         let (shadow, _) = open(on_shadow, "shadow").await?;
         drop(quiet);
-        Ok(SnapshotPair { primary, shadow, snapshot: fence.snapshot, held: held_since.elapsed() })
+        Ok(SnapshotPair { primary, shadow, sees: text, held: held_since.elapsed() })
     }
 
     async fn connected(&self, config: &tokio_postgres::Config, whom: &'static str) -> Result<Connected, Error> {

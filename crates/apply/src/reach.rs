@@ -1,5 +1,6 @@
 //! Which tables a statement may change or look at, by its text.
 
+use pgshadow_divergence::LapseOf;
 use pgshadow_model::{DdlStatement, QualifiedName};
 use pgshadow_sql::{Ddl, Statement, StatementKind, parse};
 
@@ -36,6 +37,14 @@ impl Reach {
             }
         }
         Self::Tables(tables)
+    }
+
+    /// Whose certificates lapse by it.
+    pub(crate) fn lapses(self) -> Vec<LapseOf> {
+        match self {
+            Self::Everything => vec![LapseOf::Every],
+            Self::Tables(names) => names.into_iter().map(LapseOf::Named).collect(),
+        }
     }
 
     /// TRUNCATE, which the journal names tables of besides: partitions too.

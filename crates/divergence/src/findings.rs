@@ -1,3 +1,4 @@
+use crate::certificates::{LapseOf, lapse_in, lapses_by};
 use crate::store::{BY_KEY, COUNTERS, FINDINGS, GROUPS, ORIGINS, add, now};
 use crate::{Error, Store};
 use pgshadow_model::{Finding, Sequence};
@@ -31,6 +32,11 @@ impl Store {
     /// # Errors
     /// The file can't be written; then none is kept.
     pub fn record_all(&self, findings: Vec<(Option<Origin>, Finding)>) -> Result<Vec<u64>, Error> {
+        for (_, finding) in &findings {
+            if let Some(reason) = lapses_by(finding) {
+                self.note_lapse(&LapseOf::table(finding.table.as_ref()), &reason);
+            }
+        }
         let write = self.database.begin_write()?;
         let (mut ids, mut new) = (Vec::with_capacity(findings.len()), Vec::new());
         for (origin, finding) in findings {
@@ -39,6 +45,9 @@ impl Store {
                 continue;
             }
             let finding = self.keep(&write, finding)?;
+            if let Some(reason) = lapses_by(&finding) {
+                lapse_in(&write, &LapseOf::table(finding.table.as_ref()), &reason)?;
+            }
             if let Some(origin) = origin {
                 write.open_table(ORIGINS)?.insert(origin, (finding.id, false))?;
             }

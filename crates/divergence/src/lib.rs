@@ -11,11 +11,14 @@
 //!    is beyond is counted, never silently dropped: an open example carries the count, or [`Store::uncounted`] does.
 //! 3. Every newly reported finding is logged as one line of JSON under the target `pgshadow::finding`.
 //! 4. A table stays suspect until somebody who reloaded it says so.
+//! 5. A certificate lapses in the transaction that makes its table suspect, or keeps a finding of its rows; and what lapses between a
+//!    snapshot and its certificate is not forgotten.
 //!
 //! It is not a judge (see `pgshadow-compare`), and it does not know the databases. Calls block on the disk for a
 //! moment: from async code call them where that may be.
 #![warn(missing_docs)]
 
+mod certificates;
 mod error;
 mod findings;
 mod store;
@@ -23,6 +26,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 
+pub use certificates::{Certificates, LapseOf, TableCertificate};
 pub use error::Error;
 pub use findings::Origin;
 pub use store::{Limits, Store};

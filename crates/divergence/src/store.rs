@@ -1,8 +1,9 @@
 use crate::Error;
+use crate::certificates::Lapses;
 use crate::suspects::Cache;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
-use std::sync::RwLock;
+use std::sync::{Mutex, RwLock};
 use std::time::SystemTime;
 
 /// Number of a finding -> JSON of it.
@@ -15,6 +16,8 @@ pub(crate) const GROUPS: TableDefinition<&str, &[u8]> = TableDefinition::new("gr
 pub(crate) const ORIGINS: TableDefinition<(u64, u32), (u64, bool)> = TableDefinition::new("origins");
 /// Suspect table and reason -> JSON.
 pub(crate) const SUSPECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("suspects");
+/// Table -> JSON of its certificate.
+pub(crate) const CERTIFICATES: TableDefinition<&str, &[u8]> = TableDefinition::new("certificates");
 /// Named texts.
 pub(crate) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 /// Named numbers.
@@ -40,6 +43,7 @@ pub struct Store {
     pub(crate) database: Database,
     pub(crate) limits: Limits,
     pub(crate) suspects: RwLock<Cache>,
+    pub(crate) lapses: Mutex<Lapses>,
 }
 
 impl Store {
@@ -62,7 +66,7 @@ impl Store {
     }
 
     pub(crate) fn of(database: Database, limits: Limits) -> Result<Self, Error> {
-        let store = Self { database, limits, suspects: RwLock::default() };
+        let store = Self { database, limits, suspects: RwLock::default(), lapses: Mutex::default() };
         store.create_tables()?;
         store.load_suspects()?;
         Ok(store)
@@ -75,6 +79,7 @@ impl Store {
         write.open_table(GROUPS)?;
         write.open_table(ORIGINS)?;
         write.open_table(SUSPECTS)?;
+        write.open_table(CERTIFICATES)?;
         write.open_table(META)?;
         write.open_table(COUNTERS)?;
         write.commit()?;

@@ -1,3 +1,4 @@
+use crate::certificates::{LapseOf, lapse_in};
 use crate::store::{SUSPECTS, now};
 use crate::{Error, Store};
 use pgshadow_model::QualifiedName;
@@ -52,8 +53,10 @@ impl Store {
         if self.database.begin_read()?.open_table(SUSPECTS)?.get(key.as_str())?.is_some() {
             return Ok(false);
         }
+        self.note_lapse(&LapseOf::table(table), reason);
         let write = self.database.begin_write()?;
         write.open_table(SUSPECTS)?.insert(key.as_str(), serde_json::to_vec(&suspect)?.as_slice())?;
+        lapse_in(&write, &LapseOf::table(table), reason)?;
         write.commit()?;
         self.suspects.write().unwrap_or_else(PoisonError::into_inner).add(&suspect);
         let shown = table.map_or_else(|| "every table".to_owned(), ToString::to_string);

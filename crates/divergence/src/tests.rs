@@ -1,4 +1,4 @@
-use crate::{Error, Limits, Store};
+use crate::{Error, LapseOf, Limits, Store, TableCertificate};
 use pgshadow_model::{Cause, Finding, Kind, QualifiedName, Severity};
 use std::io;
 use std::sync::Arc;
@@ -194,4 +194,71 @@ fn a_mark_that_could_not_be_written_is_no_mark() {
         assert!(store.suspect(Some(&table()), "DO block", None).is_err(), "it must not be taken as written");
         assert_eq!(store.is_suspect(&table()), None);
     }
+}
+
+fn certificate(name: &str) -> TableCertificate {
+    TableCertificate {
+        table: QualifiedName::new("public", name),
+        rows: 1,
+        bytes: 2,
+        hash: "00".to_owned(),
+        snapshot: "1:1:".to_owned(),
+        started: "2026-01-01T00:00:00Z".to_owned(),
+        ended: "2026-01-01T00:00:01Z".to_owned(),
+        lapsed: None,
+        lapsed_at: None,
+    }
+}
+
+fn lapsed(store: &Store) -> Vec<(String, Option<String>)> {
+    store.certificates().unwrap().tables.into_iter().map(|c| (c.table.name, c.lapsed)).collect()
+}
+
+#[test]
+fn certificates_lapse_by_what_happens_to_their_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.certificates().unwrap().not_whole.as_deref(), Some("not all tables were verified"));
+    let all = |store: &Store| {
+        let mark = store.lapse_mark();
+        store.certify(["a", "b", "t"].map(|name| (mark, certificate(name))).into(), true).unwrap();
+        assert!(lapsed(store).iter().all(|(_, lapsed)| lapsed.is_none()));
+        assert_eq!(store.certificates().unwrap().not_whole, None);
+    };
+    let of = |name: &str, reason: &str| (name.to_owned(), (!reason.is_empty()).then(|| reason.to_owned()));
+    all(&store);
+    store.suspect(Some(&QualifiedName::new("public", "a")), "unseen", None).unwrap();
+    store.record(Finding { message: Some("differs".to_owned()), ..finding("f", "k") }).unwrap();
+    assert_eq!(lapsed(&store), [of("a", "unseen"), of("b", ""), of("t", "differs")]);
+    store.lapse(&[LapseOf::Named("b".to_owned()), LapseOf::Named("t".to_owned())], "altered", true).unwrap();
+    assert_eq!(lapsed(&store), [of("a", "unseen"), of("b", "altered"), of("t", "differs")], "the first reason stays");
+    assert_eq!(store.certificates().unwrap().not_whole.as_deref(), Some("altered"));
+    all(&store);
+    store.record(Finding { kind: Kind::Latency, ..finding("slow", "k") }).unwrap();
+    assert_eq!(lapsed(&store), [of("a", ""), of("b", ""), of("t", "")], "no row differs");
+    store.suspect(None, "the log is lost", None).unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(lapsed(&store), ["a", "b", "t"].map(|name| of(name, "the log is lost")));
+}
+
+#[test]
+fn what_happens_between_snapshot_and_certificate_is_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("store")).unwrap();
+    store.lapse(&[LapseOf::Every], "before", true).unwrap();
+    let first = store.lapse_mark();
+    store.suspect(Some(&table()), "meanwhile", None).unwrap();
+    let second = store.lapse_mark();
+    store.certify(vec![(first, certificate("t")), (second, certificate("u"))], true).unwrap();
+    let reason = |text: &str| Some(text.to_owned());
+    assert_eq!(lapsed(&store), [("t".to_owned(), reason("meanwhile")), ("u".to_owned(), None)]);
+    assert_eq!(store.certificates().unwrap().not_whole, None);
+    // compared again, in a later snapshot
+    store.certify(vec![(second, certificate("t"))], false).unwrap();
+    assert_eq!(lapsed(&store), [("t".to_owned(), None), ("u".to_owned(), None)]);
+    store.lapse(&[], "a table was made", true).unwrap();
+    store.certify(vec![(second, certificate("t"))], true).unwrap();
+    assert_eq!(store.certificates().unwrap().not_whole, reason("a table was made"));
 }

@@ -29,4 +29,4 @@ mod totals;
 pub use error::Error;
 pub use outcome::{Difference, DifferentColumn, TableOutcome, is_of_verify};
 pub use progress::{Progress, Shown};
-pub use run::{Job, Outcome, Pairs, verify};
+pub use run::{Job, Outcome, PairOutcome, Pairs, verify};

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct TableOutcome {
     /// Which.
     pub table: QualifiedName,
+    /// In which of [`crate::Outcome::pairs`] it was read.
+    pub pair: usize,
     /// Rows of the primary, as `count(*)` gives them in the snapshot.
     pub rows: u64,
     /// Bytes of the primary's rows as texts.
@@ -70,6 +72,7 @@ impl TableOutcome {
     pub(crate) fn not_compared(table: &QualifiedName, why: String) -> Self {
         Self {
             table: table.clone(),
+            pair: 0,
             rows: 0,
             bytes: 0,
             hash: String::new(),

@@ -171,6 +171,7 @@ impl<'a> Round<'a> {
         }
         Ok(Ok(TableOutcome {
             table: ours.name.clone(),
+            pair: 0,
             rows: u64::try_from(here.rows).unwrap_or(0),
             bytes: u64::try_from(here.bytes).unwrap_or(0),
             hash: here.hash(),

@@ -41,13 +41,22 @@ pub struct Job {
 /// Gives two snapshots that hold the same, or says why there are none now.
 pub type Pairs = dyn Fn() -> BoxFuture<'static, Result<SnapshotPair, PairError>> + Send + Sync;
 
+/// A pair of snapshots that was used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairOutcome {
+    /// How long no lane could apply for it.
+    pub held: Duration,
+    /// What the primary's saw, as `txid_current_snapshot()` writes it.
+    pub sees: String,
+}
+
 /// How a verify ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Each table.
     pub tables: Vec<TableOutcome>,
-    /// How long no lane could apply, for each pair of snapshots.
-    pub held: Vec<Duration>,
+    /// Each pair of snapshots.
+    pub pairs: Vec<PairOutcome>,
     /// How long it took.
     pub took: Duration,
 }
@@ -67,7 +76,7 @@ pub async fn verify(job: &Job, pair: &Pairs, progress: &Progress) -> Result<Outc
         drop(pair);
         work.settle(ended).await?;
     }
-    Ok(Outcome { tables: work.done.into_values().collect(), held: work.held, took: started.elapsed() })
+    Ok(Outcome { tables: work.done.into_values().collect(), pairs: work.pairs, took: started.elapsed() })
 }
 
 /// What is done and what is left.
@@ -78,7 +87,7 @@ struct Work<'a> {
     left: Option<BTreeSet<QualifiedName>>,
     /// How often a table began again.
     attempts: BTreeMap<QualifiedName, u32>,
-    held: Vec<Duration>,
+    pairs: Vec<PairOutcome>,
     /// Rounds in a row that lost their connections.
     lost: u32,
 }
@@ -86,14 +95,14 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn new(progress: &'a Progress) -> Self {
         let (done, attempts) = (BTreeMap::new(), BTreeMap::new());
-        Self { progress, done, left: None, attempts, held: Vec::new(), lost: 0 }
+        Self { progress, done, left: None, attempts, pairs: Vec::new(), lost: 0 }
     }
 
     async fn take(&mut self, pair: &Pairs) -> SnapshotPair {
         loop {
             match pair().await {
                 Ok(pair) => {
-                    self.held.push(pair.held);
+                    self.pairs.push(PairOutcome { held: pair.held, sees: pair.sees.clone() });
                     return pair;
                 }
                 Err(error) => self.wait(&error.to_string(), PAIR_AGAIN).await,
@@ -140,7 +149,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn finish(&mut self, outcome: TableOutcome) {
+    fn finish(&mut self, mut outcome: TableOutcome) {
+        outcome.pair = self.pairs.len().saturating_sub(1);
         self.progress.update(|shown| {
             shown.tables_done += 1;
             shown.rows += outcome.rows;

@@ -4,6 +4,7 @@ use super::repairing::{self, Plan};
 use crate::config::{Config, table};
 use pgshadow_admin::{RepairRequest, Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState};
 use pgshadow_apply::Plain;
+use pgshadow_divergence::TableCertificate;
 use pgshadow_model::{Finding, QualifiedName};
 use pgshadow_verify::{Job, Outcome, Pairs, Progress, TableOutcome, is_of_verify};
 use std::collections::HashSet;
@@ -84,7 +85,7 @@ impl Verifying {
         Ok(VerifyStarted { number })
     }
 
-    async fn run(&self, number: u64, only: Vec<QualifiedName>, progress: Arc<Progress>, started: String) {
+    async fn run(self: &Arc<Self>, number: u64, only: Vec<QualifiedName>, progress: Arc<Progress>, started: String) {
         let job = Job {
             primary: self.primary.clone(),
             shadow: self.shadow.clone(),
@@ -94,9 +95,24 @@ impl Verifying {
             excluded: self.excluded.clone(),
         };
         tracing::info!(number, "a verify begins");
-        let ended = pgshadow_verify::verify(&job, &*self.pair, &progress).await;
+        let whole = job.only.is_empty();
+        let marks = Arc::<Mutex<Vec<u64>>>::default();
+        let (noted, this) = (Arc::clone(&marks), Arc::clone(self));
+        let pair: Box<Pairs> = Box::new(move || {
+            let (mark, taken, noted) = (this.mirror.store.lapse_mark(), (this.pair)(), Arc::clone(&noted));
+            Box::pin(async move {
+                let pair = taken.await?;
+                noted.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+                Ok(pair)
+            })
+        });
+        let ended = pgshadow_verify::verify(&job, &*pair, &progress).await;
         let report = match ended {
-            Ok(outcome) => self.report(number, started, outcome).await,
+            Ok(outcome) => {
+                let marks = marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let certificates = self.certificates(&outcome, &marks, &started);
+                self.report(number, started, outcome, certificates, whole).await
+            }
             Err(error) => self.failed(number, started, error.to_string()),
         };
         tracing::info!(number, equal = report.is_equal(), failed = report.failed, "a verify has ended");
@@ -105,7 +121,40 @@ impl Verifying {
         state.last = Some(report);
     }
 
-    async fn report(&self, number: u64, started: String, outcome: Outcome) -> VerifyReport {
+    /// What the verify proves of each table, with the mark of its snapshot.
+    fn certificates(&self, outcome: &Outcome, marks: &[u64], started: &str) -> Vec<(u64, TableCertificate)> {
+        let ended = now();
+        let certificate = |table: &TableOutcome| {
+            let differ = table.missing + table.extra + table.different + table.not_located;
+            let why = match &table.not_compared {
+                Some(why) => Some(format!("not compared: {why}")),
+                None if differ > 0 => Some(format!("{differ} rows differ")),
+                None => self.mirror.store.is_suspect(&table.table).map(|reason| format!("suspect: {reason}")),
+            };
+            let certificate = TableCertificate {
+                table: table.table.clone(),
+                rows: table.rows,
+                bytes: table.bytes,
+                hash: table.hash.clone(),
+                snapshot: outcome.pairs.get(table.pair).map(|pair| pair.sees.clone()).unwrap_or_default(),
+                started: started.to_owned(),
+                ended: ended.clone(),
+                lapsed_at: why.is_some().then(|| ended.clone()),
+                lapsed: why,
+            };
+            (marks.get(table.pair).copied().unwrap_or(0), certificate)
+        };
+        outcome.tables.iter().map(certificate).collect()
+    }
+
+    async fn report(
+        &self,
+        number: u64,
+        started: String,
+        outcome: Outcome,
+        certificates: Vec<(u64, TableCertificate)>,
+        whole: bool,
+    ) -> VerifyReport {
         let findings: Vec<_> = outcome.tables.iter().flat_map(TableOutcome::findings).map(|f| (None, f)).collect();
         let compared = outcome.tables.iter().filter(|t| t.not_compared.is_none());
         let compared: HashSet<QualifiedName> = compared.map(|t| t.table.clone()).collect();
@@ -117,7 +166,8 @@ impl Verifying {
             for old in mirror.store.list()?.into_iter().filter(|f| !f.healed && is_old(f)) {
                 mirror.store.mark_healed(old.id)?;
             }
-            mirror.store.record_all(findings)
+            mirror.store.record_all(findings)?;
+            mirror.store.certify(certificates, whole)
         };
         let recorded = tokio::task::spawn_blocking(record).await;
         if let Ok(Err(error)) = recorded {
@@ -126,7 +176,7 @@ impl Verifying {
         let mut report = self.failed(number, started, String::new());
         report.failed = None;
         report.tables = outcome.tables;
-        report.held_ms = outcome.held.iter().map(|held| held.as_secs_f64() * 1000.0).collect();
+        report.held_ms = outcome.pairs.iter().map(|pair| pair.held.as_secs_f64() * 1000.0).collect();
         report
     }
 

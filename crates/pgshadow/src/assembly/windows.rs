@@ -7,6 +7,7 @@ use pgshadow_admin::{
     SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_apply::{PairError, SnapshotPair};
+use pgshadow_divergence::Certificates;
 use pgshadow_model::{Finding, Place};
 use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,6 +94,14 @@ impl Windows {
         })
     }
 
+    fn certificate(&self) -> Certificate {
+        let Some(mirror) = &self.mirror else { return Certificate::none("nothing is mirrored") };
+        match mirror.store.certificates() {
+            Ok(kept) => certificate(&kept),
+            Err(error) => Certificate::none(format!("the store can't be read: {error}")),
+        }
+    }
+
     fn suspect_tables(&self) -> Vec<SuspectTable> {
         let Some(mirror) = &self.mirror else { return Vec::new() };
         let suspects = mirror.store.suspects().unwrap_or_default();
@@ -123,8 +132,25 @@ impl Windows {
         if status.findings_open > 0 {
             return "look at the findings: pgshadow report".to_owned();
         }
-        "let it run; all that was committed is mirrored".to_owned()
+        if !status.certificate.valid {
+            return "prove that both databases are equal: pgshadow verify".to_owned();
+        }
+        "let it run; all that was committed is mirrored, and both databases were proven equal".to_owned()
     }
+}
+
+/// Valid for every table, or the first reason why not.
+fn certificate(kept: &Certificates) -> Certificate {
+    if kept.tables.is_empty() {
+        return Certificate::none("no table was verified: run `pgshadow verify`");
+    }
+    let lapsed: Vec<_> = kept.tables.iter().filter_map(|t| Some((&t.table, t.lapsed.as_ref()?))).collect();
+    let reason = match lapsed.as_slice() {
+        [] => kept.not_whole.clone(),
+        [(table, reason)] => Some(format!("{table}: {reason}")),
+        [(table, reason), more @ ..] => Some(format!("{table}: {reason}; and {} more tables", more.len())),
+    };
+    Certificate { valid: reason.is_none(), tables: (kept.tables.len() - lapsed.len()) as u64, reason }
 }
 
 impl Source for Windows {
@@ -148,7 +174,7 @@ impl Source for Windows {
             suspect_tables: self.suspect_tables(),
             findings_open,
             healed_rows: mirror.and_then(|m| m.store.healed_rows().ok()).unwrap_or(0),
-            certificate: Certificate::none("certificates aren't built yet; `pgshadow verify` compares both databases"),
+            certificate: self.certificate(),
             clients: self.clients.load(Ordering::Relaxed) as u64,
             next_step: String::new(),
             note: EQUAL_AT_START_NOTE.to_owned(),
