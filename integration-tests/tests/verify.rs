@@ -345,3 +345,32 @@ fn a_row_that_does_not_fit_ends_its_table_s_certificate() {
     verify(&scene, &["public.a"]);
     assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true, "it was healed, and is equal");
 }
+
+/// Who is connected past pgshadow may write unseen: no certificate is valid meanwhile, none is given, and what was valid lapses.
+#[tokio::test]
+async fn a_client_past_pgshadow_ends_all_certificates() {
+    let scene = Scene::of("CREATE TABLE a (id int PRIMARY KEY)");
+    let certificate = |scene: &Scene| scene.pgshadow.status()["certificate"].clone();
+    let through = scene.app().connect().await;
+    verify(&scene, &[]);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(certificate(&scene)["valid"], true, "{}", certificate(&scene));
+    let past = scene.source.connect().await;
+    let lapsed = async {
+        while certificate(&scene)["valid"] == true {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), lapsed).await.unwrap();
+    let told = certificate(&scene)["reason"].as_str().unwrap().to_owned();
+    assert!(told.starts_with("public.a: a client is connected past pgshadow: user app"), "{told}");
+    verify(&scene, &[]);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(certificate(&scene)["valid"], false, "it is still there");
+    drop(past);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    verify(&scene, &[]);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(certificate(&scene)["valid"], true, "{}", certificate(&scene));
+    drop(through);
+}

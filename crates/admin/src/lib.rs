@@ -23,7 +23,8 @@ pub use report::{FindingView, Report};
 pub use server::serve;
 pub use source::Source;
 pub use status::{
-    Applier, Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, Status, SuspectTable, VERSION,
+    Applier, Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, PROVEN_NOTE, Phase, Status, SuspectTable,
+    VERSION,
 };
 pub use verify::{
     RepairReport, RepairRequest, RepairedTable, Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState,

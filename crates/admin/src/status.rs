@@ -9,6 +9,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What [`Status::note`] says as long as pgshadow can't load and compare whole databases.
 pub const EQUAL_AT_START_NOTE: &str = "both databases are taken to start equal: load the target before (backfill is not built yet), and compare them by `pgshadow verify`";
 
+/// What it says while a certificate covers every table.
+pub const PROVEN_NOTE: &str = "both databases were proven equal, and all that came since was applied exactly";
+
 /// Answer of `/api/status`, and of `pgshadow status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {

@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod again;
+mod backends;
 mod by_name;
 mod captured;
 mod classify;
@@ -49,5 +50,6 @@ mod session;
 mod shape;
 mod unit;
 
+pub use backends::Backends;
 pub use journal::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
 pub use session::{Output, Session, Shared, ToServer};

@@ -1,5 +1,6 @@
 //! The capture of one session, and what it holds.
 use crate::again::Attempt;
+use crate::backends::{Backends, Registered};
 use crate::copying::Copying;
 use crate::expected::{Expected, Page, Portal, Prepared, SqlPrepared};
 use crate::journal::{Journal, Unsettled};
@@ -51,6 +52,8 @@ pub struct Shared<J> {
     pub catalog: Arc<Catalog>,
     /// Tables that aren't mirrored.
     pub excluded: HashSet<QualifiedName>,
+    /// Where sessions are registered.
+    pub backends: Arc<Backends>,
     /// Share of the statements determined by the rows that they name which are recorded for comparison, from 0 to 1.
     pub statements: f64,
 }
@@ -75,6 +78,8 @@ pub(crate) enum Hold {
 pub struct Session<J: Journal> {
     pub(crate) shared: Arc<Shared<J>>,
     pub(crate) backend: Backend,
+    /// Told of for as long as the session lives.
+    _registered: Registered,
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) tables: HashMap<String, Option<Arc<Table>>>,
     pub(crate) tables_epoch: u64,
@@ -131,9 +136,11 @@ pub struct Session<J: Journal> {
 impl<J: Journal> Session<J> {
     /// A session whose login has just succeeded (the first ReadyForQuery has been forwarded).
     pub fn new(shared: Arc<Shared<J>>, backend: Backend) -> Self {
+        let _registered = shared.backends.register(backend.pid);
         Self {
             shared,
             backend,
+            _registered,
             identity: None,
             tables: HashMap::new(),
             tables_epoch: 0,

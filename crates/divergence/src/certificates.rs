@@ -149,6 +149,13 @@ impl Store {
             let mut lapses = self.lapses();
             lapses.number += 1;
             lapses.redefined = (lapses.number, reason.to_owned());
+        } else {
+            // it may be told again and again
+            let kept = self.certificates()?;
+            let is_valid = |c: &TableCertificate| c.lapsed.is_none() && of.iter().any(|of| of.covers(&c.table));
+            if !kept.tables.iter().any(is_valid) {
+                return Ok(());
+            }
         }
         let write = self.database.begin_write()?;
         of.iter().try_for_each(|of| lapse_in(&write, of, reason))?;

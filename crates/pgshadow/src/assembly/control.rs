@@ -1,4 +1,5 @@
 //! The primary, watched on a connection of pgshadow's own: its life (epoch), its functions, its flush position.
+use super::bypass::Bypass;
 use super::definitions::Definitions;
 use super::error::AssemblyError;
 use super::fitness;
@@ -153,7 +154,7 @@ pub(super) fn start(
         let mut client = Some(client);
         let (mut told, mut attempts) = (None, 0);
         let mut functions_at = mirror.catalog.definitions();
-        let mut definitions = Definitions::default();
+        let (mut definitions, mut bypass) = (Definitions::default(), Bypass::default());
         while !shutdown.is_cancelled() {
             client = match client.filter(|c| !c.is_closed()) {
                 None => match contact(&config, &mirror).await {
@@ -168,7 +169,7 @@ pub(super) fn start(
                     }
                     Err(_) => None,
                 },
-                Some(client) => match beat(&client, &mirror, &mut functions_at, &mut definitions).await {
+                Some(client) => match beat(&client, &mirror, &mut functions_at, &mut definitions, &mut bypass).await {
                     Ok(()) => Some(client),
                     Err(error) => {
                         tracing::warn!(%error, "the watch on the primary was interrupted");
@@ -203,8 +204,10 @@ async fn beat(
     mirror: &Mirror,
     functions_at: &mut u64,
     definitions: &mut Definitions,
+    bypass: &mut Bypass,
 ) -> Result<(), Unanswered> {
     definitions.look(client, mirror).await?;
+    bypass.look(client, mirror).await?;
     if *functions_at != mirror.catalog.definitions() {
         *functions_at = load_functions(client, mirror).await?;
     }

@@ -12,7 +12,7 @@ use super::unsynced::Unsynced;
 use super::watch::Watch;
 use dashmap::DashMap;
 use pgshadow_apply::{BeganLate, Entry, LogExtent, OrderBook, Payload, Vast};
-use pgshadow_capture::{Journal, Settled, Unsettled};
+use pgshadow_capture::{Backends, Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
 use pgshadow_mirror_log::{AppendError, Log, Record};
@@ -46,6 +46,8 @@ pub(super) struct Mirror {
     pub book: Arc<OrderBook>,
     pub store: Arc<Store>,
     pub catalog: Arc<Catalog>,
+    /// Of sessions that are captured.
+    pub backends: Arc<Backends>,
     lost: mpsc::Sender<Unsettled>,
     lost_receiver: Mutex<Option<mpsc::Receiver<Unsettled>>>,
     /// Held while a number is drawn and entered in the book, so that the book sees them in order.
@@ -97,6 +99,7 @@ impl Mirror {
             history: History::of(&store),
             store,
             catalog,
+            backends: Arc::default(),
             lost,
             lost_receiver: Mutex::new(Some(receiver)),
             numbering: Mutex::new(()),

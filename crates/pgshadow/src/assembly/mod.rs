@@ -3,6 +3,7 @@
 //! A session writes intents and outcomes through [`mirror::Mirror`]; the mirror keeps them in the log and in the
 //! applier's book. [`recovery`] reads what the last process left there. [`control`] watches the primary on a connection of
 //! its own, [`settle`] looks up transactions whose outcome no session saw, and [`windows`] shows it all.
+mod bypass;
 mod concurrent_index;
 mod control;
 mod definitions;
@@ -71,6 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
             journal: Arc::clone(mirror),
             catalog: Arc::clone(&mirror.catalog),
             excluded: config.mirror.exclude.iter().cloned().collect(),
+            backends: Arc::clone(&mirror.backends),
             statements: config.compare.statements,
         })
     });

@@ -1,6 +1,6 @@
 //! Suspect tables, written down so that no failure of the store loses one.
 use super::mirror::Mirror;
-use pgshadow_divergence::Error;
+use pgshadow_divergence::{Error, LapseOf};
 use pgshadow_mirror_log::{AppendError, Record};
 use pgshadow_model::{QualifiedName, Sequence, Suspect};
 use pgshadow_telemetry::Counter;
@@ -64,6 +64,13 @@ impl Mirror {
             Counter::Suspects.add(1);
         }
         Ok(())
+    }
+
+    /// Certificates aren't valid any more, for a reason that doesn't make a table suspect.
+    pub fn lapse(&self, of: LapseOf, reason: &str) {
+        if let Err(error) = self.store.lapse(&[of], reason, false) {
+            tracing::error!(%error, reason, "certificates have lapsed, but that could not be written down");
+        }
     }
 
     pub fn keep_in_log(&self, suspect: &Suspect) -> Result<(), AppendError> {

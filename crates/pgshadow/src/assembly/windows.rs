@@ -3,8 +3,8 @@ use super::mirror::Mirror;
 use super::verifying::Verifying;
 use futures::future::BoxFuture;
 use pgshadow_admin::{
-    Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport, RepairRequest, Source, Status,
-    SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
+    Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, PROVEN_NOTE, Phase, RepairReport, RepairRequest, Source,
+    Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_apply::{PairError, SnapshotPair};
 use pgshadow_divergence::Certificates;
@@ -181,6 +181,9 @@ impl Source for Windows {
             applier: self.applier(),
             counters: Counters::now(),
         };
+        if status.certificate.valid {
+            status.note = PROVEN_NOTE.to_owned();
+        }
         status.next_step = self.next_step(&status);
         Gauge::LagEntries.set(status.lag.entries);
         Gauge::LagBytes.set(status.lag.bytes);
