@@ -53,7 +53,7 @@ impl Bypass {
         let clients = rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2)));
         let (told, others) = self.tell(clients, |pid| before.contains(&pid) || after.contains(&pid));
         for who in &told {
-            tracing::warn!(
+            tracing::info!(
                 client = who,
                 "a client is connected to the primary past pgshadow: what it writes isn't mirrored"
             );
