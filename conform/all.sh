@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All of `make conform`, one part after the other. It takes hours, so what is done is kept: called again on the same commit it goes
 # on with the part where it was. FRESH=1 begins anew. The log of each part is in target/conform.
+# shellcheck disable=SC2329 # `part` calls them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 log=target/conform

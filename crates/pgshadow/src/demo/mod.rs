@@ -29,13 +29,13 @@ use crate::failure::{Ending, Failure};
 use cluster::{Cluster, Passwords};
 use installation::Pair;
 use load::{Load, Tally};
-use pgshadow_admin::{Lag, VERSION};
+use pgshadow_admin::{Lag, VERSION, VerifyReport};
 use process::Reaper;
 use proxy::Proxy;
 use scratch::Scratch;
 use screen::Screen;
 use std::time::{Duration, Instant};
-use summary::Summary;
+use summary::{Summary, Verified};
 use tokio_util::sync::CancellationToken;
 
 /// How often the lag is looked at.
@@ -59,6 +59,7 @@ struct Measured {
     refused: u64,
     lag_peak: Lag,
     lag_at_end: Lag,
+    verified: VerifyReport,
 }
 
 /// Runs the demo.
@@ -139,7 +140,7 @@ async fn load(arguments: &DemoArguments, screen: &Screen, stage: &mut Stage) -> 
     let begun = Instant::now();
     let mut progress = screen.load(length);
     progress.done("load", &format!("{} clients for {} s, through pgshadow", arguments.clients, arguments.seconds))?;
-    let (mut lag, mut lag_peak, mut planted) = (Lag::default(), Lag::default(), false);
+    let (mut lag, mut lag_peak, mut planted, mut verify) = (Lag::default(), Lag::default(), false, None);
     let mut look = tokio::time::interval(LOOK_EVERY);
     while begun.elapsed() < length {
         tokio::select! {
@@ -158,12 +159,26 @@ async fn load(arguments: &DemoArguments, screen: &Screen, stage: &mut Stage) -> 
             let key = plant::key();
             progress.done("planted", &format!("customers {key}: deleted on the target, updated through pgshadow"))?;
         }
+        if verify.is_none() && begun.elapsed() * 4 >= length * 3 {
+            verify = Some(tokio::spawn(stage.proxy.verify()));
+        }
         progress.update(Tally::read(&load.tally.statements), lag)?;
     }
     let tally = load.finish().await?;
     let seconds = begun.elapsed().as_secs_f64();
     let lag_at_end = stage.proxy.status().await?.lag;
+    let verified = match verify {
+        Some(task) => task.await.map_err(|_| DemoError::Stopped)??,
+        None => stage.proxy.verify().await?,
+    };
+    let (tables, rows) = (verified.tables.len(), verified.tables.iter().map(|table| table.rows).sum());
+    let held = verified.held_ms.iter().copied().fold(0.0, f64::max);
+    progress.done(
+        "verified",
+        &format!("under load: {tables} tables, {} rows; the applier was held for {held:.0} ms", screen::grouped(rows)),
+    )?;
     Ok(Measured {
+        verified,
         seconds,
         statements: Tally::read(&tally.statements),
         committed: Tally::read(&tally.committed),
@@ -211,6 +226,7 @@ async fn look(
         drain_ms: u64::try_from(drained.as_millis()).unwrap_or(u64::MAX),
         findings: report.findings,
         healed_rows: status.healed_rows,
+        verified: Verified::of(&measured.verified),
         suspect_tables: status.suspect_tables,
         rows_compared: tables.iter().map(|table| table.rows).sum(),
         tables,

@@ -3,7 +3,7 @@ use super::cluster::{Cluster, Endpoint};
 use super::error::DemoError;
 use super::process::Program;
 use super::scratch::{Scratch, free_port};
-use pgshadow_admin::{Client, Drained, Lag, Report, Status};
+use pgshadow_admin::{Client, Drained, Lag, Report, Status, VerifyReport, VerifyRequest};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -114,6 +114,21 @@ impl Proxy {
                 let why = applier.last_error.map(|error| format!(" ({error})")).unwrap_or_default();
                 let what = format!("{entries} transactions were not applied within {} s{why}", DRAIN.as_secs());
                 Err(DemoError::program(what, self.program.log()))
+            }
+        }
+    }
+
+    /// Compares both databases row by row, as pgshadow does it; the future may go to another task.
+    pub fn verify(&self) -> impl Future<Output = Result<VerifyReport, DemoError>> + Send + use<> {
+        let client = self.client.clone();
+        async move {
+            let started = client.verify(&VerifyRequest::default()).await?;
+            loop {
+                let state = client.verify_state().await?;
+                if let Some(last) = state.last.filter(|last| last.number == started.number) {
+                    return Ok(last);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }

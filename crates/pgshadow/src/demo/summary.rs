@@ -1,12 +1,39 @@
 //! What was done, measured and found, and whether it is what should have been.
 use super::equality::TableEquality;
 use super::plant;
-use pgshadow_admin::{FindingView, Lag, SuspectTable};
+use pgshadow_admin::{FindingView, Lag, SuspectTable, VerifyReport};
 use serde::Serialize;
 
 /// Which parts of a migration this version has.
 pub const BUILT: &str =
-    "mirror, report and heal are built; preflight, backfill, verify and cutover come in later versions";
+    "mirror, report, heal, verify and repair are built; preflight, backfill and cutover come in later versions";
+
+/// What pgshadow's own comparison, under load, has told.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// Tables that are equal.
+    pub equal: u64,
+    /// Tables that aren't, or couldn't be compared.
+    pub unequal: Vec<String>,
+    /// Rows compared.
+    pub rows: u64,
+    /// How long no lane could apply at most, in milliseconds.
+    pub held_ms: f64,
+}
+
+impl Verified {
+    /// Of its report.
+    pub fn of(report: &VerifyReport) -> Self {
+        let failed = report.failed.iter().map(|why| format!("no result: {why}"));
+        let unequal = report.tables.iter().filter(|table| !table.is_equal()).map(|table| table.table.to_string());
+        Self {
+            equal: report.tables.iter().filter(|table| table.is_equal()).count() as u64,
+            unequal: failed.chain(unequal).collect(),
+            rows: report.tables.iter().map(|table| table.rows).sum(),
+            held_ms: report.held_ms.iter().copied().fold(0.0, f64::max),
+        }
+    }
+}
 
 /// The summary; with `--json` it is printed as it stands here.
 #[derive(Debug, Clone, Serialize)]
@@ -59,6 +86,8 @@ pub struct Summary {
     pub tables: Vec<TableEquality>,
     /// Their rows.
     pub rows_compared: u64,
+    /// What pgshadow's own comparison has told, under load.
+    pub verified: Verified,
     /// Whether all is as it should be.
     pub passed: bool,
     /// What isn't.
@@ -97,6 +126,12 @@ impl Summary {
             problems.push(format!(
                 "{table} differs: {only_source} rows only on the source, {only_target} only on the target; {example}"
             ));
+        }
+        for table in &self.verified.unequal {
+            problems.push(format!("verify, under load: not equal: {table}"));
+        }
+        if self.verified.equal == 0 {
+            problems.push("verify compared nothing".to_owned());
         }
         if self.tables.is_empty() || self.rows_compared == 0 {
             problems.push("there was nothing to compare".to_owned());
@@ -174,6 +209,7 @@ pub mod tests {
                 ..TableEquality::default()
             }],
             rows_compared: 2000,
+            verified: Verified { equal: 1, unequal: Vec::new(), rows: 2000, held_ms: 5.0 },
             passed: false,
             problems: Vec::new(),
         };
@@ -197,7 +233,7 @@ pub mod tests {
     #[test]
     fn everything_else_is_named() {
         type Change = fn(&mut Summary);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 10] = [
             (|s| s.findings.clear(), "not found"),
             (|s| s.findings.push(finding()), "found 2 times"),
             (|s| s.findings[0].healed = false, "not healed"),
@@ -212,6 +248,8 @@ pub mod tests {
             ),
             (|s| s.tables[0].equal = false, "public.customers differs"),
             (|s| s.rows_applied = 0, "nothing was mirrored"),
+            (|s| s.verified.unequal.push("public.events".into()), "verify, under load: not equal: public.events"),
+            (|s| s.verified.equal = 0, "verify compared nothing"),
         ];
         for (change, expected) in cases {
             let found = problems(change);
