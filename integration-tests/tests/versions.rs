@@ -159,6 +159,37 @@ fn smoke(source: u32, target: u32) {
     let differ: Vec<_> = equal::differences(&source.app(), &target.app());
     assert!(differ.iter().all(|difference| suspects.contains(&difference.table.as_str())), "{differ:#?}");
     pgshadow.expect_clean_log(&allowed);
+    verified(&pgshadow, &target, &differ.iter().map(|difference| difference.table.clone()).collect::<Vec<_>>());
+}
+
+/// `verify` finds the same, and a row that is planted then.
+fn verified(pgshadow: &Pgshadow, target: &Cluster, differ: &[String]) {
+    let told = || {
+        let finished = pgshadow.run(&["verify", "--json"], DRAIN);
+        let report: serde_json::Value = serde_json::from_str(&finished.stdout).expect("--json gives JSON");
+        let mut told = Vec::new();
+        for table in report["tables"].as_array().expect("a report has tables") {
+            assert_eq!(table["not_compared"], serde_json::Value::Null, "{table:#}");
+            let counts = ["missing", "extra", "different"].map(|name| table[name].as_u64().unwrap());
+            if counts != [0; 3] {
+                let name = format!(
+                    "{}.{}",
+                    table["table"]["schema"].as_str().unwrap(),
+                    table["table"]["name"].as_str().unwrap()
+                );
+                told.push((name, counts));
+            }
+        }
+        told
+    };
+    // which an older server writes with other digits
+    pgshadow.app().psql("INSERT INTO rich (f) VALUES (0.1), (1e300 / 3), (0.30000000000000004), (4e-320)");
+    pgshadow.wait_drained(DRAIN);
+    assert_eq!(told().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), differ);
+    target.app().psql("UPDATE rich SET f = 0.30000000000000004 WHERE id = 1; DELETE FROM keyless WHERE a = 5");
+    let planted: Vec<_> = told().into_iter().filter(|(name, _)| !differ.contains(name)).collect();
+    let expected = [("public.keyless".to_owned(), [1, 0, 0]), ("public.rich".to_owned(), [0, 0, 1])];
+    assert_eq!(planted, expected);
 }
 
 macro_rules! smoke {
