@@ -11,7 +11,7 @@ BUILD_TESTS = $(CARGO) build --workspace --tests --bins
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag conform torture bounded clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag proof conform torture bounded clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -54,6 +54,11 @@ bench: demo-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && $(CARGO) build --release -p integration-tests --example forwarder
 	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench
+
+# make proof     how fast verify compares, beside md5 of the same rows; 5 minutes
+proof: demo-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench/proof.py
 
 # make lag       TPC-B at full speed on one core, pgshadow and the target on another: whether apply keeps up; 3 minutes
 lag: demo-deps
