@@ -374,3 +374,24 @@ async fn a_client_past_pgshadow_ends_all_certificates() {
     assert_eq!(certificate(&scene)["valid"], true, "{}", certificate(&scene));
     drop(through);
 }
+
+/// Once mirroring has stopped nothing is proven any more.
+#[tokio::test]
+async fn no_certificate_once_mirroring_has_stopped() {
+    let schema = "CREATE TABLE a (id int PRIMARY KEY, t text); CREATE TABLE b (id int PRIMARY KEY)";
+    let scene = Scene::with(schema, "", |builder| builder.set("mirror_log", "size_max", "\"64MiB\""));
+    verify(&scene, &[]);
+    assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true);
+    let holder = scene.target.connect().await;
+    holder.batch_execute("BEGIN; LOCK TABLE a").await.unwrap();
+    let write = "SELECT format('INSERT INTO a SELECT g, (SELECT string_agg(md5(random()::text), '''') FROM generate_series(1, 1000) WHERE g > 0)
+        FROM generate_series(%s, %s) g', n * 10, n * 10 + 9) FROM generate_series(1, 400) n \\gexec";
+    scene.app().psql(write);
+    let status = scene.pgshadow.status();
+    assert_eq!((&status["mirroring"], &status["certificate"]["valid"]), (&false.into(), &false.into()), "{status:#}");
+    let reason = status["certificate"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("public.a: mirroring has stopped"), "{reason}");
+    let refused = scene.pgshadow.run(&["verify"], LIMIT);
+    assert!(refused.status.code() == Some(1) && refused.stderr.contains("mirroring has stopped"), "{refused:#?}");
+    drop(holder);
+}

@@ -14,7 +14,7 @@ use dashmap::DashMap;
 use pgshadow_apply::{BeganLate, Entry, LogExtent, OrderBook, Payload, Vast};
 use pgshadow_capture::{Backends, Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
-use pgshadow_divergence::Store;
+use pgshadow_divergence::{LapseOf, Store};
 use pgshadow_mirror_log::{AppendError, Log, Record};
 use pgshadow_model::{Change, Changes, DdlStatement, Epoch, Lsn, Order, Outcome, QualifiedName, Sequence, Suspect};
 use pgshadow_telemetry::{Counter, Gauge};
@@ -164,6 +164,7 @@ impl Mirror {
             Err(error) => tracing::error!(%error, "the stop could not be marked in the log's directory"),
         }
         self.stopped.store(true, Ordering::Release);
+        self.lapse(LapseOf::Every, &format!("mirroring has stopped: {reason}"));
         *marked
     }
 

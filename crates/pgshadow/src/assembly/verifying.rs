@@ -72,6 +72,9 @@ impl Verifying {
         if let Some(name) = only.iter().find(|name| self.excluded.contains(name)) {
             return Err(format!("{name} isn't mirrored ([mirror] exclude), so it can't be verified"));
         }
+        if self.mirror.is_stopped() {
+            return Err("mirroring has stopped, so both databases go different ways; see `pgshadow status`".to_owned());
+        }
         let mut state = self.lock();
         if state.running.is_some() {
             return Err("a verify runs already; `pgshadow verify --stop` ends it".to_owned());
