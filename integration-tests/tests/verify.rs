@@ -310,6 +310,13 @@ fn a_certificate_stays_valid_until_something_happens() {
     });
     scene.drain();
     assert_eq!(certificate(&scene), (true, 10, String::new()), "what was applied since fits");
+    let file = scene.pgshadow.data_directory().join("certificate.json");
+    let written = scene.pgshadow.run(&["verify", "--certificate", &file.to_string_lossy()], LIMIT);
+    assert_eq!(written.status.code(), Some(0), "{written:#?}");
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!((&record["valid"], record["tables"].as_array().unwrap().len()), (&true.into(), 10), "{record:#}");
+    let busy = record["tables"].as_array().unwrap().iter().find(|t| t["table"]["name"] == "busy").unwrap();
+    assert_eq!((&busy["rows"], busy["hash"].as_str().unwrap().len()), (&20_000.into(), 32), "{busy:#}");
     scene.pgshadow.restart();
     assert_eq!(certificate(&scene), (true, 10, String::new()), "it is kept");
     for (sql, tables, reason) in [

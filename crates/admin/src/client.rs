@@ -1,4 +1,7 @@
-use crate::{Applier, Lag, RepairReport, RepairRequest, Report, Status, VerifyRequest, VerifyStarted, VerifyState};
+use crate::{
+    Applier, CertificateRecord, Lag, RepairReport, RepairRequest, Report, Status, VerifyRequest, VerifyStarted,
+    VerifyState,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -129,6 +132,14 @@ impl Client {
     /// When there is no usable answer, or none runs.
     pub async fn stop_verify(&self) -> Result<(), ClientError> {
         self.json::<serde_json::Value>(Method::DELETE, "/api/verify", Bytes::new()).await.map(drop)
+    }
+
+    /// What is proven.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn certificate(&self) -> Result<CertificateRecord, ClientError> {
+        self.get_json("/api/certificate").await
     }
 
     /// Has what the last verify found mended.

@@ -1,7 +1,7 @@
 //! The windows of pgshadow: its HTTP server, and the client that the command line uses to talk to it.
 //!
 //! From: whoever implements [`Source`], and the metrics of the process. To: `/api/status`, `/api/report`,
-//! `/api/wait/drained`, `/api/verify`, `/api/repair`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
+//! `/api/wait/drained`, `/api/verify`, `/api/repair`, `/api/certificate`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
 //!
 //! Invariants:
 //! - The words and shapes of the JSON are the types [`Status`] and [`Report`]; server and client share them.
@@ -27,5 +27,6 @@ pub use status::{
     VERSION,
 };
 pub use verify::{
-    RepairReport, RepairRequest, RepairedTable, Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState,
+    CertificateRecord, RepairReport, RepairRequest, RepairedTable, Running, VerifyReport, VerifyRequest, VerifyStarted,
+    VerifyState,
 };

@@ -67,6 +67,7 @@ fn router<S: Source>(windows: Windows<S>) -> Router {
         .route("/api/report", get(report::<S>))
         .route("/api/wait/drained", get(drained::<S>))
         .route("/api/verify", get(verify_state::<S>).post(verify::<S>).delete(stop_verify::<S>))
+        .route("/api/certificate", get(certificate::<S>))
         .route("/api/repair", post(repair::<S>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "no such page"))
         .with_state(windows)
@@ -112,6 +113,13 @@ async fn stop_verify<S: Source>(State(windows): State<Windows<S>>) -> Response {
         Json(json!({ "stopped": true })).into_response()
     } else {
         refusal(StatusCode::CONFLICT, "no verify runs")
+    }
+}
+
+async fn certificate<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    match windows.source.certificate() {
+        Ok(certificate) => Json(certificate).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
     }
 }
 

@@ -1,4 +1,4 @@
-use crate::{RepairReport, RepairRequest, Status, VerifyRequest, VerifyStarted, VerifyState};
+use crate::{CertificateRecord, RepairReport, RepairRequest, Status, VerifyRequest, VerifyStarted, VerifyState};
 use pgshadow_model::Finding;
 use std::time::Duration;
 
@@ -31,6 +31,12 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There is nothing to go by, or the applier can't.
     fn repair(&self, request: RepairRequest) -> impl Future<Output = Result<RepairReport, String>> + Send;
+
+    /// What is proven, to be kept. May read from disk.
+    ///
+    /// # Errors
+    /// Nothing is mirrored, or the store can't be read.
+    fn certificate(&self) -> Result<CertificateRecord, String>;
 
     /// Whether clients can be served; if not, why.
     ///

@@ -1,3 +1,4 @@
+use pgshadow_divergence::TableCertificate;
 use pgshadow_verify::{Difference, Shown, TableOutcome};
 use serde::{Deserialize, Serialize};
 
@@ -92,4 +93,25 @@ pub struct RepairedTable {
     pub left: u64,
     /// Why it can't be mended row by row.
     pub not_repaired: Option<String>,
+}
+
+/// Answer of `/api/certificate`, to be kept with a change's record: what is proven, of which databases, and what isn't.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// Version of pgshadow.
+    pub version: String,
+    /// When this was written, RFC 3339 UTC.
+    pub written: String,
+    /// Whether every table is proven equal, and has been applied exactly since.
+    pub valid: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// The source, as `host:port/database`.
+    pub source: String,
+    /// The target, likewise.
+    pub target: String,
+    /// Tables that aren't mirrored, and of which nothing is said.
+    pub excluded: Vec<String>,
+    /// Each table that was verified.
+    pub tables: Vec<TableCertificate>,
 }

@@ -1,8 +1,9 @@
 //! Server and client over a real socket.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use pgshadow_admin::{
-    Applier, Certificate, Client, ClientError, Counters, Drained, EQUAL_AT_START_NOTE, Lag, LogState, Phase,
-    RepairReport, RepairRequest, Source, Status, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
+    Applier, Certificate, CertificateRecord, Client, ClientError, Counters, Drained, EQUAL_AT_START_NOTE, Lag,
+    LogState, Phase, RepairReport, RepairRequest, Source, Status, VERSION, VerifyRequest, VerifyStarted, VerifyState,
+    serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, Severity};
 use std::sync::Arc;
@@ -87,6 +88,10 @@ impl Source for Fixed {
 
     async fn repair(&self, _request: RepairRequest) -> Result<RepairReport, String> {
         Err("no verify has ended".to_owned())
+    }
+
+    fn certificate(&self) -> Result<CertificateRecord, String> {
+        Err("nothing is mirrored".to_owned())
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -70,6 +70,9 @@ pub struct VerifyArguments {
     /// Only this table (schema.name); may be given several times.
     #[arg(long, value_name = "TABLE")]
     pub table: Vec<String>,
+    /// Write the certificate, which names each table with its rows and hash, to this file as JSON.
+    #[arg(long, value_name = "FILE", conflicts_with = "stop")]
+    pub certificate: Option<PathBuf>,
     /// End the verify that runs.
     #[arg(long, conflicts_with = "table")]
     pub stop: bool,

@@ -42,7 +42,7 @@ pub enum Failure {
     #[error(transparent)]
     Demo(#[from] DemoError),
     /// A verify has no result.
-    #[error("the verify has no result: {0}")]
+    #[error("verify: {0}")]
     Verify(String),
     /// The system refused something.
     #[error("{0}")]

@@ -1,8 +1,12 @@
 //! The verify that was asked for: one at a time, beside everything else.
 use super::mirror::Mirror;
 use super::repairing::{self, Plan};
+use super::windows::certificate;
 use crate::config::{Config, table};
-use pgshadow_admin::{RepairRequest, Running, VerifyReport, VerifyRequest, VerifyStarted, VerifyState};
+use pgshadow_admin::{
+    Certificate, CertificateRecord, RepairRequest, Running, VERSION, VerifyReport, VerifyRequest, VerifyStarted,
+    VerifyState,
+};
 use pgshadow_apply::Plain;
 use pgshadow_divergence::TableCertificate;
 use pgshadow_model::{Finding, QualifiedName};
@@ -20,6 +24,8 @@ pub(super) struct Verifying {
     primary: tokio_postgres::Config,
     shadow: tokio_postgres::Config,
     excluded: Vec<QualifiedName>,
+    /// Source and target, for people.
+    places: [String; 2],
     mirror: Arc<Mirror>,
     pair: Box<Pairs>,
     state: Mutex<State>,
@@ -53,6 +59,7 @@ impl Verifying {
             primary: config.source.postgres.clone(),
             shadow: config.target.postgres.clone(),
             excluded: config.mirror.exclude.clone(),
+            places: [&config.source, &config.target].map(|place| format!("{}/{}", place.server, place.name)),
             mirror,
             pair,
             state: Mutex::default(),
@@ -213,6 +220,26 @@ impl Verifying {
         };
         let planned = repairing::plan(&self.primary, &last, &only).await;
         planned.map_err(|error| format!("the primary can't be asked for its tables: {error}"))
+    }
+
+    /// What is proven, to be kept.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn certificate(&self) -> Result<CertificateRecord, pgshadow_divergence::Error> {
+        let kept = self.mirror.store.certificates()?;
+        let Certificate { valid, reason, .. } = certificate(&kept);
+        let [source, target] = self.places.clone();
+        Ok(CertificateRecord {
+            version: VERSION.to_owned(),
+            written: now(),
+            valid,
+            reason,
+            source,
+            target,
+            excluded: self.excluded.iter().map(ToString::to_string).collect(),
+            tables: kept.tables,
+        })
     }
 
     /// How it fares.

@@ -3,8 +3,8 @@ use super::mirror::Mirror;
 use super::verifying::Verifying;
 use futures::future::BoxFuture;
 use pgshadow_admin::{
-    Certificate, Counters, EQUAL_AT_START_NOTE, Lag, LogState, PROVEN_NOTE, Phase, RepairReport, RepairRequest, Source,
-    Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
+    Certificate, CertificateRecord, Counters, EQUAL_AT_START_NOTE, Lag, LogState, PROVEN_NOTE, Phase, RepairReport,
+    RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_apply::{PairError, SnapshotPair};
 use pgshadow_divergence::Certificates;
@@ -94,7 +94,7 @@ impl Windows {
         })
     }
 
-    fn certificate(&self) -> Certificate {
+    fn short_certificate(&self) -> Certificate {
         let Some(mirror) = &self.mirror else { return Certificate::none("nothing is mirrored") };
         match mirror.store.certificates() {
             Ok(kept) => certificate(&kept),
@@ -140,7 +140,7 @@ impl Windows {
 }
 
 /// Valid for every table, or the first reason why not.
-fn certificate(kept: &Certificates) -> Certificate {
+pub(super) fn certificate(kept: &Certificates) -> Certificate {
     if kept.tables.is_empty() {
         return Certificate::none("no table was verified: run `pgshadow verify`");
     }
@@ -174,7 +174,7 @@ impl Source for Windows {
             suspect_tables: self.suspect_tables(),
             findings_open,
             healed_rows: mirror.and_then(|m| m.store.healed_rows().ok()).unwrap_or(0),
-            certificate: self.certificate(),
+            certificate: self.short_certificate(),
             clients: self.clients.load(Ordering::Relaxed) as u64,
             next_step: String::new(),
             note: EQUAL_AT_START_NOTE.to_owned(),
@@ -245,6 +245,13 @@ impl Source for Windows {
         let Some(added) = added else { return Err("the applier is stopping".to_owned()) };
         added.await.map_err(|error| format!("the rows can't be mended now: {error}"))?;
         Ok(plan.report)
+    }
+
+    fn certificate(&self) -> Result<CertificateRecord, String> {
+        match self.verifying.get() {
+            Some(verifying) => verifying.certificate().map_err(|error| format!("the store can't be read: {error}")),
+            None => Err("nothing is mirrored, so nothing is proven".to_owned()),
+        }
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -32,7 +32,8 @@ pub async fn repair(client: &Client, arguments: &RepairArguments) -> Result<Endi
         eprintln!("pgshadow: the rows were not written within {waited}; they still will be: see `pgshadow status`");
         return Ok(Ending::TimedOut);
     }
-    verify::verify(client, &VerifyArguments { table: tables, stop: false, json: arguments.json }).await
+    verify::verify(client, &VerifyArguments { table: tables, certificate: None, stop: false, json: arguments.json })
+        .await
 }
 
 fn describe(report: &RepairReport, dry_run: bool) -> String {

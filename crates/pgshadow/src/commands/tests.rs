@@ -2,8 +2,8 @@ use super::*;
 use crate::arguments::{ReportArguments, StatusArguments};
 use crate::failure::{Ending, Failure};
 use pgshadow_admin::{
-    Applier, Certificate, Client, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport, RepairRequest,
-    Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
+    Applier, Certificate, CertificateRecord, Client, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport,
+    RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, QualifiedName, Severity};
 use std::sync::Arc;
@@ -100,6 +100,10 @@ impl Source for Fixed {
 
     async fn repair(&self, _request: RepairRequest) -> Result<RepairReport, String> {
         Err("no verify has ended".to_owned())
+    }
+
+    fn certificate(&self) -> Result<CertificateRecord, String> {
+        Err("nothing is mirrored".to_owned())
     }
 
     fn ready(&self) -> Result<(), String> {

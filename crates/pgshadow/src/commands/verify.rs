@@ -32,7 +32,7 @@ pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Endi
         match (state.running, state.last) {
             (Some(running), _) if running.number == started.number => screen.show(&running.progress),
             (_, Some(last)) if last.number == started.number => break last,
-            _ => return Err(Failure::Verify("pgshadow was restarted meanwhile; begin again".to_owned())),
+            _ => return Err(Failure::Verify("no result: pgshadow was restarted meanwhile; begin again".to_owned())),
         }
         tokio::time::sleep(LOOKS_EVERY).await;
     };
@@ -43,7 +43,14 @@ pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Endi
         output::print(&describe(&report))?;
     }
     if let Some(why) = report.failed {
-        return Err(Failure::Verify(why));
+        return Err(Failure::Verify(format!("no result: {why}")));
+    }
+    if let Some(file) = &arguments.certificate {
+        let mut text = serde_json::to_string_pretty(&client.certificate().await?)?;
+        text.push('\n');
+        std::fs::write(file, text).map_err(|error| {
+            Failure::Verify(format!("the certificate can't be written to {}: {error}", file.display()))
+        })?;
     }
     Ok(if report.is_equal() { Ending::Done } else { Ending::DifferencesFound })
 }
