@@ -1,10 +1,9 @@
 //! Running the client's own SQL: with its settings, its role and its parameters as it bound them.
 
-use crate::plan::quote;
 use crate::raw::{Raw, RawOwned};
 use bytes::BytesMut;
 use futures::{TryStreamExt, pin_mut};
-use pgshadow_model::{Finding, Kind, Parameter, RowsHash, SessionSettings, Statement, hash_text};
+use pgshadow_model::{Finding, Kind, Parameter, RowsHash, SessionSettings, Statement, hash_text, quote};
 use postgres_types::{Format, IsNull, ToSql, Type, to_sql_checked};
 use std::collections::{HashMap, HashSet};
 use std::error::Error;

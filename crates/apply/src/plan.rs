@@ -2,7 +2,7 @@
 //! shadow's row is equal to the image, else the texts of both (the shadow's columns, then the image's).
 
 use crate::shadow_table::ShadowTable;
-use pgshadow_model::{ColumnType, Operation, Relation, RowImage, Shape};
+use pgshadow_model::{ColumnType, Operation, Relation, RowImage, Shape, quote};
 use std::fmt::Write as _;
 
 /// What a statement does.
@@ -324,10 +324,6 @@ fn cast(of: &ColumnType) -> String {
         Shape::Array(element) if of.name.name.starts_with('_') => format!("{}[]", element.name.sql()),
         _ => of.name.sql(),
     }
-}
-
-pub(crate) fn quote(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
 /// A table's own rows: those of tables that inherit from it have names of their own.

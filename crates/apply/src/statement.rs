@@ -4,11 +4,10 @@ use crate::Error;
 use crate::entry::Loaded;
 use crate::failure::{Class, classify, shadow_error};
 use crate::lane::Lane;
-use crate::plan::quote;
 use crate::report::{Report, Reports, finding};
 use crate::session::Session;
 use pgshadow_compare::{ShadowError, judge_error};
-use pgshadow_model::{Change, DdlStatement, Finding, Kind, QualifiedName, SessionSettings, Severity};
+use pgshadow_model::{Change, DdlStatement, Finding, Kind, QualifiedName, SessionSettings, Severity, quote};
 use tokio_postgres::Client;
 
 /// Errors that say that a statement's work is there already.

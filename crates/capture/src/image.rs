@@ -1,7 +1,7 @@
 //! The column that is added to a write's RETURNING list, read back.
 use crate::plan::{OldRow, Seen, WriteEffect};
 use bytes::Bytes;
-use pgshadow_model::{Column, Lsn, Operation, Relation, Values, Xid};
+use pgshadow_model::{Column, Lsn, Operation, Relation, Values, Xid, quote};
 use pgshadow_wire::Reader;
 use std::borrow::Cow;
 
@@ -170,16 +170,15 @@ const JSONB: u32 = 3802;
 
 /// A column's name as SQL text that is the same in every encoding.
 pub(crate) fn ascii_name(name: &str) -> String {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     if name.is_ascii() {
-        return quoted(name);
+        return quote(name);
     }
     let escaped = |c: char| match c {
         '\\' => "\\\\".to_owned(),
         _ if c.is_ascii() => c.to_string(),
         _ => format!("\\+{:06X}", u32::from(c)),
     };
-    format!("U&{}", quoted(&name.chars().map(escaped).collect::<String>()))
+    format!("U&{}", quote(&name.chars().map(escaped).collect::<String>()))
 }
 
 /// What to ask of a table's columns in a session whose client_encoding isn't UTF8, as SQL with `{t}` for the table; `shown_as` is

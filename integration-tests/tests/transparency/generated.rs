@@ -153,12 +153,12 @@ fn on_the_newest_server() {
 
 #[test]
 fn on_the_older_server_with_its_shadow() {
-    play(Installation::old(), false, 100);
+    play(Installation::old(), false, 90);
 }
 
 #[test]
 fn on_the_newest_server_with_its_shadow() {
-    play(Installation::newest(), false, 100);
+    play(Installation::newest(), false, 90);
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod writes;
 use crate::plan::{Control, Effect, Plan, Step};
 use bytes::Bytes;
 use pgshadow_catalog::{FunctionNature, Functions, Identity, Table, block_may_commit, block_may_define};
-use pgshadow_model::{Operation, QualifiedName, RelationKind, Suspect};
+use pgshadow_model::{Operation, QualifiedName, RelationKind, Suspect, quote};
 use pgshadow_sql::{Discard, Parsed, RelationName, Rewrite, Rewrites, SetKind, Statement, StatementKind};
 use pgshadow_telemetry::StatementClass as Class;
 use std::collections::HashMap;
@@ -41,10 +41,9 @@ pub(crate) struct Context<'a> {
 
 /// A relation's name as SQL text, as the probe wants it.
 pub(crate) fn sql_name(name: &RelationName) -> String {
-    let quoted = |s: &str| format!("\"{}\"", s.replace('"', "\"\""));
     match &name.schema {
-        Some(schema) => format!("{}.{}", quoted(schema), quoted(&name.name)),
-        None => quoted(&name.name),
+        Some(schema) => format!("{}.{}", quote(schema), quote(&name.name)),
+        None => quote(&name.name),
     }
 }
 

@@ -3,7 +3,7 @@ use super::temporary::Whose;
 use super::{Context, Rewritten};
 use crate::plan::{Effect, Step};
 use pgshadow_catalog::{Default, FunctionNature, Redefined, Table};
-use pgshadow_model::{QualifiedName, RelationKind, Suspect};
+use pgshadow_model::{QualifiedName, RelationKind, Suspect, quote};
 use pgshadow_sql::{CopyCommand, Ddl, RelationName, Statement};
 use pgshadow_telemetry::StatementClass as Class;
 use std::collections::BTreeSet;
@@ -244,7 +244,7 @@ pub(crate) fn without_freeze(table: &Table, copy: &CopyCommand) -> Result<Option
         let value = value.as_ref().map(|v| format!(" '{}'", v.replace('\'', "''"))).unwrap_or_default();
         options.push(format!("{name}{value}"));
     }
-    let columns: Vec<String> = copy.columns.iter().map(|c| format!("\"{}\"", c.replace('"', "\"\""))).collect();
+    let columns: Vec<String> = copy.columns.iter().map(|column| quote(column)).collect();
     let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
     let options = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
     Ok(Some(format!("COPY {}{columns} FROM STDIN{options}", table.relation.name.sql())))
