@@ -5,7 +5,7 @@ use crate::asked::Asked;
 use crate::entry::Loaded;
 use crate::fence::Primary;
 use crate::own::Rehearsals;
-use crate::reach::Reach;
+use crate::reach::{Reach, tags};
 use crate::trace::Trace;
 use crate::waiting::Healing;
 use crate::{AppliedPosition, Config, Dial, Error, Log, OrderBook, Suspects};
@@ -161,7 +161,8 @@ impl Common {
                 Change::Ddl(ddl) => Some(&ddl.sql),
                 _ => None,
             });
-            lapsed.extend(texts.map(|sql| (Reach::of(sql).lapses(), format!("definitions have changed: {sql}"))));
+            lapsed
+                .extend(texts.map(|sql| (Reach::of(sql).lapses(), format!("definitions have changed: {}", tags(sql)))));
         }
         if lapsed.is_empty() {
             return Ok(());

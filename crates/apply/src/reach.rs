@@ -26,6 +26,19 @@ pub(crate) enum Reach {
     Tables(Vec<String>),
 }
 
+/// What the statements of a text are called; the text itself may be long, and hold secrets.
+pub(crate) fn tags(sql: &str) -> String {
+    let statements = parse(sql).map(|parsed| parsed.statements).unwrap_or_default();
+    let tag = |statement: &Statement| match &statement.kind {
+        StatementKind::Ddl(ddl) => {
+            let named: Vec<&str> = ddl.tables.iter().map(|table| table.name.as_str()).collect();
+            format!("{} {}", ddl.tag, named.join(", ")).trim_end().to_owned()
+        }
+        _ => "a statement".to_owned(),
+    };
+    statements.iter().map(tag).collect::<Vec<_>>().join("; ")
+}
+
 impl Reach {
     pub(crate) fn of(sql: &str) -> Self {
         let Ok(parsed) = parse(sql) else { return Self::Everything };
@@ -142,5 +155,15 @@ mod tests {
         assert_eq!(beside("ALTER TABLE a DETACH PARTITION b CONCURRENTLY"), None);
         let inside = DdlStatement { in_transaction: true, ..ddl("CREATE INDEX i ON a (c)") };
         assert_eq!(Reach::beside(&inside), None);
+    }
+
+    #[test]
+    fn what_is_told_of_definitions_holds_no_secret() {
+        for (sql, told) in [
+            ("CREATE USER MAPPING FOR u SERVER s OPTIONS (password 'secret')", "CREATE USER MAPPING"),
+            ("ALTER TABLE a ADD COLUMN s text DEFAULT 'secret'; DROP TABLE b, c", "ALTER TABLE a; DROP TABLE b, c"),
+        ] {
+            assert_eq!(tags(sql), told);
+        }
     }
 }
