@@ -20,11 +20,13 @@ const LOOKS_EVERY: Duration = Duration::from_millis(100);
 /// How long whoever waited has before the statement is asked again.
 const GIVES_WAY: Duration = Duration::from_millis(200);
 
-/// Those of our statements (`$1`: processes) that somebody waits for, cancelled. A look into `pg_locks` comes first: it is cheap.
+/// Those of our statements (`$1`: processes) that somebody waits for, cancelled. A look into `pg_locks` comes first: it is
+/// cheap. A process that has ours' number since is another's: it is left alone.
 const CANCEL: &str = "
 SELECT pg_catalog.pg_cancel_backend(pid) FROM (SELECT DISTINCT b.pid FROM pg_catalog.pg_locks l
     CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
-    WHERE NOT l.granted AND l.locktype = 'relation') AS blocking WHERE pid = ANY ($1)";
+    WHERE NOT l.granted AND l.locktype = 'relation') AS blocking WHERE pid = ANY ($1)
+    AND pid IN (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.usename = CURRENT_USER AND a.application_name = 'pgshadow verify')";
 
 struct Worker {
     connected: Connected,
