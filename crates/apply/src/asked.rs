@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
+/// So many may wait; more are told at once that the applier can't.
+const WAITING_MAX: usize = 16;
+
 /// One request, with where the answer goes.
 pub(crate) enum Request {
     /// Two snapshots that hold the same.
@@ -36,7 +39,12 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> oneshot::Receiver<T> {
         let (answer, answered) = oneshot::channel();
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(request(answer));
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.retain(|request| !request.is_given_up());
+        if queue.len() < WAITING_MAX {
+            queue.push_back(request(answer));
+        }
+        drop(queue);
         self.more.notify_one();
         answered
     }
@@ -83,5 +91,21 @@ fn reply<T>(
             let _ = answer.send(made);
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_wait_than_are_let() {
+        let asked = Asked::default();
+        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| asked.ask(Request::Pair)).collect();
+        assert!(asked.ask(Request::Pair).await.is_err(), "it is told at once");
+        waiting.pop();
+        let late = asked.ask(Request::Pair);
+        assert_eq!(std::iter::from_fn(|| asked.next()).count(), WAITING_MAX);
+        assert!(late.await.is_err() && asked.next().is_none());
     }
 }
