@@ -1,11 +1,15 @@
 //! Mending what a verify found: its rows are read again on the primary and written by the applier, in order.
 use pgshadow_admin::{RepairReport, RepairedTable, VerifyReport};
-use pgshadow_apply::Reread;
+use pgshadow_apply::{Error, Plain, Reread, connect};
 use pgshadow_catalog::probe::{self, Found};
 use pgshadow_model::{QualifiedName, Relation};
 use pgshadow_verify::{Difference, TableOutcome};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the primary may take to connect, and to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is to be mended, and what can't be.
 pub(super) struct Plan {
@@ -21,7 +25,7 @@ pub(super) async fn plan(
     primary: &tokio_postgres::Config,
     found: &VerifyReport,
     only: &[QualifiedName],
-) -> Result<Plan, tokio_postgres::Error> {
+) -> Result<Plan, Error> {
     let wanted = |table: &&TableOutcome| !table.is_equal() && (only.is_empty() || only.contains(&table.table));
     let outcomes: Vec<&TableOutcome> = found.tables.iter().filter(wanted).collect();
     let relations = relations(primary, outcomes.iter().map(|outcome| &outcome.table)).await?;
@@ -69,12 +73,11 @@ fn rows(relation: &Arc<Relation>, outcome: &TableOutcome) -> Result<Vec<Reread>,
 async fn relations(
     primary: &tokio_postgres::Config,
     tables: impl Iterator<Item = &QualifiedName>,
-) -> Result<HashMap<QualifiedName, Arc<Relation>>, tokio_postgres::Error> {
+) -> Result<HashMap<QualifiedName, Arc<Relation>>, Error> {
     let names: Vec<String> = tables.map(QualifiedName::sql).collect();
-    let (client, connection) = primary.connect(tokio_postgres::NoTls).await?;
-    let work = tokio::spawn(connection);
-    let answer: Vec<u8> = client.query_one(probe::sql(), &[&names]).await?.try_get(0)?;
-    work.abort();
+    let connected = connect(&Plain, primary, PATIENCE, "primary").await?;
+    let asked = tokio::time::timeout(PATIENCE, connected.client.query_one(probe::sql(), &[&names])).await;
+    let answer: Vec<u8> = asked.map_err(|_| Error::Timeout("primary"))??.try_get(0)?;
     let tables = probe::answer(&answer).map(|probed| probed.tables).unwrap_or_default();
     let known = tables.into_iter().filter_map(|found| match found {
         Found::Table(table) => Some((table.relation.name.clone(), Arc::clone(&table.relation))),

@@ -66,8 +66,14 @@ impl Verifying {
         }
     }
 
+    /// The state; one that has panicked has ended.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(work) = state.running.take_if(|work| work.task.is_finished()) {
+            let why = "it ended unexpectedly; see the log".to_owned();
+            state.last = Some(self.failed(state.number, work.started, why));
+        }
+        state
     }
 
     /// Begins one.
@@ -127,8 +133,11 @@ impl Verifying {
         };
         tracing::info!(number, equal = report.is_equal(), failed = report.failed, "a verify has ended");
         let mut state = self.lock();
-        state.running = None;
-        state.last = Some(report);
+        // it may have been stopped meanwhile, and another one begun
+        if state.number == number {
+            state.running = None;
+            state.last = Some(report);
+        }
     }
 
     /// What the verify proves of each table, with the mark of its snapshot.
