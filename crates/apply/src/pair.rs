@@ -30,7 +30,6 @@ const OPEN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub struct Exported {
     name: String,
     connected: Connected,
-    opened_at: Instant,
 }
 
 impl Exported {
@@ -38,12 +37,6 @@ impl Exported {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// For how long it has kept its server from removing dead rows.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        self.opened_at.elapsed()
     }
 
     /// Whether it can still be taken over.
@@ -142,5 +135,5 @@ async fn open(connected: Connected, whom: &'static str) -> Result<(Exported, Str
         Ok::<(String, String), Error>((row.try_get(0)?, row.try_get(1)?))
     };
     let (text, name) = tokio::time::timeout(OPEN_MAX, open).await.map_err(|_| Error::Timeout(whom))??;
-    Ok((Exported { name, connected, opened_at: Instant::now() }, text))
+    Ok((Exported { name, connected }, text))
 }

@@ -57,8 +57,6 @@ pub struct Outcome {
     pub tables: Vec<TableOutcome>,
     /// Each pair of snapshots.
     pub pairs: Vec<PairOutcome>,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// Compares. Dropped, it ends at once.
@@ -66,7 +64,6 @@ pub struct Outcome {
 /// # Errors
 /// A server stays away.
 pub async fn verify(job: &Job, pair: &Pairs, progress: &Progress) -> Result<Outcome, Error> {
-    let started = Instant::now();
     let mut work = Work::new(progress);
     while work.left.as_ref().is_none_or(|left| !left.is_empty()) {
         let pair = work.take(pair).await;
@@ -76,7 +73,7 @@ pub async fn verify(job: &Job, pair: &Pairs, progress: &Progress) -> Result<Outc
         drop(pair);
         work.settle(ended).await?;
     }
-    Ok(Outcome { tables: work.done.into_values().collect(), pairs: work.pairs, took: started.elapsed() })
+    Ok(Outcome { tables: work.done.into_values().collect(), pairs: work.pairs })
 }
 
 /// What is done and what is left.
