@@ -1,13 +1,20 @@
 use crate::asked::{Asked, Request};
 use crate::common::Common;
 use crate::crew::Crew;
+use crate::hold::HoldOf;
+use crate::load::LoadSnapshot;
 use crate::pair::{PairError, SnapshotPair};
 use crate::reread::Reread;
-use crate::{Config, Dial, Log, OrderBook, Suspects};
+use crate::{Config, Connected, Dial, Log, OrderBook, Suspects};
 use pgshadow_divergence::Store;
-use pgshadow_model::Sequence;
+use pgshadow_model::{QualifiedName, Sequence};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// So many entries are brought to the shadow by one lane, while the others are held; and so long they have to do the rest.
+const NEARLY: u64 = 200;
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
 
 /// How the applier fares.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -37,6 +44,7 @@ pub struct Applier;
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
     asked: Arc<Asked>,
+    common: Arc<Common>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -79,8 +87,9 @@ impl Applier {
         let (stop, stopped) = watch::channel(false);
         let common = Common::new(config, dial, book, log, store, suspects, Arc::clone(&shared));
         let asked = Arc::clone(&common.asked);
-        let task = tokio::spawn(Crew::new(Arc::new(common)).run(stopped));
-        Handle { shared, asked, stop, task }
+        let common = Arc::new(common);
+        let task = tokio::spawn(Crew::new(Arc::clone(&common)).run(stopped));
+        Handle { shared, asked, common, stop, task }
     }
 }
 
@@ -108,8 +117,65 @@ impl Handle {
     /// # Errors
     /// There are none now. While no lane is connected to the shadow it waits.
     pub fn snapshot_pair(&self) -> impl Future<Output = Result<SnapshotPair, PairError>> + Send + use<> {
-        let pair = self.asked.ask(Request::Pair);
-        async move { pair.await.unwrap_or(Err(PairError::Lost)) }
+        let (caught_up, asked) = (self.caught_up(), Arc::clone(&self.asked));
+        async move {
+            caught_up.await;
+            asked.ask(Request::Pair).await.unwrap_or(Err(PairError::Lost))
+        }
+    }
+
+    /// These tables are to be loaded: until [`Handle::loaded`] what is written to them isn't applied, over restarts too.
+    ///
+    /// # Errors
+    /// The shadow does not take it; some of them may be marked then.
+    pub fn await_load(&self, tables: Vec<QualifiedName>) -> impl Future<Output = Result<(), PairError>> + Send + use<> {
+        let done = self.asked.ask(|answer| Request::Await(tables, answer));
+        async move { done.await.unwrap_or(Err(PairError::Lost)) }
+    }
+
+    /// The primary at one moment, to load from: what it contains is applied then, and what it doesn't contain and reaches `held` waits
+    /// until the hold is dropped.
+    ///
+    /// # Errors
+    /// There is none now. While no lane is connected to the shadow it waits.
+    pub fn load_snapshot(&self, held: HoldOf) -> impl Future<Output = Result<LoadSnapshot, PairError>> + Send + use<> {
+        let (caught_up, asked) = (self.caught_up(), Arc::clone(&self.asked));
+        async move {
+            caught_up.await;
+            asked.ask(|answer| Request::Load(held, answer)).await.unwrap_or(Err(PairError::Lost))
+        }
+    }
+
+    /// These tables hold what their snapshot held: what comes behind it may be applied once its hold is dropped.
+    ///
+    /// # Errors
+    /// The shadow does not take it.
+    pub fn loaded(&self, tables: Vec<QualifiedName>) -> impl Future<Output = Result<(), PairError>> + Send + use<> {
+        let done = self.asked.ask(|answer| Request::Loaded(tables, answer));
+        async move { done.await.unwrap_or(Err(PairError::Lost)) }
+    }
+
+    /// A connection that may write to the shadow: it is ended when this process, or another one, begins anew there.
+    ///
+    /// # Errors
+    /// There is none now.
+    pub fn writer(&self) -> impl Future<Output = Result<Connected, PairError>> + Send + use<> {
+        let made = self.asked.ask(Request::Writer);
+        async move { made.await.unwrap_or(Err(PairError::Lost)) }
+    }
+
+    /// Tables that await their load, as far as the shadow was asked.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<QualifiedName> {
+        self.common.awaited.all()
+    }
+
+    /// Returns once the lanes, all together, have nearly caught up; or after a while.
+    fn caught_up(&self) -> impl Future<Output = ()> + Send + use<> {
+        let book = Arc::clone(&self.common.book);
+        async move {
+            let _ = tokio::time::timeout(CATCH_UP_WITHIN, book.wait_caught_up(NEARLY)).await;
+        }
     }
 
     /// Has these rows read again on the primary and written as they are there, in order with all else. Returns once they are in the

@@ -1,10 +1,14 @@
 //! What others ask of the applier: a lane does it between two batches.
 
 use crate::Error;
+use crate::dial::Connected;
+use crate::hold::HoldOf;
 use crate::lane::Lane;
+use crate::load::LoadSnapshot;
 use crate::pair::{PairError, SnapshotPair};
 use crate::reread::Reread;
 use crate::session::Session;
+use pgshadow_model::QualifiedName;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
@@ -12,19 +16,31 @@ use tokio::sync::{Notify, oneshot};
 /// So many may wait; more are told at once that the applier can't.
 const WAITING_MAX: usize = 16;
 
+type Answer<T> = oneshot::Sender<Result<T, PairError>>;
+
 /// One request, with where the answer goes.
 pub(crate) enum Request {
     /// Two snapshots that hold the same.
-    Pair(oneshot::Sender<Result<SnapshotPair, PairError>>),
+    Pair(Answer<SnapshotPair>),
+    /// Tables that await their load.
+    Await(Vec<QualifiedName>, Answer<()>),
+    /// A snapshot to load from.
+    Load(HoldOf, Answer<LoadSnapshot>),
+    /// Tables that are loaded.
+    Loaded(Vec<QualifiedName>, Answer<()>),
+    /// A connection that may write to the shadow.
+    Writer(Answer<Connected>),
     /// Rows to be read again on the primary and written as they are there.
-    Reread(Vec<Reread>, oneshot::Sender<Result<(), PairError>>),
+    Reread(Vec<Reread>, Answer<()>),
 }
 
 impl Request {
     fn is_given_up(&self) -> bool {
         match self {
             Self::Pair(answer) => answer.is_closed(),
-            Self::Reread(_, answer) => answer.is_closed(),
+            Self::Load(_, answer) => answer.is_closed(),
+            Self::Writer(answer) => answer.is_closed(),
+            Self::Await(_, answer) | Self::Loaded(_, answer) | Self::Reread(_, answer) => answer.is_closed(),
         }
     }
 }
@@ -69,6 +85,22 @@ impl Lane {
                 let made = self.pair(session).await;
                 reply(session, answer, made)
             }
+            Request::Await(tables, answer) => {
+                let done = self.await_load(session, &tables).await.map_err(PairError::from);
+                reply(session, answer, done)
+            }
+            Request::Load(held, answer) => {
+                let made = self.load_snapshot(session, &held).await;
+                reply(session, answer, made)
+            }
+            Request::Loaded(tables, answer) => {
+                let done = self.end_load(session, &tables).await.map_err(PairError::from);
+                reply(session, answer, done)
+            }
+            Request::Writer(answer) => {
+                let made = self.writer().await.map_err(PairError::from);
+                reply(session, answer, made)
+            }
             Request::Reread(rows, answer) => {
                 let added = self.add_rereads(session, rows).await.map_err(PairError::from);
                 reply(session, answer, added)
@@ -77,11 +109,7 @@ impl Lane {
     }
 }
 
-fn reply<T>(
-    session: &Session,
-    answer: oneshot::Sender<Result<T, PairError>>,
-    made: Result<T, PairError>,
-) -> Result<(), Error> {
+fn reply<T>(session: &Session, answer: Answer<T>, made: Result<T, PairError>) -> Result<(), Error> {
     match made {
         Err(PairError::Failed(error)) if session.client().is_closed() => {
             let _ = answer.send(Err(PairError::Lost));

@@ -104,7 +104,8 @@ impl Lane {
                 };
                 match self.plan_row(session, image, &none).await? {
                     Planned::Run(row) => items.push(Part::Row(Item { entry, change, image, row })),
-                    Planned::Skip => self.tolerate(),
+                    Planned::PassOver => {}
+                    Planned::Skip => self.tolerate(&image.relation.name),
                     Planned::Schema(_) | Planned::Unplaceable => return Ok(None),
                 }
             }
@@ -124,7 +125,8 @@ impl Lane {
             let Change::Row(image) = image else { continue };
             match self.plan_row(session, image, &none).await? {
                 Planned::Run(row) => items.push(Item { entry, change, image, row }),
-                Planned::Skip => self.tolerate(),
+                Planned::PassOver => {}
+                Planned::Skip => self.tolerate(&image.relation.name),
                 Planned::Schema(_) | Planned::Unplaceable => return Ok(None),
             }
         }
@@ -142,7 +144,7 @@ impl Lane {
             return Ok(());
         }
         if item.row.tolerant || reports.speak_of(item.image) {
-            self.tolerate();
+            self.tolerate(&item.image.relation.name);
             return Ok(());
         }
         let place = (item.entry, item.change);

@@ -210,7 +210,7 @@ impl Lane {
         reports: &mut Reports,
     ) -> Result<(), Error> {
         if self.is_known(image, reports) {
-            self.tolerate();
+            self.tolerate(&image.relation.name);
         } else if let Some(mut report) = self.report_error(session, place, image, why.error.clone()).await? {
             self.explain(&mut report, image, &why.error, reports);
             reports.add(report);
@@ -223,7 +223,7 @@ impl Lane {
     fn explain(&self, report: &mut Report, image: &RowImage, error: &ShadowError, reports: &Reports) {
         if self.healing.may_explain(image, &error.sqlstate) || reports.may_explain(image, &error.sqlstate) {
             report.finding = None;
-            self.tolerate();
+            self.tolerate(&image.relation.name);
         }
     }
 
@@ -261,7 +261,7 @@ impl Lane {
                     return Ok(false);
                 }
                 if self.is_known(image, reports) {
-                    self.tolerate();
+                    self.tolerate(&image.relation.name);
                     return Ok(true);
                 }
                 let report = self.report_error(session, place, image, shadow_error(&e)).await?;
@@ -285,8 +285,9 @@ impl Lane {
     ) -> Result<Option<Report>, Error> {
         let row = match self.plan_row(session, image, reports).await? {
             Planned::Run(row) => row,
+            Planned::PassOver => return Ok(None),
             Planned::Skip => {
-                self.tolerate();
+                self.tolerate(&image.relation.name);
                 return Ok(None);
             }
             Planned::Unplaceable => {
@@ -311,7 +312,7 @@ impl Lane {
         // a cascade from another row of the same statement has got there first
         let cascaded = image.operation == Operation::Delete && refers_to_itself(&image.relation);
         if row.tolerant || cascaded {
-            self.tolerate();
+            self.tolerate(&image.relation.name);
             return Ok(None);
         }
         self.report_hit(session, place, image, &row, &hit).await

@@ -64,6 +64,11 @@ impl Choice {
         }
     }
 
+    /// A place in the queues that no entry has, before all of them.
+    pub(crate) fn hold(&mut self, key: Key, units: &Units) {
+        self.queues.add(key, units);
+    }
+
     pub(crate) fn make_ready(&mut self, key: Key, beside: bool) {
         let ready = if beside { &mut self.ready_beside } else { &mut self.ready };
         ready.insert(key);

@@ -4,6 +4,8 @@ use crate::applier::Shared;
 use crate::asked::Asked;
 use crate::entry::Loaded;
 use crate::fence::Primary;
+use crate::load::Awaited;
+use crate::lock::Life;
 use crate::own::Rehearsals;
 use crate::reach::{Reach, tags};
 use crate::trace::Trace;
@@ -36,6 +38,10 @@ pub(crate) struct Common {
     pub(crate) shared: Arc<Shared>,
     pub(crate) healing: Healing,
     pub(crate) primary: Primary,
+    /// Tables whose rows are passed over.
+    pub(crate) awaited: Awaited,
+    /// The present life, while there is one.
+    life: Mutex<Option<Life>>,
     /// What others ask for.
     pub(crate) asked: Arc<Asked>,
     /// Held by a lane while it works, and by the one that heals alone.
@@ -88,6 +94,8 @@ impl Common {
             shared,
             healing: Healing::default(),
             primary: Primary::default(),
+            awaited: Awaited::default(),
+            life: Mutex::default(),
             asked: Arc::default(),
             quiet: RwLock::default(),
             definitions: AtomicU64::new(0),
@@ -108,6 +116,14 @@ impl Common {
         });
     }
 
+    pub(crate) fn begin_life(&self, life: Life) {
+        *lock(&self.life) = Some(life);
+    }
+
+    pub(crate) fn life(&self) -> Result<Life, Error> {
+        lock(&self.life).ok_or(Error::Closed)
+    }
+
     pub(crate) fn open_trace(&self) -> Result<(), Error> {
         let mut trace = lock(&self.trace);
         if let (Some(path), None) = (&self.config.trace, &*trace) {
@@ -125,7 +141,9 @@ impl Common {
         lock(&self.pids).extend(pids);
     }
 
-    pub(crate) fn tolerate(&self) {
+    /// A row of it, or a statement on it, did not fit, and nothing is said of that.
+    pub(crate) fn tolerate(&self, table: &QualifiedName) {
+        self.suspects.doubt(Some(table));
         self.tolerated.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -143,6 +161,7 @@ impl Common {
 
     /// A table that can't be mirrored exactly from here on.
     pub(crate) async fn suspect(&self, table: Option<&QualifiedName>, reason: String) -> Result<(), Error> {
+        self.suspects.doubt(table);
         if table.is_some_and(|t| self.suspects.is_suspect(t).is_some()) {
             return Ok(());
         }

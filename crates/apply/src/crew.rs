@@ -67,9 +67,11 @@ impl Crew {
         let lead = Session::lead(&*common.dial, &common.config, common.log.extent(), &own_pids).await;
         let (lead, life) = lead.inspect_err(|_| common.remember_pids(own_pids))?;
         common.remember_pids([lead.pid]);
+        common.begin_life(life);
         let position = self.resume(&lead).await?;
         lead.forget_started(stream, position.below).await?;
         common.healing.load(&lead, stream).await?;
+        common.awaited.read(lead.client(), stream).await?;
         common.open_trace()?;
         common.healing.show(&common.shared);
         let mut sessions = vec![lead];

@@ -31,6 +31,11 @@ impl Lane {
     /// One round of healing. Fails only for the shadow's sake; the primary's troubles put it off.
     pub(crate) async fn heal(&mut self, session: &mut Session) -> Result<(), Error> {
         let common = Arc::clone(&self.common);
+        if self.book.is_holding() {
+            // a fence can't be reached
+            self.put_off_healing();
+            return Ok(());
+        }
         self.doing("healing rows: other lanes end what they are at");
         let quiet = tokio::time::timeout(QUIET_WITHIN, common.quiet.write()).await;
         if !self.healing.is_due() {
@@ -163,6 +168,8 @@ impl Lane {
         let row = match self.plan_row(session, image, &Reports::default()).await? {
             Planned::Run(row) => row,
             Planned::Schema(verdict) => return Ok(Some(verdict.message)),
+            // it will be loaded
+            Planned::PassOver => return Ok(None),
             Planned::Skip | Planned::Unplaceable => return Ok(Some("the shadow can't take its rows".to_owned())),
         };
         if session.may_replica {

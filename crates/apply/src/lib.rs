@@ -45,7 +45,9 @@ mod fence;
 mod heal;
 #[cfg(test)]
 mod history_tests;
+mod hold;
 mod lane;
+mod load;
 mod loader;
 mod lock;
 #[cfg(test)]
@@ -86,6 +88,8 @@ pub use config::Config;
 pub use dial::{Connected, Dial, Dialed, Plain, connect};
 pub use entry::{Entry, Payload, Vast};
 pub use error::{Error, LogError};
+pub use hold::{Hold, HoldOf};
+pub use load::LoadSnapshot;
 pub use loader::Loaded;
 pub use order::{BeganLate, Lag, OrderBook};
 pub use pair::{Exported, PairError, SnapshotPair};
@@ -138,6 +142,10 @@ pub trait Suspects: Send + Sync + 'static {
     /// The reason, if the table is suspect. Asked for every row: must not block.
     fn is_suspect(&self, table: &QualifiedName) -> Option<String>;
 
+    /// As [`Suspects::suspect`], of what is suspect already: it isn't known to be equal any more if a snapshot of before showed it so.
+    /// Must not block for long.
+    fn doubt(&self, table: Option<&QualifiedName>);
+
     /// Makes a table (`None`: every table) suspect, durably. May block on the disk.
     ///
     /// # Errors
@@ -148,6 +156,10 @@ pub trait Suspects: Send + Sync + 'static {
 impl Suspects for pgshadow_divergence::Store {
     fn is_suspect(&self, table: &QualifiedName) -> Option<String> {
         Self::is_suspect(self, table)
+    }
+
+    fn doubt(&self, table: Option<&QualifiedName>) {
+        Self::doubt(self, table);
     }
 
     fn suspect(&self, table: Option<&QualifiedName>, reason: &str) -> Result<(), pgshadow_divergence::Error> {

@@ -72,9 +72,9 @@ pub enum Loaded {
 impl State {
     /// Whether what is settled now is better left in the log. What is left goes before what comes later.
     pub(crate) fn is_full(&self, bytes: usize) -> bool {
-        !self.backlog.is_empty()
-            || self.entries.len() >= self.held_max
-            || (self.memory_bytes + bytes > self.memory_bytes_max && !self.entries.is_empty())
+        // while tables are held, what finds no room in memory is only read again, and others pass it by
+        let crowded = self.memory_bytes + bytes > self.memory_bytes_max && !self.entries.is_empty();
+        !self.backlog.is_empty() || self.entries.len() >= self.held_max || (crowded && !self.is_holding())
     }
 
     /// Settles an entry that stays in the log.

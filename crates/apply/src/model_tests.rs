@@ -1,20 +1,26 @@
 //! The book against a naive model: random histories, and lanes that take and apply in any order.
 
-use crate::Entry;
 use crate::entry::Payload;
 use crate::order_tests::{book, entry, relation};
+use crate::{Entry, HoldOf};
 use pgshadow_model::{Change, Epoch, Lsn, Sequence};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Begin { rows: Vec<u8>, token_lag: u64, aborts: bool },
+    Begin {
+        rows: Vec<u8>,
+        token_lag: u64,
+        aborts: bool,
+    },
     Token(usize),
     Settle(usize),
     Raise(usize),
     Take(usize),
     Apply(usize),
+    /// The table is held, or let go.
+    Hold,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -26,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..4).prop_map(Step::Raise),
         2 => (1_usize..5).prop_map(Step::Take),
         3 => (0_usize..3).prop_map(Step::Apply),
+        1 => Just(Step::Hold),
     ]
 }
 
@@ -84,7 +91,7 @@ struct Modelled {
 }
 
 /// The rule as the design says it: the set in flight at the token, and a walk along the order. What lanes have in hand is held.
-fn naive_take(all: &[Modelled], n: usize) -> Vec<Sequence> {
+fn naive_take(all: &[Modelled], n: usize, holding: bool) -> Vec<Sequence> {
     let mut waiting: Vec<&Modelled> = all.iter().filter(|m| m.settled && !m.aborts && !m.applied).collect();
     waiting.sort_by_key(|m| (m.token, m.sequence));
     let open = |e: &Modelled, s: &Sequence| {
@@ -93,7 +100,8 @@ fn naive_take(all: &[Modelled], n: usize) -> Vec<Sequence> {
     let (mut chosen, mut held): (_, Vec<&Modelled>) = (Vec::new(), Vec::new());
     for m in waiting {
         let waits = m.barrier.as_ref().unwrap().iter().any(|s| open(m, s));
-        if m.taken || waits || held.iter().any(|h| conflict(&h.rows, &m.rows)) {
+        let stopped = holding && conflict(&[WHOLE], &m.rows);
+        if m.taken || waits || stopped || held.iter().any(|h| conflict(&h.rows, &m.rows)) {
             held.push(m);
         } else if chosen.len() < n {
             let alone = m.rows.iter().any(|row| *row >= WHOLE);
@@ -119,7 +127,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn the_book_does_what_the_rule_says(steps in prop::collection::vec(step(), 1..120), narrow in any::<bool>()) {
-        let book = book();
+        let book = std::sync::Arc::new(book());
+        let mut hold = None;
         if narrow {
             book.set_window(3);
         }
@@ -160,17 +169,24 @@ proptest! {
                     let taken: Vec<_> = book.take_batch(n, usize::MAX, None).iter().map(|e| e.sequence).collect();
                     if all.iter().any(|m| m.raised && !m.settled) {
                         // The book takes one floor for all that were raised, so it may hold more, never less.
-                        let may = naive_take(&all, usize::MAX);
+                        let may = naive_take(&all, usize::MAX, hold.is_some());
                         prop_assert!(taken.iter().all(|s| may.contains(s)), "{:?} of {:?}", taken, may);
                     } else if narrow {
                         // Not all of a batch may be known to the queues at once; but something always is.
-                        let may = naive_take(&all, n);
+                        let may = naive_take(&all, n, hold.is_some());
                         prop_assert!(may.starts_with(&taken) && taken.is_empty() == may.is_empty(), "{:?} of {:?}", taken, may);
                     } else {
-                        prop_assert_eq!(&taken, &naive_take(&all, n));
+                        prop_assert_eq!(&taken, &naive_take(&all, n, hold.is_some()));
                     }
                     all.iter_mut().filter(|m| taken.contains(&m.sequence)).for_each(|m| m.taken = true);
                     lanes.push(taken);
+                }
+                Step::Hold => {
+                    let tables = vec![relation("t").name.clone()];
+                    hold = match hold {
+                        None => Some(book.hold(&HoldOf::Tables { tables, relatives: false })),
+                        Some(_) => None,
+                    };
                 }
                 Step::Apply(n) => {
                     // Any lane may be the first to be done.

@@ -64,7 +64,7 @@ impl OrderBook {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,7 +165,7 @@ impl OrderBook {
     }
 
     /// Changes the state, and wakes a lane if there is something to take then. One that takes wakes the next one.
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
         let (work, beside) = (state.has_ready(), state.has_ready_beside());
@@ -310,6 +310,11 @@ impl OrderBook {
     /// is not waited for. With [`OrderBook::barrier`] as the mark: all that was committed when it was called.
     pub async fn wait_applied(&self, mark: Sequence) {
         self.wait_until(|state, barrier| state.below_in_lanes(&BTreeSet::new(), barrier) >= mark).await;
+    }
+
+    /// Returns once at most so many entries are left.
+    pub(crate) async fn wait_caught_up(&self, left: u64) {
+        self.wait_until(|state, _| state.entries.len() as u64 + state.backlog.len() <= left).await;
     }
 
     async fn wait_until(&self, reached: impl Fn(&State, Sequence) -> bool) {

@@ -1,7 +1,7 @@
 #![allow(clippy::single_range_in_vec_init)]
 
 use crate::entry::{Entry, Payload};
-use crate::{Fence, OrderBook, Snapshot};
+use crate::{Fence, HoldOf, OrderBook, Snapshot};
 use bytes::Bytes;
 use pgshadow_model::{
     Change, Column, ColumnType, Epoch, Lsn, Operation, Order, QualifiedName, Relation, RelationKind, RowImage,
@@ -69,6 +69,11 @@ pub(crate) fn book() -> OrderBook {
 
 fn take(book: &OrderBook) -> Vec<Sequence> {
     book.take_batch(usize::MAX, usize::MAX, None).iter().map(|e| e.sequence).collect()
+}
+
+fn ddl(sql: &str, in_transaction: bool) -> Payload {
+    let settings = pgshadow_model::SessionSettings::default();
+    Payload::memory(vec![Change::Ddl(pgshadow_model::DdlStatement { sql: sql.into(), settings, in_transaction })])
 }
 
 #[test]
@@ -224,12 +229,7 @@ fn behind_a_fence_only_what_the_snapshot_sees_goes() {
     book.settle(1, 0, Some(entry(1, 10, &[1])));
     let fence = Fence { snapshot: Snapshot::parse(Epoch(1), "2:4:2").unwrap(), mark: book.barrier() };
     book.begin(5).unwrap();
-    let ddl = Change::Ddl(pgshadow_model::DdlStatement {
-        sql: String::new(),
-        settings: pgshadow_model::SessionSettings::default(),
-        in_transaction: true,
-    });
-    let barrier = Entry { changes: Payload::memory(vec![ddl]), ..entry(2, 20, &[]) };
+    let barrier = Entry { changes: ddl("", true), ..entry(2, 20, &[]) };
     book.settle(2, 0, Some(barrier));
     // Its token's reply came when 5 was already in flight; the snapshot saw it, so 5 doesn't matter.
     book.settle(3, 6, Some(entry(3, 30, &[1])));
@@ -288,10 +288,6 @@ fn what_is_given_back_is_taken_by_others_in_order() {
 #[test]
 fn what_runs_beside_waits_for_definitions_only_and_nothing_waits_for_it() {
     let t = relation("t");
-    let ddl = |sql: &str, in_transaction| {
-        let settings = pgshadow_model::SessionSettings::default();
-        Payload::memory(vec![Change::Ddl(pgshadow_model::DdlStatement { sql: sql.into(), settings, in_transaction })])
-    };
     let book = book();
     book.begin_beside(1).unwrap();
     for s in 2..=6 {
@@ -318,6 +314,54 @@ fn what_runs_beside_waits_for_definitions_only_and_nothing_waits_for_it() {
     assert_eq!(book.applied_position().below, 1);
     book.applied(&[1]);
     assert_eq!(take(&book), [7]);
+}
+
+#[test]
+fn what_is_held_waits_until_it_is_let_go_and_nothing_else_does() {
+    let book = Arc::new(book());
+    let mut sequence = 0;
+    let mut settle = |changes| {
+        sequence += 1;
+        book.begin(sequence).unwrap();
+        let new = Entry { changes, ..entry(sequence, sequence, &[]) };
+        book.settle(sequence, 0, Some(new));
+    };
+    let of = |table: &str| Payload::memory(vec![row(&relation(table), 1)]);
+    let mut coarse = (*relation("child")).clone();
+    coarse.coarse = true;
+    let coarse = Arc::new(coarse);
+    let name = |table: &str| vec![QualifiedName::new("public", table)];
+
+    let all = book.hold(&HoldOf::Everything);
+    settle(of("u"));
+    assert!(take(&book).is_empty());
+    let one = book.hold(&HoldOf::Tables { tables: name("t"), relatives: false });
+    drop(all);
+    assert_eq!(take(&book), [1]);
+    settle(of("t"));
+    settle(of("u"));
+    settle(Payload::memory(vec![row(&coarse, 1)]));
+    let definitions = book.hold(&HoldOf::Definitions);
+    settle(ddl("CREATE INDEX ON w (v)", true));
+    settle(of("w"));
+    settle(ddl("CREATE INDEX CONCURRENTLY ON t (v)", false));
+    book.applied(&[1]);
+    assert_eq!(take(&book), [3, 4], "6 waits for the definition");
+    assert_eq!(book.take_beside(), None);
+    book.applied(&[3, 4]);
+    drop(definitions);
+    assert_eq!(take(&book), [5]);
+    assert_eq!(book.take_beside(), None, "its table is held");
+    book.applied(&[5]);
+    let relatives = book.hold(&HoldOf::Tables { tables: Vec::new(), relatives: true });
+    settle(Payload::memory(vec![row(&coarse, 2)]));
+    assert_eq!(take(&book), [6]);
+    book.applied(&[6]);
+    drop(relatives);
+    assert_eq!(take(&book), [8]);
+    drop(one);
+    assert_eq!(take(&book), [2]);
+    assert_eq!(book.take_beside().map(|e| e.sequence), Some(7));
 }
 
 #[tokio::test]

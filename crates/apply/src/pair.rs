@@ -5,6 +5,7 @@
 //! is missed. Rows that wait to be read again would differ: while there are some, no pair is made.
 
 use crate::Error;
+use crate::common::Common;
 use crate::dial::{Connected, connect};
 use crate::heal::QUIET_WITHIN;
 use crate::lane::Lane;
@@ -12,6 +13,7 @@ use crate::position::{Fence, Snapshot};
 use crate::session::Session;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::RwLockWriteGuard;
 use tokio::time::Instant;
 
 /// How long a server may take to open its snapshot.
@@ -67,6 +69,9 @@ pub enum PairError {
     /// A transaction that was in flight at the snapshot has no outcome yet.
     #[error("a transaction that was in flight has no outcome yet")]
     InFlight,
+    /// Tables are loaded from a snapshot, and held meanwhile.
+    #[error("tables are being loaded")]
+    Loading,
     /// Rows are to be read again first.
     #[error("rows wait to be read again")]
     Heals,
@@ -86,38 +91,63 @@ impl Lane {
             self.connected(&self.config.shadow, "shadow"),
         )?;
         let common = Arc::clone(&self.common);
-        self.doing("two snapshots: other lanes end what they are at");
-        let quiet = tokio::time::timeout(QUIET_WITHIN, common.quiet.write()).await;
+        let quiet = self.hold_lanes(&common).await?;
         let held_since = Instant::now();
-        if quiet.is_err() || self.book.is_in_hand() {
+        let (primary, sees) = self.bring_to_snapshot(session, on_primary).await?;
+        self.doing("two snapshots: the shadow's");
+        let (shadow, _) = open(on_shadow, "shadow").await?;
+        drop(quiet);
+        Ok(SnapshotPair { primary, shadow, sees, held: held_since.elapsed() })
+    }
+
+    /// Waits until the other lanes have done what they are at; they take nothing more as long as what it gives lives.
+    pub(crate) async fn hold_lanes<'a>(&self, common: &'a Common) -> Result<RwLockWriteGuard<'a, ()>, PairError> {
+        if self.book.is_holding() {
+            return Err(PairError::Loading);
+        }
+        self.doing("a snapshot: other lanes end what they are at");
+        let quiet = tokio::time::timeout(QUIET_WITHIN, common.quiet.write()).await;
+        let quiet = quiet.map_err(|_| PairError::Long)?;
+        if self.book.is_in_hand() {
             return Err(PairError::Long);
         }
         if !self.healing.is_empty() {
             return Err(PairError::Heals);
         }
+        Ok(quiet)
+    }
+
+    /// A snapshot of the primary, and the shadow brought to it. Other lanes are held.
+    pub(crate) async fn bring_to_snapshot(
+        &mut self,
+        session: &mut Session,
+        on_primary: Connected,
+    ) -> Result<(Exported, String), PairError> {
+        let common = Arc::clone(&self.common);
         session.keep_up(&common.definitions);
         let epoch = self.book.epoch();
-        self.doing("two snapshots: the primary's");
+        self.doing("a snapshot of the primary");
         let (primary, text) = open(on_primary, "primary").await?;
         // After the snapshot: whatever it sees had begun before it could commit.
         let fence = Fence { snapshot: Snapshot::parse(epoch, &text).map_err(Error::from)?, mark: self.book.barrier() };
         if self.book.epoch() != epoch {
             return Err(Error::EpochChanged.into());
         }
-        self.doing("two snapshots: the shadow is brought to the primary's");
+        self.doing("a snapshot: the shadow is brought to the primary's");
         if !self.bring_to(session, &fence).await? {
             return Err(PairError::InFlight);
         }
         if !self.healing.is_empty() {
             return Err(PairError::Heals);
         }
-        self.doing("two snapshots: the shadow's");
-        let (shadow, _) = open(on_shadow, "shadow").await?;
-        drop(quiet);
-        Ok(SnapshotPair { primary, shadow, sees: text, held: held_since.elapsed() })
+        Ok((primary, text))
     }
 
-    async fn connected(&self, config: &tokio_postgres::Config, whom: &'static str) -> Result<Connected, Error> {
+    pub(crate) async fn connected(
+        &self,
+        config: &tokio_postgres::Config,
+        whom: &'static str,
+    ) -> Result<Connected, Error> {
         let within = self.config.connect_timeout;
         let made = connect(&*self.dial, config, within, whom).await?;
         let settled = tokio::time::timeout(within, made.client.batch_execute(SETTINGS)).await;

@@ -3,6 +3,7 @@
 use crate::backlog::Backlog;
 use crate::choice::Choice;
 use crate::entry::{Entry, Payload};
+use crate::hold::Holds;
 use crate::position::{AppliedPosition, Fence};
 use crate::queues::Key;
 use crate::ranges::Ranges;
@@ -55,6 +56,7 @@ pub(crate) struct State {
     by_raised: BTreeSet<(Sequence, Key)>,
     by_gate: BTreeSet<(Place, Key)>,
     pub(crate) choice: Choice,
+    pub(crate) holds: Holds,
     /// What is left in the log for now.
     pub(crate) backlog: Backlog,
     /// So many entries are held here before others are left there.

@@ -19,6 +19,8 @@ use tokio_postgres::Client;
 pub(crate) enum Planned {
     /// By this statement.
     Run(Prepared),
+    /// Not at all: its table awaits its load.
+    PassOver,
     /// Not at all: its table is suspect, and the shadow can't take it.
     Skip,
     /// The shadow's schema is another one.
@@ -71,6 +73,9 @@ impl Lane {
         reports: &Reports,
     ) -> Result<Planned, Error> {
         let name = &image.relation.name;
+        if self.awaited.contains(name) {
+            return Ok(Planned::PassOver);
+        }
         let mut suspect = self.suspects.is_suspect(name).is_some();
         let Some(table) = session.table(name).await? else {
             let message = format!("the shadow has no table {name}");

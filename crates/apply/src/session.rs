@@ -96,6 +96,7 @@ CREATE TABLE IF NOT EXISTS pgshadow.heal (stream text, sequence int8, change int
     PRIMARY KEY (stream, sequence, change, part));
 CREATE TABLE IF NOT EXISTS pgshadow.started (stream text, sequence int8, change int4, indexes int8[],
     PRIMARY KEY (stream, sequence, change));
+CREATE TABLE IF NOT EXISTS pgshadow.awaited (stream text, schema text, name text, PRIMARY KEY (stream, schema, name));
 ALTER TABLE pgshadow.applied ADD COLUMN IF NOT EXISTS lane int4 NOT NULL DEFAULT 0;
 ALTER TABLE pgshadow.applied DROP CONSTRAINT IF EXISTS applied_pkey, ADD PRIMARY KEY (stream, lane);
 ALTER TABLE pgshadow.started ADD COLUMN IF NOT EXISTS indexes int8[]";
@@ -120,7 +121,7 @@ impl Session {
         let prepare = async {
             settle_settings(client, config).await?;
             lock::take_lead(client, &config.stream, own_pids).await?;
-            let there = client.query_one("SELECT pg_catalog.to_regclass('pgshadow.life') IS NOT NULL", &[]).await?;
+            let there = client.query_one("SELECT pg_catalog.to_regclass('pgshadow.awaited') IS NOT NULL", &[]).await?;
             if !there.try_get::<_, bool>(0)? {
                 client.batch_execute(SCHEMA).await?;
             }

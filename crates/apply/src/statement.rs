@@ -89,7 +89,7 @@ impl Lane {
         };
         let clean: Vec<_> = tables.iter().filter(|t| self.suspects.is_suspect(t).is_none()).cloned().collect();
         if clean.is_empty() && !tables.is_empty() {
-            self.tolerate();
+            tables.iter().for_each(|table| self.tolerate(table));
             return Ok(());
         }
         let first = clean.first().cloned();

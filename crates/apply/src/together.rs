@@ -35,7 +35,7 @@ impl Lane {
                 continue;
             }
             if row.tolerant {
-                self.tolerate();
+                self.tolerate(&image.relation.name);
             } else if let Some(report) = self.report_hit(session, (entry, *n), image, row, hit).await? {
                 reports.add(report);
             }

@@ -2,6 +2,7 @@
 //! unit. A collision only delays.
 
 use crate::entry::Vast;
+use crate::hold::HoldOf;
 use crate::reach::Reach;
 use pgshadow_model::{Change, ColumnType, Operation, QualifiedName, Relation, RelationKind, RowImage, Shape, Values};
 use std::collections::HashSet;
@@ -80,6 +81,19 @@ impl Units {
         let tables: Option<Vec<&QualifiedName>> = vast.tables.iter().map(Option::as_ref).collect();
         let Some(tables) = tables.filter(|_| !vast.defines) else { return Self::everything() };
         let exclusive = tables.into_iter().map(|table| hash_table(&table.name)).chain([RELATIVES]).collect();
+        Self { exclusive, ..Self::default() }
+    }
+
+    /// Of what is held back.
+    pub(crate) fn of_hold(held: &HoldOf) -> Self {
+        let exclusive = match held {
+            HoldOf::Everything => return Self::everything(),
+            HoldOf::Definitions => [DEFINITIONS].into(),
+            HoldOf::Tables { tables, relatives } => {
+                let of = |table: &QualifiedName| [hash_table(&table.name), hash_definition(&table.name)];
+                tables.iter().flat_map(of).chain(relatives.then_some(RELATIVES)).collect()
+            }
+        };
         Self { exclusive, ..Self::default() }
     }
 

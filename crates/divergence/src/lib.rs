@@ -19,6 +19,7 @@
 #![warn(missing_docs)]
 
 mod certificates;
+mod doubts;
 mod error;
 mod findings;
 mod store;

@@ -1,5 +1,6 @@
 use crate::Error;
 use crate::certificates::Lapses;
+use crate::doubts::Doubts;
 use crate::suspects::Cache;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
@@ -16,6 +17,8 @@ pub(crate) const GROUPS: TableDefinition<&str, &[u8]> = TableDefinition::new("gr
 pub(crate) const ORIGINS: TableDefinition<(u64, u32), (u64, bool)> = TableDefinition::new("origins");
 /// Suspect table and reason -> JSON.
 pub(crate) const SUSPECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("suspects");
+/// JSON of each table that was known to be equal after every table had become suspect.
+pub(crate) const LIFTED: TableDefinition<&str, ()> = TableDefinition::new("lifted");
 /// Table -> JSON of its certificate.
 pub(crate) const CERTIFICATES: TableDefinition<&str, &[u8]> = TableDefinition::new("certificates");
 /// Named texts.
@@ -44,6 +47,7 @@ pub struct Store {
     pub(crate) limits: Limits,
     pub(crate) suspects: RwLock<Cache>,
     pub(crate) lapses: Mutex<Lapses>,
+    pub(crate) doubts: Mutex<Doubts>,
 }
 
 impl Store {
@@ -66,7 +70,8 @@ impl Store {
     }
 
     pub(crate) fn of(database: Database, limits: Limits) -> Result<Self, Error> {
-        let store = Self { database, limits, suspects: RwLock::default(), lapses: Mutex::default() };
+        let (suspects, lapses, doubts) = (RwLock::default(), Mutex::default(), Mutex::default());
+        let store = Self { database, limits, suspects, lapses, doubts };
         store.create_tables()?;
         store.load_suspects()?;
         Ok(store)
@@ -79,6 +84,7 @@ impl Store {
         write.open_table(GROUPS)?;
         write.open_table(ORIGINS)?;
         write.open_table(SUSPECTS)?;
+        write.open_table(LIFTED)?;
         write.open_table(CERTIFICATES)?;
         write.open_table(META)?;
         write.open_table(COUNTERS)?;

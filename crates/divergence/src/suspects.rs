@@ -1,10 +1,10 @@
 use crate::certificates::{LapseOf, lapse_in};
-use crate::store::{SUSPECTS, now};
+use crate::store::{LIFTED, SUSPECTS, now};
 use crate::{Error, Store};
 use pgshadow_model::QualifiedName;
 use redb::{ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 /// A table that can no longer be taken as equal.
@@ -22,6 +22,8 @@ pub struct SuspectTable {
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     every: Option<String>,
+    /// Not among every table: known to be equal since.
+    pub(crate) lifted: HashSet<QualifiedName>,
     tables: HashMap<QualifiedName, String>,
 }
 
@@ -29,6 +31,7 @@ impl Cache {
     fn add(&mut self, suspect: &SuspectTable) {
         match &suspect.table {
             None => {
+                self.lifted.clear();
                 self.every.get_or_insert_with(|| suspect.reason.clone());
             }
             Some(t) => {
@@ -49,13 +52,19 @@ impl Store {
             reason: reason.to_owned(),
             since: since.map_or_else(now, str::to_owned),
         };
+        // before it is looked whether it is known: what lifts a mark sees one or the other
+        self.doubt(table);
         let key = serde_json::to_string(&(&suspect.table, reason))?;
-        if self.database.begin_read()?.open_table(SUSPECTS)?.get(key.as_str())?.is_some() {
+        let known = self.database.begin_read()?.open_table(SUSPECTS)?.get(key.as_str())?.is_some();
+        if known && (table.is_some() || self.lifted_tables().is_empty()) {
             return Ok(false);
         }
         self.note_lapse(&LapseOf::table(table), reason);
         let write = self.database.begin_write()?;
         write.open_table(SUSPECTS)?.insert(key.as_str(), serde_json::to_vec(&suspect)?.as_slice())?;
+        if table.is_none() {
+            write.open_table(LIFTED)?.retain(|_, ()| false)?;
+        }
         lapse_in(&write, &LapseOf::table(table), reason)?;
         write.commit()?;
         self.suspects.write().unwrap_or_else(PoisonError::into_inner).add(&suspect);
@@ -68,7 +77,15 @@ impl Store {
     #[must_use]
     pub fn is_suspect(&self, table: &QualifiedName) -> Option<String> {
         let cache = self.suspects.read().unwrap_or_else(PoisonError::into_inner);
-        cache.tables.get(table).or(cache.every.as_ref()).cloned()
+        let every = cache.every.as_ref().filter(|_| !cache.lifted.contains(table));
+        cache.tables.get(table).or(every).cloned()
+    }
+
+    /// Tables that are known to be equal since every table became suspect.
+    #[must_use]
+    pub fn lifted_tables(&self) -> Vec<QualifiedName> {
+        let cache = self.suspects.read().unwrap_or_else(PoisonError::into_inner);
+        cache.lifted.iter().cloned().collect()
     }
 
     /// All of them, with every reason.
@@ -84,36 +101,13 @@ impl Store {
         Ok(all)
     }
 
-    /// The table is known to be equal again (`None`: lifts the mark that meant every table). True if it was suspect.
-    ///
-    /// # Errors
-    /// The file can't be written.
-    pub fn clear_suspect(&self, table: Option<&QualifiedName>) -> Result<bool, Error> {
-        let write = self.database.begin_write()?;
-        let mut cleared = false;
-        {
-            let mut rows = write.open_table(SUSPECTS)?;
-            let mut gone = Vec::new();
-            for row in rows.iter()? {
-                let (key, value) = row?;
-                let suspect: SuspectTable = serde_json::from_slice(value.value())?;
-                if suspect.table.as_ref() == table {
-                    gone.push(key.value().to_owned());
-                }
-            }
-            for key in gone {
-                cleared |= rows.remove(key.as_str())?.is_some();
-            }
-        }
-        write.commit()?;
-        self.load_suspects()?;
-        Ok(cleared)
-    }
-
     pub(crate) fn load_suspects(&self) -> Result<(), Error> {
         let mut cache = Cache::default();
         for suspect in self.suspects()? {
             cache.add(&suspect);
+        }
+        for row in self.database.begin_read()?.open_table(LIFTED)?.iter()? {
+            cache.lifted.insert(serde_json::from_str(row?.0.value())?);
         }
         *self.suspects.write().unwrap_or_else(PoisonError::into_inner) = cache;
         Ok(())

@@ -109,9 +109,44 @@ fn suspects_are_kept_with_every_reason_until_cleared() {
     assert!(store.is_suspect(&QualifiedName::new("public", "u")).is_none());
     store.suspect(None, "log full", None).unwrap();
     assert_eq!(store.is_suspect(&QualifiedName::new("public", "u")).as_deref(), Some("log full"));
-    assert!(store.clear_suspect(None).unwrap());
-    assert!(store.clear_suspect(Some(&table())).unwrap());
+    assert!(store.lift(&[table()], store.doubt_mark(), true).unwrap().is_empty());
     assert!(store.is_suspect(&table()).is_none() && store.suspects().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_doubted_since_stays_suspect() {
+    let store = Store::open(tempfile::tempdir().unwrap().path().join("f")).unwrap();
+    let other = QualifiedName::new("public", "u");
+    store.suspect(Some(&table()), "DO block", None).unwrap();
+    store.suspect(Some(&other), "DO block", None).unwrap();
+    let mark = store.doubt_mark();
+    // told again: nothing is written, but it counts
+    assert!(!store.suspect(Some(&table()), "DO block", None).unwrap());
+    assert_eq!(store.lift(&[table(), other.clone()], mark, false).unwrap(), [table()]);
+    assert!(store.is_suspect(&table()).is_some() && store.is_suspect(&other).is_none());
+    let mark = store.doubt_mark();
+    store.doubt(None);
+    assert_eq!(store.lift(&[table()], mark, true).unwrap(), [table()]);
+    assert!(store.lift(&[table()], store.doubt_mark(), true).unwrap().is_empty());
+    assert!(store.is_suspect(&table()).is_none());
+}
+
+#[test]
+fn one_table_after_the_other_is_taken_out_of_every_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let store = Store::open(&path).unwrap();
+    let other = QualifiedName::new("public", "u");
+    store.suspect(None, "log full", None).unwrap();
+    assert!(store.lift(&[table()], store.doubt_mark(), false).unwrap().is_empty());
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert!(store.is_suspect(&table()).is_none() && store.is_suspect(&other).is_some());
+    // the same reason again means every table again
+    assert!(store.suspect(None, "log full", None).unwrap());
+    assert!(store.is_suspect(&table()).is_some());
+    assert!(store.lift(&[table(), other], store.doubt_mark(), true).unwrap().is_empty());
+    assert!(store.suspects().unwrap().is_empty() && store.lifted_tables().is_empty());
 }
 
 #[test]

@@ -42,6 +42,8 @@ impl Mirror {
     /// Makes a table suspect, durably: in the store; else in the log, which the next start reads; else by the stop mark, which
     /// makes every table suspect.
     pub fn keep_suspect(&self, suspect: &Suspect) -> Result<(), Error> {
+        // before it is looked whether it is known: what lifts a mark sees one or the other
+        self.store.doubt(suspect.table.as_ref());
         let known = suspect.table.as_ref().and_then(|t| self.store.is_suspect(t));
         if known.as_ref() == Some(&suspect.reason) {
             return Ok(());
@@ -110,6 +112,10 @@ impl Mirror {
 impl pgshadow_apply::Suspects for Mirror {
     fn is_suspect(&self, table: &QualifiedName) -> Option<String> {
         self.store.is_suspect(table)
+    }
+
+    fn doubt(&self, table: Option<&QualifiedName>) {
+        self.store.doubt(table);
     }
 
     fn suspect(&self, table: Option<&QualifiedName>, reason: &str) -> Result<(), Error> {
