@@ -79,7 +79,7 @@ pub struct Session<J: Journal> {
     pub(crate) shared: Arc<Shared<J>>,
     pub(crate) backend: Backend,
     /// Told of for as long as the session lives.
-    _registered: Registered,
+    registered: Registered,
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) tables: HashMap<String, Option<Arc<Table>>>,
     pub(crate) tables_epoch: u64,
@@ -136,11 +136,11 @@ pub struct Session<J: Journal> {
 impl<J: Journal> Session<J> {
     /// A session whose login has just succeeded (the first ReadyForQuery has been forwarded).
     pub fn new(shared: Arc<Shared<J>>, backend: Backend) -> Self {
-        let _registered = shared.backends.register(backend.pid);
+        let registered = shared.backends.register(backend.pid);
         Self {
             shared,
             backend,
-            _registered,
+            registered,
             identity: None,
             tables: HashMap::new(),
             tables_epoch: 0,
@@ -225,6 +225,7 @@ impl<J: Journal> Session<J> {
     pub fn lose_track(&mut self, reason: &'static str) {
         if !self.lost_track {
             self.lost_track = true;
+            self.registered.unfollow();
             self.hold = Hold::Free;
             self.pieces.clear();
             tracing::warn!(

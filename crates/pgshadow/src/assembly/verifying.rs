@@ -31,6 +31,13 @@ pub(super) struct Verifying {
     state: Mutex<State>,
 }
 
+/// As they were before a pair of snapshots was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Marks {
+    lapses: u64,
+    doubts: u64,
+}
+
 #[derive(Default)]
 struct State {
     number: u64,
@@ -112,13 +119,15 @@ impl Verifying {
         };
         tracing::info!(number, "a verify begins");
         let whole = job.only.is_empty();
-        let marks = Arc::<Mutex<Vec<u64>>>::default();
+        let marks = Arc::<Mutex<Vec<Marks>>>::default();
         let (noted, this) = (Arc::clone(&marks), Arc::clone(self));
         let pair: Box<Pairs> = Box::new(move || {
-            let (mark, taken, noted) = (this.mirror.store.lapse_mark(), (this.pair)(), Arc::clone(&noted));
+            let store = &this.mirror.store;
+            let before = Marks { lapses: store.lapse_mark(), doubts: store.doubt_mark() };
+            let (taken, noted) = ((this.pair)(), Arc::clone(&noted));
             Box::pin(async move {
                 let pair = taken.await?;
-                noted.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+                noted.lock().unwrap_or_else(PoisonError::into_inner).push(before);
                 Ok(pair)
             })
         });
@@ -126,8 +135,7 @@ impl Verifying {
         let report = match ended {
             Ok(outcome) => {
                 let marks = marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let certificates = self.certificates(&outcome, &marks, &started);
-                self.report(number, started, outcome, certificates, whole).await
+                self.report(number, started, outcome, marks, whole).await
             }
             Err(error) => self.failed(number, started, error.to_string()),
         };
@@ -140,8 +148,22 @@ impl Verifying {
         }
     }
 
+    /// Tables that are equal are suspect no more, but for what has been doubted since their snapshot.
+    fn lift(&self, outcome: &Outcome, marks: &[Marks], whole: bool) -> Result<(), pgshadow_divergence::Error> {
+        if self.mirror.backends.unfollowed() > 0 || self.mirror.store.suspects()?.is_empty() {
+            return Ok(());
+        }
+        let whole = whole && marks.len() == 1 && outcome.tables.iter().all(TableOutcome::is_equal);
+        for (number, mark) in marks.iter().enumerate() {
+            let equal = outcome.tables.iter().filter(|table| table.pair == number && table.is_equal());
+            let equal: Vec<QualifiedName> = equal.map(|table| table.table.clone()).collect();
+            self.mirror.store.lift(&equal, mark.doubts, whole)?;
+        }
+        Ok(())
+    }
+
     /// What the verify proves of each table, with the mark of its snapshot.
-    fn certificates(&self, outcome: &Outcome, marks: &[u64], started: &str) -> Vec<(u64, TableCertificate)> {
+    fn certificates(&self, outcome: &Outcome, marks: &[Marks], started: &str) -> Vec<(u64, TableCertificate)> {
         let ended = now();
         let certificate = |table: &TableOutcome| {
             let differ = table.missing + table.extra + table.different + table.not_located;
@@ -161,24 +183,25 @@ impl Verifying {
                 lapsed_at: why.is_some().then(|| ended.clone()),
                 lapsed: why,
             };
-            (marks.get(table.pair).copied().unwrap_or(0), certificate)
+            (marks.get(table.pair).map_or(0, |marks| marks.lapses), certificate)
         };
         outcome.tables.iter().map(certificate).collect()
     }
 
     async fn report(
-        &self,
+        self: &Arc<Self>,
         number: u64,
         started: String,
         outcome: Outcome,
-        certificates: Vec<(u64, TableCertificate)>,
+        marks: Vec<Marks>,
         whole: bool,
     ) -> VerifyReport {
         let findings: Vec<_> = outcome.tables.iter().flat_map(TableOutcome::findings).map(|f| (None, f)).collect();
         let compared = outcome.tables.iter().filter(|t| t.not_compared.is_none());
         let compared: HashSet<QualifiedName> = compared.map(|t| t.table.clone()).collect();
-        let mirror = Arc::clone(&self.mirror);
+        let (this, noted, began) = (Arc::clone(self), outcome.clone(), started.clone());
         let record = move || {
+            let mirror = &this.mirror;
             // what isn't found again is mended
             let is_old =
                 |f: &Finding| f.table.as_ref().is_some_and(|table| compared.contains(table)) && is_of_verify(f);
@@ -186,7 +209,8 @@ impl Verifying {
                 mirror.store.mark_healed(old.id)?;
             }
             mirror.store.record_all(findings)?;
-            mirror.store.certify(certificates, whole)
+            this.lift(&noted, &marks, whole)?;
+            mirror.store.certify(this.certificates(&noted, &marks, &began), whole)
         };
         let recorded = tokio::task::spawn_blocking(record).await;
         if let Ok(Err(error)) = recorded {
