@@ -1,6 +1,6 @@
 use crate::{
-    Applier, CertificateRecord, Lag, RepairReport, RepairRequest, Report, Status, VerifyRequest, VerifyStarted,
-    VerifyState,
+    Applier, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, Lag, RepairReport, RepairRequest,
+    Report, Status, VerifyRequest, VerifyStarted, VerifyState,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -107,6 +107,31 @@ impl Client {
             path.push_str(&format!("?since={}", utf8_percent_encode(&time, NON_ALPHANUMERIC)));
         }
         self.get_json(&path).await
+    }
+
+    /// Begins a backfill.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or it can't begin.
+    pub async fn backfill(&self, request: &BackfillRequest) -> Result<BackfillStarted, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        self.json(Method::POST, "/api/backfill", body.into()).await
+    }
+
+    /// How the backfill fares.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn backfill_state(&self) -> Result<BackfillState, ClientError> {
+        self.get_json("/api/backfill").await
+    }
+
+    /// Ends the backfill that runs.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or none runs.
+    pub async fn stop_backfill(&self) -> Result<(), ClientError> {
+        self.json::<serde_json::Value>(Method::DELETE, "/api/backfill", Bytes::new()).await.map(drop)
     }
 
     /// Begins a verify.

@@ -1,16 +1,17 @@
 //! The windows of pgshadow: its HTTP server, and the client that the command line uses to talk to it.
 //!
 //! From: whoever implements [`Source`], and the metrics of the process. To: `/api/status`, `/api/report`,
-//! `/api/wait/drained`, `/api/verify`, `/api/repair`, `/api/certificate`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
+//! `/api/wait/drained`, `/api/backfill`, `/api/verify`, `/api/repair`, `/api/certificate`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
 //!
 //! Invariants:
 //! - The words and shapes of the JSON are the types [`Status`] and [`Report`]; server and client share them.
-//! - What comes in over HTTP is asked of others: a verify reads both databases, a repair has the applier write to the shadow.
+//! - What comes in over HTTP is asked of others: a backfill and a verify read both databases, a repair has the applier write to the shadow.
 //! - A window never holds anything up: what may take long is asked for on another thread.
 //!
 //! What it is not: no source of truth (it stores nothing), no tables for people (the program prints those).
 #![warn(missing_docs)]
 
+mod backfill;
 mod client;
 mod report;
 mod server;
@@ -18,6 +19,7 @@ mod source;
 mod status;
 mod verify;
 
+pub use backfill::{BackfillReport, BackfillRequest, BackfillRunning, BackfillStarted, BackfillState};
 pub use client::{Client, ClientError, Drained};
 pub use report::{FindingView, Report};
 pub use server::serve;

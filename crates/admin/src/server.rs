@@ -1,4 +1,4 @@
-use crate::{RepairRequest, Report, Source, VerifyRequest};
+use crate::{BackfillRequest, RepairRequest, Report, Source, VerifyRequest};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -66,6 +66,7 @@ fn router<S: Source>(windows: Windows<S>) -> Router {
         .route("/api/status", get(status::<S>))
         .route("/api/report", get(report::<S>))
         .route("/api/wait/drained", get(drained::<S>))
+        .route("/api/backfill", get(backfill_state::<S>).post(backfill::<S>).delete(stop_backfill::<S>))
         .route("/api/verify", get(verify_state::<S>).post(verify::<S>).delete(stop_verify::<S>))
         .route("/api/certificate", get(certificate::<S>))
         .route("/api/repair", post(repair::<S>))
@@ -91,6 +92,29 @@ async fn metrics<S: Source>(State(windows): State<Windows<S>>) -> Response {
 
 async fn status<S: Source>(State(windows): State<Windows<S>>) -> Response {
     Json(windows.source.status()).into_response()
+}
+
+async fn backfill<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<BackfillRequest>, JsonRejection>,
+) -> Response {
+    let started = request.map_err(|e| e.body_text()).and_then(|Json(request)| windows.source.backfill(request));
+    match started {
+        Ok(started) => Json(started).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn backfill_state<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    Json(windows.source.backfill_state()).into_response()
+}
+
+async fn stop_backfill<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    if windows.source.stop_backfill() {
+        Json(json!({ "stopped": true })).into_response()
+    } else {
+        refusal(StatusCode::CONFLICT, "no backfill runs")
+    }
 }
 
 async fn verify<S: Source>(

@@ -1,4 +1,7 @@
-use crate::{CertificateRecord, RepairReport, RepairRequest, Status, VerifyRequest, VerifyStarted, VerifyState};
+use crate::{
+    BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, RepairReport, RepairRequest, Status,
+    VerifyRequest, VerifyStarted, VerifyState,
+};
 use pgshadow_model::Finding;
 use std::time::Duration;
 
@@ -13,6 +16,18 @@ pub trait Source: Send + Sync + 'static {
     /// Waits until the shadow has applied all that was committed when this was called, and rows that did not fit are
     /// healed. `false`: not within `timeout`.
     fn drained(&self, timeout: Duration) -> impl Future<Output = bool> + Send;
+
+    /// Begins a backfill.
+    ///
+    /// # Errors
+    /// Why it can't: another one or a verify runs, nothing is mirrored, a table's name can't be read.
+    fn backfill(&self, request: BackfillRequest) -> Result<BackfillStarted, String>;
+
+    /// How the backfill fares.
+    fn backfill_state(&self) -> BackfillState;
+
+    /// Ends the backfill that runs, to be gone on with later; false if none does.
+    fn stop_backfill(&self) -> bool;
 
     /// Begins a verify.
     ///

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What [`Status::note`] says as long as pgshadow can't load and compare whole databases.
-pub const EQUAL_AT_START_NOTE: &str = "both databases are taken to start equal: load the target before (backfill is not built yet), and compare them by `pgshadow verify`";
+/// What [`Status::note`] says as long as nothing proves that both databases are equal.
+pub const EQUAL_AT_START_NOTE: &str = "both databases are taken to start equal: load the target by `pgshadow backfill`, and compare them by `pgshadow verify`";
 
 /// What it says while a certificate covers every table.
 pub const PROVEN_NOTE: &str = "both databases were proven equal, and all that came since was applied exactly";
@@ -31,6 +31,8 @@ pub struct Status {
     pub log: LogState,
     /// Tables that may differ without anyone knowing how.
     pub suspect_tables: Vec<SuspectTable>,
+    /// Tables that are to be loaded: what is written to them isn't applied until then.
+    pub awaiting_load: Vec<String>,
     /// Findings neither healed nor acknowledged.
     pub findings_open: u64,
     /// Rows of the shadow that were mended from the primary.
@@ -59,6 +61,8 @@ pub enum Phase {
     Forwarding,
     /// Committed writes go to the shadow.
     Mirroring,
+    /// The same, and the shadow is loaded meanwhile.
+    Backfill,
     /// Ending: no new clients.
     Stopping,
 }
@@ -71,6 +75,7 @@ impl Phase {
             Self::Starting => "starting",
             Self::Forwarding => "forwarding",
             Self::Mirroring => "mirroring",
+            Self::Backfill => "backfill",
             Self::Stopping => "stopping",
         }
     }
@@ -195,6 +200,7 @@ mod tests {
                 reason: "LO import".into(),
                 since: "2026-11-22T10:00:00Z".into(),
             }],
+            awaiting_load: vec!["public.new".into()],
             findings_open: 1,
             healed_rows: 2,
             certificate: Certificate::none("no verify was run"),
@@ -214,10 +220,10 @@ mod tests {
             "lag": {"entries": 3, "bytes": 400, "ms": 12},
             "log": {"bytes": 4096, "bytes_max": 1 << 30, "poisoned": false},
             "suspect_tables": [{"table": "public.orders", "reason": "LO import", "since": "2026-11-22T10:00:00Z"}],
-            "findings_open": 1, "healed_rows": 2,
+            "awaiting_load": ["public.new"], "findings_open": 1, "healed_rows": 2,
             "certificate": {"valid": false, "tables": 0, "reason": "no verify was run"},
             "clients": 8, "next_step": "look at `pgshadow report`",
-            "note": "both databases are taken to start equal: load the target before (backfill is not built yet), and compare them by `pgshadow verify`",
+            "note": "both databases are taken to start equal: load the target by `pgshadow backfill`, and compare them by `pgshadow verify`",
             "applier": {"connected": true, "last_error": null, "rows_applied": 7, "rows_to_heal": 0},
             "counters": {
                 "statements": {"insert": 5}, "client_connections": 0, "rows_captured": 0,
@@ -230,7 +236,7 @@ mod tests {
 
     #[test]
     fn phases_have_the_words_of_the_json() {
-        for phase in [Phase::Starting, Phase::Forwarding, Phase::Mirroring, Phase::Stopping] {
+        for phase in [Phase::Starting, Phase::Forwarding, Phase::Mirroring, Phase::Backfill, Phase::Stopping] {
             assert_eq!(serde_json::to_value(phase).unwrap(), phase.word());
         }
     }

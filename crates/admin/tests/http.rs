@@ -1,9 +1,9 @@
 //! Server and client over a real socket.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use pgshadow_admin::{
-    Applier, Certificate, CertificateRecord, Client, ClientError, Counters, Drained, EQUAL_AT_START_NOTE, Lag,
-    LogState, Phase, RepairReport, RepairRequest, Source, Status, VERSION, VerifyRequest, VerifyStarted, VerifyState,
-    serve,
+    Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Client, ClientError,
+    Counters, Drained, EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport, RepairRequest, Source, Status, VERSION,
+    VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, Severity};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ impl Source for Fixed {
             lag: Lag { entries: 2, bytes: 10, ms: 5 },
             log: LogState::default(),
             suspect_tables: Vec::new(),
+            awaiting_load: Vec::new(),
             findings_open: 1,
             healed_rows: 0,
             certificate: Certificate::none("no verify was run"),
@@ -72,6 +73,18 @@ impl Source for Fixed {
             tokio::time::sleep(timeout).await;
         }
         self.drains
+    }
+
+    fn backfill(&self, request: BackfillRequest) -> Result<BackfillStarted, String> {
+        if request.tables.is_empty() { Ok(BackfillStarted { number: 1 }) } else { Err("no such table".to_owned()) }
+    }
+
+    fn backfill_state(&self) -> BackfillState {
+        BackfillState::default()
+    }
+
+    fn stop_backfill(&self) -> bool {
+        false
     }
 
     fn verify(&self, request: VerifyRequest) -> Result<VerifyStarted, String> {

@@ -32,6 +32,8 @@ pub enum Command {
         #[command(subcommand)]
         what: Wait,
     },
+    /// Load the target from the source, while it is written; goes on where it stopped.
+    Backfill(BackfillArguments),
     /// Compare both databases row by row, while they are written; ends with 3 when they differ.
     Verify(VerifyArguments),
     /// Mend what the last verify found: its rows are read again on the primary and written to the shadow; then verify again.
@@ -62,6 +64,26 @@ pub enum Wait {
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
+}
+
+/// `backfill`
+#[derive(Debug, clap::Args)]
+pub struct BackfillArguments {
+    /// Only this table (schema.name), again from its start; may be given several times.
+    #[arg(long, value_name = "TABLE")]
+    pub table: Vec<String>,
+    /// Make the target's schema from the source's first, by pg_dump.
+    #[arg(long, conflicts_with = "table")]
+    pub create_schema: bool,
+    /// Load all tables again, though they are loaded already.
+    #[arg(long, conflicts_with = "table")]
+    pub again: bool,
+    /// End the backfill that runs; the next one goes on where it was.
+    #[arg(long, conflicts_with_all = ["table", "create_schema", "again"])]
+    pub stop: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `verify`

@@ -41,6 +41,9 @@ pub enum Failure {
     /// The demo ended otherwise than well.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// A backfill ended before all was done.
+    #[error("backfill: {0}")]
+    Backfill(String),
     /// A verify has no result.
     #[error("verify: {0}")]
     Verify(String),

@@ -45,6 +45,7 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
         Command::CheckConfig => commands::check_config(&Config::load(&arguments.config)?),
         Command::Status(options) => commands::status(&client()?, &options).await,
         Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client()?, timeout).await,
+        Command::Backfill(options) => commands::backfill(&client()?, &options).await,
         Command::Verify(options) => commands::verify(&client()?, &options).await,
         Command::Repair(options) => commands::repair(&client()?, &options).await,
         Command::Report(options) => commands::report(&client()?, &options).await,

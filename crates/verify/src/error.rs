@@ -32,7 +32,9 @@ impl Error {
         move |error| Self::Postgres { whom, error }
     }
 
-    pub(crate) fn code(&self) -> Option<&SqlState> {
+    /// What the server said it is, if it said something.
+    #[must_use]
+    pub fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres { error, .. } => error.code(),
             _ => None,

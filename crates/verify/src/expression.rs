@@ -120,10 +120,12 @@ impl Common {
 
 /// Some of a table's pages: from the first to below the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pages(pub(crate) u32, pub(crate) Option<u32>);
+pub struct Pages(pub u32, pub Option<u32>);
 
 impl Pages {
-    fn condition(&self) -> String {
+    /// For the table's rows under the name `r`.
+    #[must_use]
+    pub fn condition(&self) -> String {
         let from = format!(" WHERE r.ctid >= '({},0)'::tid", self.0);
         match self.1 {
             Some(to) => format!("{from} AND r.ctid < '({to},0)'::tid"),
@@ -131,9 +133,10 @@ impl Pages {
         }
     }
 
-    /// All of a table in pieces of so many pages, of which the last has no end. Nothing where pages can't be asked for.
-    pub(crate) fn of(table: &Table, piece: u32) -> Vec<Self> {
-        let pages = u32::try_from(table.size / 8192).unwrap_or(u32::MAX - piece);
+    /// A table of so many bytes in pieces of so many pages, of which the last has no end.
+    #[must_use]
+    pub fn of(bytes: u64, piece: u32) -> Vec<Self> {
+        let pages = u32::try_from(bytes / 8192).unwrap_or(u32::MAX - piece);
         let starts = (0..=pages / piece).map(|n| n * piece);
         starts.map(|from| Self(from, (from + piece <= pages).then_some(from + piece))).collect()
     }
@@ -145,16 +148,8 @@ mod tests {
 
     #[test]
     fn pieces_cover_a_table_once() {
-        let table = |pages: u64| Table {
-            name: pgshadow_model::QualifiedName::new("s", "t"),
-            oid: 1,
-            file: 1,
-            size: pages * 8192,
-            columns: Vec::new(),
-            key: Vec::new(),
-        };
         for pages in [0, 1, 9, 10, 11, 20, 25] {
-            let pieces = Pages::of(&table(pages), 10);
+            let pieces = Pages::of(pages * 8192, 10);
             assert_eq!(pieces.first().map(|p| p.0), Some(0), "{pages}");
             assert!(pieces.windows(2).all(|two| two[0].1 == Some(two[1].0)), "{pages}: {pieces:?}");
             assert_eq!(pieces.iter().filter(|p| p.1.is_none()).count(), 1, "{pages}: {pieces:?}");

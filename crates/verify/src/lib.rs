@@ -27,6 +27,8 @@ mod table;
 mod totals;
 
 pub use error::Error;
+pub use expression::Pages;
 pub use outcome::{Difference, DifferentColumn, TableOutcome, is_of_verify};
+pub use pool::{Pool, Turn};
 pub use progress::{Progress, Shown};
 pub use run::{Job, Outcome, PairOutcome, Pairs, verify};

@@ -4,15 +4,14 @@
 //! that somebody waits for gives way: it is cancelled, and asked again once the other one is done.
 
 use crate::Error;
-use crate::expression::SETTINGS;
 use pgshadow_apply::{Connected, Dial, connect};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio_postgres::Row;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody waits.
@@ -26,16 +25,18 @@ const CANCEL: &str = "
 SELECT pg_catalog.pg_cancel_backend(pid) FROM (SELECT DISTINCT b.pid FROM pg_catalog.pg_locks l
     CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
     WHERE NOT l.granted AND l.locktype = 'relation') AS blocking WHERE pid = ANY ($1)
-    AND pid IN (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.usename = CURRENT_USER AND a.application_name = 'pgshadow verify')";
+    AND pid IN (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.usename = CURRENT_USER AND a.application_name LIKE 'pgshadow%')";
 
 struct Worker {
     connected: Connected,
     pid: i32,
 }
 
-/// One server's connections.
-pub(crate) struct Pool {
+/// One server's connections, which read in one snapshot.
+pub struct Pool {
     whom: &'static str,
+    /// Sent once to each.
+    settings: String,
     config: tokio_postgres::Config,
     dial: Arc<dyn Dial>,
     snapshot: String,
@@ -50,15 +51,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    pub(crate) fn new(
+    /// At most so many, made when they are needed. `settings`: sent once to each; its `application_name` begins with `pgshadow`.
+    #[must_use]
+    pub fn new(
         whom: &'static str,
         config: tokio_postgres::Config,
         dial: Arc<dyn Dial>,
         snapshot: &str,
         most: usize,
+        settings: &str,
     ) -> Self {
         Self {
             whom,
+            settings: settings.to_owned(),
             config,
             dial,
             snapshot: snapshot.to_owned(),
@@ -70,7 +75,8 @@ impl Pool {
     }
 
     /// "primary" or "shadow".
-    pub(crate) fn whom(&self) -> &'static str {
+    #[must_use]
+    pub fn whom(&self) -> &'static str {
         self.whom
     }
 
@@ -85,7 +91,7 @@ impl Pool {
         }
         let connected = connect(&*self.dial, &self.config, CONNECT_MAX, self.whom).await?;
         let prepare = async {
-            connected.client.batch_execute(SETTINGS).await?;
+            connected.client.batch_execute(&self.settings).await?;
             connected.client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)
         };
         let prepared = tokio::time::timeout(CONNECT_MAX, prepare).await.map_err(|_| Error::Timeout(self.whom))?;
@@ -93,46 +99,40 @@ impl Pool {
     }
 
     /// The rows that the snapshot gives. Waits for a free connection.
-    pub(crate) async fn ask(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+    ///
+    /// # Errors
+    /// The server refused, or was lost.
+    pub async fn ask(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
         loop {
-            let Ok(_permit) = self.permits.acquire().await else { return Err(Error::Timeout(self.whom)) };
-            let worker = self.worker().await?;
-            let _busy = Busy::new(&self.busy, worker.pid);
-            let answer = self.ask_one(&worker, sql, parameters).await;
-            match answer {
-                Ok(rows) => {
-                    lock(&self.idle).push(worker);
-                    return Ok(rows);
-                }
-                Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
-                    self.gave_way.fetch_add(1, Ordering::Relaxed);
-                    worker.connected.client.batch_execute("ROLLBACK").await.map_err(Error::of(self.whom))?;
-                    lock(&self.idle).push(worker);
-                }
-                // its connection goes with it
-                Err(error) => return Err(error),
+            let turn = self.turn().await?;
+            let answer = turn.client().query(sql, parameters).await;
+            if let Some(rows) = turn.end(answer).await? {
+                return Ok(rows);
             }
-            tokio::time::sleep(GIVES_WAY).await;
         }
     }
 
-    async fn ask_one(&self, worker: &Worker, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        let client = &worker.connected.client;
+    /// A transaction in the snapshot. Waits for a free connection.
+    ///
+    /// # Errors
+    /// The server refused, or was lost.
+    pub async fn turn(&self) -> Result<Turn<'_>, Error> {
+        let permit = self.permits.acquire().await.map_err(|_| Error::Timeout(self.whom))?;
+        let worker = self.worker().await?;
+        let busy = Busy::new(&self.busy, worker.pid);
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
             self.snapshot.replace('\'', "''")
         );
-        let ask = async {
-            client.batch_execute(&begin).await?;
-            let rows = client.query(sql, parameters).await?;
-            client.batch_execute("COMMIT").await?;
-            Ok(rows)
-        };
-        ask.await.map_err(Error::of(self.whom))
+        worker.connected.client.batch_execute(&begin).await.map_err(Error::of(self.whom))?;
+        Ok(Turn { pool: self, worker, _busy: busy, _permit: permit })
     }
 
     /// Cancels statements that somebody waits for, until it is dropped.
-    pub(crate) async fn give_way(&self) -> Result<std::convert::Infallible, Error> {
+    ///
+    /// # Errors
+    /// The server refused, or was lost.
+    pub async fn give_way(&self) -> Result<std::convert::Infallible, Error> {
         let watcher = self.worker().await?;
         loop {
             tokio::time::sleep(LOOKS_EVERY).await;
@@ -141,6 +141,46 @@ impl Pool {
                 watcher.connected.client.execute(CANCEL, &[&busy]).await.map_err(Error::of(self.whom))?;
             }
         }
+    }
+}
+
+/// A transaction in the snapshot.
+pub struct Turn<'a> {
+    pool: &'a Pool,
+    worker: Worker,
+    _busy: Busy<'a>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Turn<'_> {
+    /// Its connection.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.worker.connected.client
+    }
+
+    /// Ends it. `None`: it had to give way, and is to be tried again; whoever waited has had time by then.
+    ///
+    /// # Errors
+    /// The server refused, or was lost.
+    pub async fn end<T>(self, result: Result<T, tokio_postgres::Error>) -> Result<Option<T>, Error> {
+        let (pool, failed) = (self.pool, Error::of(self.pool.whom));
+        let (done, sql) = match result {
+            Ok(done) => (Some(done), "COMMIT"),
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+                pool.gave_way.fetch_add(1, Ordering::Relaxed);
+                (None, "ROLLBACK")
+            }
+            // its connection goes with it
+            Err(error) => return Err(failed(error)),
+        };
+        self.client().batch_execute(sql).await.map_err(failed)?;
+        let Self { worker, .. } = self;
+        lock(&pool.idle).push(worker);
+        if done.is_none() {
+            tokio::time::sleep(GIVES_WAY).await;
+        }
+        Ok(done)
     }
 }
 

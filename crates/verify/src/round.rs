@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::Job;
-use crate::expression::{Common, Hashing, PROBE, Pages};
+use crate::expression::{Common, Hashing, PROBE, Pages, SETTINGS};
 use crate::locate::{Located, Place};
 use crate::outcome::TableOutcome;
 use crate::pool::Pool;
@@ -53,7 +53,7 @@ struct Server {
 impl<'a> Round<'a> {
     pub(crate) fn new(job: &'a Job, pair: &SnapshotPair, progress: &'a Progress) -> Self {
         let pool = |whom, config: &tokio_postgres::Config, snapshot: &str| {
-            Pool::new(whom, config.clone(), Arc::clone(&job.dial), snapshot, job.connections.max(1))
+            Pool::new(whom, config.clone(), Arc::clone(&job.dial), snapshot, job.connections.max(1), SETTINGS)
         };
         let primary = pool("primary", &job.primary, pair.primary.name());
         Self { job, progress, primary, shadow: pool("shadow", &job.shadow, pair.shadow.name()) }

@@ -64,7 +64,8 @@ pub(crate) struct Side<'a> {
 impl<'a> Side<'a> {
     /// `by_pages`: the server can be asked for some of a table's pages.
     pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool) -> Self {
-        let pieces = if by_pages { Pages::of(table, PIECE_PAGES).into_iter().map(Some).collect() } else { vec![None] };
+        let pieces =
+            if by_pages { Pages::of(table.size, PIECE_PAGES).into_iter().map(Some).collect() } else { vec![None] };
         Self { pool, table, pieces }
     }
 

@@ -3,6 +3,7 @@
 //! A session writes intents and outcomes through [`mirror::Mirror`]; the mirror keeps them in the log and in the
 //! applier's book. [`recovery`] reads what the last process left there. [`control`] watches the primary on a connection of
 //! its own, [`settle`] looks up transactions whose outcome no session saw, and [`windows`] shows it all.
+mod backfilling;
 mod bypass;
 mod concurrent_index;
 mod control;
@@ -18,6 +19,7 @@ mod repairing;
 mod settle;
 mod spilled;
 mod suspects;
+mod task;
 #[cfg(test)]
 mod tests;
 mod unsynced;
@@ -28,6 +30,7 @@ mod windows;
 pub use error::AssemblyError;
 
 use crate::config::{self, Config, Server};
+use backfilling::{Backfilling, WithApplier};
 use mirror::Mirror;
 use pgshadow_admin::Phase;
 use pgshadow_apply::{Applier, OrderBook, Plain};
@@ -110,6 +113,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
         let of_applier = Arc::clone(&windows);
         let pair = Box::new(move || of_applier.snapshot_pair());
         windows.verifies(Verifying::new(&config, Arc::clone(mirror), pair));
+        windows.backfills(Backfilling::new(&config, Arc::clone(mirror), Arc::clone(&windows) as Arc<dyn WithApplier>));
         windows.set_phase(Phase::Mirroring);
     } else {
         windows.set_phase(Phase::Forwarding);

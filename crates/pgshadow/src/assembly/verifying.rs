@@ -1,6 +1,7 @@
 //! The verify that was asked for: one at a time, beside everything else.
 use super::mirror::Mirror;
 use super::repairing::{self, Plan};
+use super::task::{Begun, Task, now};
 use super::windows::certificate;
 use crate::config::{Config, table};
 use pgshadow_admin::{
@@ -12,9 +13,7 @@ use pgshadow_divergence::TableCertificate;
 use pgshadow_model::{Finding, QualifiedName};
 use pgshadow_verify::{Job, Outcome, Pairs, Progress, TableOutcome, is_of_verify};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
-use tokio::task::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Connections to each side.
 const CONNECTIONS: usize = 2;
@@ -28,7 +27,7 @@ pub(super) struct Verifying {
     places: [String; 2],
     mirror: Arc<Mirror>,
     pair: Box<Pairs>,
-    state: Mutex<State>,
+    task: Arc<Task<Progress, VerifyReport>>,
 }
 
 /// As they were before a pair of snapshots was asked for.
@@ -38,30 +37,15 @@ struct Marks {
     doubts: u64,
 }
 
-#[derive(Default)]
-struct State {
-    number: u64,
-    running: Option<Work>,
-    last: Option<VerifyReport>,
-}
-
-struct Work {
-    progress: Arc<Progress>,
-    started: String,
-    task: JoinHandle<()>,
-}
-
-fn tables(names: &[String]) -> Result<Vec<QualifiedName>, String> {
+pub(super) fn tables(names: &[String]) -> Result<Vec<QualifiedName>, String> {
     names.iter().map(|name| table(name)).collect()
-}
-
-fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 impl Verifying {
     /// `pair`: gives two snapshots that hold the same.
     pub fn new(config: &Config, mirror: Arc<Mirror>, pair: Box<Pairs>) -> Self {
+        let excluded: Vec<String> = config.mirror.exclude.iter().map(ToString::to_string).collect();
+        let failed = move |number, started, why, _: &Progress| failed(number, started, why, excluded.clone());
         Self {
             primary: config.source.postgres.clone(),
             shadow: config.target.postgres.clone(),
@@ -69,18 +53,8 @@ impl Verifying {
             places: [&config.source, &config.target].map(|place| format!("{}/{}", place.server, place.name)),
             mirror,
             pair,
-            state: Mutex::default(),
+            task: Arc::new(Task::new(failed)),
         }
-    }
-
-    /// The state; one that has panicked has ended.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(work) = state.running.take_if(|work| work.task.is_finished()) {
-            let why = "it ended unexpectedly; see the log".to_owned();
-            state.last = Some(self.failed(state.number, work.started, why));
-        }
-        state
     }
 
     /// Begins one.
@@ -95,20 +69,14 @@ impl Verifying {
         if self.mirror.is_stopped() {
             return Err("mirroring has stopped, so both databases go different ways; see `pgshadow status`".to_owned());
         }
-        let mut state = self.lock();
-        if state.running.is_some() {
-            return Err("a verify runs already; `pgshadow verify --stop` ends it".to_owned());
-        }
-        state.number += 1;
-        let number = state.number;
-        let (progress, started) = (Arc::<Progress>::default(), now());
-        let (this, shown, since) = (Arc::clone(self), Arc::clone(&progress), started.clone());
-        let task = tokio::spawn(async move { this.run(number, only, shown, since).await });
-        state.running = Some(Work { progress, started, task });
-        Ok(VerifyStarted { number })
+        let this = Arc::clone(self);
+        let started = self.task.start(|begun| async move { this.run(begun, only).await });
+        let taken = || "a verify runs already; `pgshadow verify --stop` ends it".to_owned();
+        started.map(|number| VerifyStarted { number }).ok_or_else(taken)
     }
 
-    async fn run(self: &Arc<Self>, number: u64, only: Vec<QualifiedName>, progress: Arc<Progress>, started: String) {
+    async fn run(self: &Arc<Self>, begun: Begun<Progress>, only: Vec<QualifiedName>) -> VerifyReport {
+        let Begun { number, progress, started } = begun;
         let job = Job {
             primary: self.primary.clone(),
             shadow: self.shadow.clone(),
@@ -137,15 +105,10 @@ impl Verifying {
                 let marks = marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 self.report(number, started, outcome, marks, whole).await
             }
-            Err(error) => self.failed(number, started, error.to_string()),
+            Err(error) => failed(number, started, error.to_string(), self.excluded()),
         };
         tracing::info!(number, equal = report.is_equal(), failed = report.failed, "a verify has ended");
-        let mut state = self.lock();
-        // it may have been stopped meanwhile, and another one begun
-        if state.number == number {
-            state.running = None;
-            state.last = Some(report);
-        }
+        report
     }
 
     /// Tables that are equal are suspect no more, but for what has been doubted since their snapshot.
@@ -216,23 +179,15 @@ impl Verifying {
         if let Ok(Err(error)) = recorded {
             tracing::error!(%error, "what the verify found could not be written down");
         }
-        let mut report = self.failed(number, started, String::new());
+        let mut report = failed(number, started, String::new(), self.excluded());
         report.failed = None;
         report.tables = outcome.tables;
         report.held_ms = outcome.pairs.iter().map(|pair| pair.held.as_secs_f64() * 1000.0).collect();
         report
     }
 
-    fn failed(&self, number: u64, started: String, why: String) -> VerifyReport {
-        VerifyReport {
-            number,
-            failed: Some(why),
-            started,
-            ended: now(),
-            tables: Vec::new(),
-            excluded: self.excluded.iter().map(ToString::to_string).collect(),
-            held_ms: Vec::new(),
-        }
+    fn excluded(&self) -> Vec<String> {
+        self.excluded.iter().map(ToString::to_string).collect()
     }
 
     /// What is to be mended of what the last verify found.
@@ -241,14 +196,10 @@ impl Verifying {
     /// There is nothing to go by, a name can't be read, or the primary can't be asked.
     pub async fn repairs(&self, request: &RepairRequest) -> Result<Plan, String> {
         let only = tables(&request.tables)?;
-        let (running, last) = {
-            let state = self.lock();
-            (state.running.is_some(), state.last.clone().filter(|report| report.failed.is_none()))
-        };
-        if running {
+        if self.is_running() {
             return Err("a verify runs: wait for what it finds".to_owned());
         }
-        let Some(last) = last else {
+        let Some(last) = self.task.last().filter(|report| report.failed.is_none()) else {
             return Err("no verify has ended since pgshadow was started: run it first".to_owned());
         };
         let planned = repairing::plan(&self.primary, &last, &only).await;
@@ -270,25 +221,28 @@ impl Verifying {
             reason,
             source,
             target,
-            excluded: self.excluded.iter().map(ToString::to_string).collect(),
+            excluded: self.excluded(),
             tables: kept.tables,
         })
     }
 
     /// How it fares.
     pub fn state(&self) -> VerifyState {
-        let state = self.lock();
-        let running =
-            state.running.as_ref().map(|work| Running { number: state.number, progress: work.progress.show() });
-        VerifyState { running, last: state.last.clone() }
+        let running = self.task.running().map(|(number, progress)| Running { number, progress: progress.show() });
+        VerifyState { running, last: self.task.last() }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.task.running().is_some()
     }
 
     /// Ends the one that runs; false if none does.
     pub fn stop(&self) -> bool {
-        let mut state = self.lock();
-        let Some(work) = state.running.take() else { return false };
-        work.task.abort();
-        state.last = Some(self.failed(state.number, work.started, "it was stopped".to_owned()));
-        true
+        self.task.stop()
     }
+}
+
+/// The report of one without a result.
+fn failed(number: u64, started: String, why: String, excluded: Vec<String>) -> VerifyReport {
+    VerifyReport { number, failed: Some(why), started, ended: now(), tables: Vec::new(), excluded, held_ms: Vec::new() }
 }

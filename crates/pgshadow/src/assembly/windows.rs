@@ -1,10 +1,12 @@
 //! What the admin room shows.
+use super::backfilling::{Backfilling, WithApplier};
 use super::mirror::Mirror;
 use super::verifying::Verifying;
 use futures::future::BoxFuture;
 use pgshadow_admin::{
-    Certificate, CertificateRecord, Counters, EQUAL_AT_START_NOTE, Lag, LogState, PROVEN_NOTE, Phase, RepairReport,
-    RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
+    BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Counters, EQUAL_AT_START_NOTE,
+    Lag, LogState, PROVEN_NOTE, Phase, RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION,
+    VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_apply::{PairError, SnapshotPair};
 use pgshadow_divergence::Certificates;
@@ -25,6 +27,13 @@ pub(super) struct Windows {
     phase: Mutex<Phase>,
     applier: Mutex<Option<pgshadow_apply::Handle>>,
     verifying: OnceLock<Arc<Verifying>>,
+    backfilling: OnceLock<Arc<Backfilling>>,
+}
+
+impl WithApplier for Windows {
+    fn applier(&self, ask: &mut dyn FnMut(&pgshadow_apply::Handle)) {
+        self.lock_applier().as_ref().into_iter().for_each(ask);
+    }
 }
 
 impl Windows {
@@ -36,6 +45,7 @@ impl Windows {
             phase: Mutex::new(Phase::Starting),
             applier: Mutex::new(None),
             verifying: OnceLock::new(),
+            backfilling: OnceLock::new(),
         }
     }
 
@@ -50,6 +60,15 @@ impl Windows {
     /// Verifies can be asked for from now on.
     pub fn verifies(&self, verifying: Verifying) {
         let _ = self.verifying.set(Arc::new(verifying));
+    }
+
+    /// Backfills likewise.
+    pub fn backfills(&self, backfilling: Backfilling) {
+        let _ = self.backfilling.set(Arc::new(backfilling));
+    }
+
+    fn is_backfilling(&self) -> bool {
+        self.backfilling.get().is_some_and(|backfilling| backfilling.is_running())
     }
 
     /// Two snapshots that hold the same, from the applier.
@@ -80,6 +99,13 @@ impl Windows {
     }
 
     fn phase(&self) -> Phase {
+        match self.kept_phase() {
+            Phase::Mirroring if self.is_backfilling() => Phase::Backfill,
+            phase => phase,
+        }
+    }
+
+    fn kept_phase(&self) -> Phase {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -105,14 +131,26 @@ impl Windows {
     fn suspect_tables(&self) -> Vec<SuspectTable> {
         let Some(mirror) = &self.mirror else { return Vec::new() };
         let suspects = mirror.store.suspects().unwrap_or_default();
+        let lifted = mirror.store.lifted_tables().len();
+        let every = match lifted {
+            0 => "every table".to_owned(),
+            n => format!("every table but {n}"),
+        };
         suspects
             .into_iter()
             .map(|s| SuspectTable {
-                table: s.table.map_or_else(|| "every table".to_owned(), |t| t.to_string()),
+                table: s.table.map_or_else(|| every.clone(), |t| t.to_string()),
                 reason: s.reason,
                 since: s.since,
             })
             .collect()
+    }
+
+    fn awaiting_load(&self) -> Vec<String> {
+        let awaited = self.lock_applier().as_ref().map(pgshadow_apply::Handle::awaited).unwrap_or_default();
+        let mut names: Vec<String> = awaited.iter().map(ToString::to_string).collect();
+        names.sort();
+        names
     }
 
     fn next_step(&self, status: &Status) -> String {
@@ -126,8 +164,16 @@ impl Windows {
         if !status.applier.connected {
             return "bring the target back: writes wait for it in the mirror log".to_owned();
         }
+        if self.is_backfilling() {
+            return "wait until the target is loaded: pgshadow backfill shows how far it is".to_owned();
+        }
+        if !status.awaiting_load.is_empty() {
+            let tables = status.awaiting_load.len();
+            return format!("load the target to its end: pgshadow backfill ({tables} tables are left)");
+        }
         if !status.suspect_tables.is_empty() {
-            return "reload the suspect tables on the target".to_owned();
+            return "look whether the suspect tables are equal (pgshadow verify), and load again what isn't (pgshadow backfill --table)"
+                .to_owned();
         }
         if status.findings_open > 0 {
             return "look at the findings: pgshadow report".to_owned();
@@ -172,6 +218,7 @@ impl Source for Windows {
                 poisoned: l.poisoned.is_some(),
             }),
             suspect_tables: self.suspect_tables(),
+            awaiting_load: self.awaiting_load(),
             findings_open,
             healed_rows: mirror.and_then(|m| m.store.healed_rows().ok()).unwrap_or(0),
             certificate: self.short_certificate(),
@@ -220,7 +267,28 @@ impl Source for Windows {
         tokio::time::timeout(timeout, all).await.is_ok()
     }
 
+    fn backfill(&self, request: BackfillRequest) -> Result<BackfillStarted, String> {
+        if self.verifying.get().is_some_and(|verifying| verifying.is_running()) {
+            return Err("a verify runs: wait for it, or end it by `pgshadow verify --stop`".to_owned());
+        }
+        match self.backfilling.get() {
+            Some(backfilling) => backfilling.start(&request),
+            None => Err("nothing is mirrored, so nothing can be loaded".to_owned()),
+        }
+    }
+
+    fn backfill_state(&self) -> BackfillState {
+        self.backfilling.get().map(|backfilling| backfilling.state()).unwrap_or_default()
+    }
+
+    fn stop_backfill(&self) -> bool {
+        self.backfilling.get().is_some_and(|backfilling| backfilling.stop())
+    }
+
     fn verify(&self, request: VerifyRequest) -> Result<VerifyStarted, String> {
+        if self.is_backfilling() {
+            return Err("a backfill runs: wait until all tables are loaded".to_owned());
+        }
         match self.verifying.get() {
             Some(verifying) => verifying.start(&request),
             None => Err("nothing is mirrored, so there is nothing to verify".to_owned()),
@@ -258,7 +326,7 @@ impl Source for Windows {
         match self.phase() {
             Phase::Starting => Err("starting".to_owned()),
             Phase::Stopping => Err("stopping".to_owned()),
-            Phase::Forwarding | Phase::Mirroring => Ok(()),
+            Phase::Forwarding | Phase::Mirroring | Phase::Backfill => Ok(()),
         }
     }
 }

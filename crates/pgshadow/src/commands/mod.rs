@@ -1,13 +1,16 @@
 //! One command, one file. Those that ask the running proxy find it by the admin address of the same configuration.
+mod backfill;
 mod check_config;
 mod repair;
 mod report;
+mod screen;
 mod status;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod wait;
 
+pub use backfill::backfill;
 pub use check_config::check_config;
 pub use repair::repair;
 pub use report::report;

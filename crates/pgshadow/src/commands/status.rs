@@ -99,7 +99,7 @@ mod tests {
             "public.orders",
             "written while mirroring was off",
             "none: no verify was run",
-            "Note: both databases are taken to start equal: load the target before (backfill is not built yet)",
+            "Note: both databases are taken to start equal: load the target by",
             "Next: look at `pgshadow report`",
         ] {
             assert!(text.contains(expected), "{expected} is missing in\n{text}");

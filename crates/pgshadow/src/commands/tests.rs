@@ -2,8 +2,9 @@ use super::*;
 use crate::arguments::{ReportArguments, StatusArguments};
 use crate::failure::{Ending, Failure};
 use pgshadow_admin::{
-    Applier, Certificate, CertificateRecord, Client, Counters, EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport,
-    RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
+    Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Client, Counters,
+    EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION,
+    VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, QualifiedName, Severity};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(super) fn status_with_a_suspect() -> Status {
             reason: "written while mirroring was off".into(),
             since: "2026-11-22T10:00:00Z".into(),
         }],
+        awaiting_load: Vec::new(),
         findings_open: 1,
         healed_rows: 0,
         certificate: Certificate::none("no verify was run"),
@@ -84,6 +86,18 @@ impl Source for Fixed {
 
     async fn drained(&self, _timeout: Duration) -> bool {
         self.drains
+    }
+
+    fn backfill(&self, request: BackfillRequest) -> Result<BackfillStarted, String> {
+        if request.tables.is_empty() { Ok(BackfillStarted { number: 1 }) } else { Err("no such table".to_owned()) }
+    }
+
+    fn backfill_state(&self) -> BackfillState {
+        BackfillState::default()
+    }
+
+    fn stop_backfill(&self) -> bool {
+        false
     }
 
     fn verify(&self, _request: VerifyRequest) -> Result<VerifyStarted, String> {

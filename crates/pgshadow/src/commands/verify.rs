@@ -1,17 +1,11 @@
 use crate::arguments::VerifyArguments;
+use crate::commands::screen::{self, Screen};
 use crate::failure::{Ending, Failure};
 use crate::output;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgshadow_admin::{Client, VerifyReport, VerifyRequest};
 use pgshadow_model::Kind;
 use pgshadow_verify::{Difference, DifferentColumn, Shown, TableOutcome};
-use std::io::IsTerminal;
-use std::time::Duration;
-use tokio::time::Instant;
 
-const LOOKS_EVERY: Duration = Duration::from_millis(200);
-/// Pause between two lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Differing rows shown of a table.
 const EXAMPLES: usize = 3;
 
@@ -26,17 +20,19 @@ pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Endi
         return Ok(Ending::Done);
     }
     let started = client.verify(&VerifyRequest { tables: arguments.table.clone() }).await?;
-    let screen = Screen::new();
+    let screen = Screen::new("verify");
     let report = loop {
         let state = client.verify_state().await?;
         match (state.running, state.last) {
-            (Some(running), _) if running.number == started.number => screen.show(&running.progress),
+            (Some(running), _) if running.number == started.number => {
+                screen.show(running.progress.bytes_done, running.progress.bytes, words(&running.progress))
+            }
             (_, Some(last)) if last.number == started.number => break last,
             _ => return Err(Failure::Verify("no result: pgshadow was restarted meanwhile; begin again".to_owned())),
         }
-        tokio::time::sleep(LOOKS_EVERY).await;
+        tokio::time::sleep(screen::LOOKS_EVERY).await;
     };
-    screen.bar.finish_and_clear();
+    screen.end();
     if arguments.json {
         output::print_json(&report)?;
     } else if report.failed.is_none() {
@@ -53,36 +49,6 @@ pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Endi
         })?;
     }
     Ok(if report.is_equal() { Ending::Done } else { Ending::DifferencesFound })
-}
-
-/// A bar on a terminal, else a line now and then.
-struct Screen {
-    bar: ProgressBar,
-    lines: Option<std::cell::Cell<Instant>>,
-}
-
-impl Screen {
-    fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let style = "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style);
-        }
-        let lines = (!std::io::stderr().is_terminal()).then(|| std::cell::Cell::new(Instant::now()));
-        Self { bar, lines }
-    }
-
-    fn show(&self, shown: &Shown) {
-        self.bar.set_length(shown.bytes);
-        self.bar.set_position(shown.bytes_done.min(shown.bytes));
-        let text = words(shown);
-        if let Some(last) = self.lines.as_ref().filter(|last| last.get().elapsed() >= LINE_EVERY) {
-            last.set(Instant::now());
-            let (done, all) = (output::bytes(shown.bytes_done), output::bytes(shown.bytes));
-            eprintln!("verify: {done} of {all}, {text}");
-        }
-        self.bar.set_message(text);
-    }
 }
 
 fn words(shown: &Shown) -> String {

@@ -11,6 +11,7 @@ pub(super) struct File {
     pub mirror_log: MirrorLog,
     pub mirror: Mirror,
     pub apply: Apply,
+    pub backfill: Backfill,
     pub compare: Compare,
     pub admin: Admin,
     pub test: Test,
@@ -87,6 +88,20 @@ pub(super) struct Apply {
 impl Default for Apply {
     fn default() -> Self {
         Self { lanes: 4 }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Backfill {
+    pub connections: i64,
+    pub rate_max: String,
+    pub bindir: String,
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        Self { connections: 2, rate_max: String::new(), bindir: String::new() }
     }
 }
 

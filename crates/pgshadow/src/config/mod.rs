@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// The smallest mirror log that can work.
 const LOG_SIZE_MIN: ByteSize = ByteSize::mib(1);
-/// Each lane is a connection.
-const LANES_MAX: i64 = 64;
+/// Connections that one thing may have to a server.
+const CONNECTIONS_MAX: i64 = 64;
 
 /// Everything that an operator can set. Passed by value; nothing of it is global.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub mirror: Mirror,
     /// How it is applied.
     pub apply: Apply,
+    /// How the shadow is loaded.
+    pub backfill: Backfill,
     /// What is compared.
     pub compare: Compare,
     /// The windows.
@@ -125,6 +127,17 @@ pub struct Apply {
     pub lanes: usize,
 }
 
+/// `[backfill]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backfill {
+    /// Connections to each side.
+    pub connections: usize,
+    /// Bytes a second, if there is a limit.
+    pub rate_max_bytes: Option<u64>,
+    /// Where `pg_dump` and `pg_restore` are, if that isn't to be found out.
+    pub bindir: Option<PathBuf>,
+}
+
 /// `[compare]`
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Compare {
@@ -196,7 +209,8 @@ impl Config {
                     .map(|name| table(name).map_err(|reason| document.wrong("mirror.exclude", reason)))
                     .collect::<Result<_, _>>()?,
             },
-            apply: Apply { lanes: lanes(&document, file.apply.lanes)? },
+            apply: Apply { lanes: connections(&document, "apply.lanes", file.apply.lanes)? },
+            backfill: backfill(&document, &file.backfill)?,
             compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
             admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
             test: Test {
@@ -270,9 +284,18 @@ fn mirror_log(document: &Document, file: &file::MirrorLog) -> Result<MirrorLog, 
     })
 }
 
-fn lanes(document: &Document, lanes: i64) -> Result<usize, ConfigError> {
-    let known = usize::try_from(lanes).ok().filter(|_| (1..=LANES_MAX).contains(&lanes));
-    known.ok_or_else(|| document.wrong("apply.lanes", format!("must be from 1 to {LANES_MAX}, not {lanes}")))
+fn connections(document: &Document, key: &str, number: i64) -> Result<usize, ConfigError> {
+    let known = usize::try_from(number).ok().filter(|_| (1..=CONNECTIONS_MAX).contains(&number));
+    known.ok_or_else(|| document.wrong(key, format!("must be from 1 to {CONNECTIONS_MAX}, not {number}")))
+}
+
+fn backfill(document: &Document, file: &file::Backfill) -> Result<Backfill, ConfigError> {
+    let rate = (!file.rate_max.is_empty()).then(|| size(&file.rate_max)).transpose();
+    Ok(Backfill {
+        connections: connections(document, "backfill.connections", file.connections)?,
+        rate_max_bytes: rate.map_err(|reason| document.wrong("backfill.rate_max", reason))?,
+        bindir: (!file.bindir.is_empty()).then(|| PathBuf::from(&file.bindir)),
+    })
 }
 
 fn size(text: &str) -> Result<u64, String> {

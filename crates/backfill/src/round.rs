@@ -1,0 +1,324 @@
+//! One snapshot at work: its tables are loaded from it, and let go as they are done.
+
+use crate::Error;
+use crate::archive::Entry;
+use crate::copy::{Copying, READS_PAGES, Range, ranges};
+use crate::finish;
+use crate::progress::Stage;
+use crate::run::{SNAPSHOT_AGAIN, Work};
+use crate::schema;
+use crate::shadow::Step;
+use crate::source::{Table, Unit, tables, units};
+use crate::tools::Login;
+use futures::future::BoxFuture;
+use futures::{StreamExt, stream};
+use pgshadow_apply::{Hold, HoldOf, LoadSnapshot};
+use pgshadow_model::QualifiedName;
+use pgshadow_verify::Pool;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// No row is hidden by a policy; texts mean the same on the other side; nothing is taken from the application but what is read.
+const SETTINGS: &str = "
+SET application_name = 'pgshadow backfill'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET IntervalStyle = 'postgres';
+SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET xmloption = 'content'; SET search_path = pg_catalog; SET row_security = off;
+SET standard_conforming_strings = on; SET default_transaction_read_only = on; SET statement_timeout = 0; SET lock_timeout = '10s';
+SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off; SET extra_float_digits = 3;
+SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings s JOIN (VALUES ('jit', 'off'),
+    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'))
+    AS w (name, value) ON w.name = s.name";
+
+/// Bytes from which the indexes of a unit are made several at once.
+const LARGE: u64 = 256 << 20;
+
+/// What became of a unit.
+pub(crate) enum Ended {
+    /// It is loaded; `stay`: suspect all the same.
+    Done { tables: Vec<(u32, QualifiedName)>, stay: Vec<QualifiedName> },
+    /// To be loaded from another snapshot, and why.
+    Again(String),
+    /// The same, since something was lost.
+    Lost(Error),
+    /// It can't be.
+    Failed(Error),
+    /// What could not be made of the schema, or filled.
+    Told(Vec<String>),
+}
+
+/// One snapshot at work.
+pub(crate) struct Round<'w, 'a> {
+    work: &'w mut Work<'a>,
+    /// All tables are loaded, or what was left of that: definitions are held as well.
+    whole: bool,
+    /// The shadow's tables are made first; true: that was begun before.
+    makes_tables: Option<bool>,
+}
+
+/// What the units of a round share.
+struct Shared<'r> {
+    work: &'r Work<'r>,
+    primary: Pool,
+    entries: Vec<Entry>,
+    doubts: u64,
+    /// Ranges at once, and indexes.
+    slots: Semaphore,
+    told: Mutex<Vec<String>>,
+}
+
+impl<'w, 'a> Round<'w, 'a> {
+    pub(crate) fn new(work: &'w mut Work<'a>, whole: bool, makes_tables: Option<bool>) -> Self {
+        Self { work, whole, makes_tables }
+    }
+
+    pub(crate) async fn run(mut self) -> Result<Vec<Ended>, Error> {
+        self.work.progress.stage(Stage::Snapshot);
+        let snapshot = self.snapshot().await;
+        self.work.progress.snapshot(Some(Instant::now()));
+        self.work.doubts(snapshot.doubts);
+        let (dial, config) = (Arc::clone(&self.work.job.dial), self.work.job.primary.clone());
+        let settings = format!("{SETTINGS}; SET client_encoding = '{}'", self.work.encoding.replace('\'', "''"));
+        // one more: catalogs are looked at beside
+        let connections = self.work.job.connections.max(1) + 1;
+        let primary = Pool::new("primary", config, dial, snapshot.primary.name(), connections, &settings);
+        if let Some(again) = self.makes_tables {
+            let failed = self.make_tables(&snapshot, again).await?;
+            let turn = primary.turn().await?;
+            let here = schema::definitions(turn.client()).await;
+            let here = turn.end(here).await?.ok_or(Error::Busy)?;
+            self.work.is_fit(&here, &failed).await?;
+            self.work.outcome.failed.extend(failed);
+        }
+        let known = tables(&primary).await?;
+        let whole = self.whole;
+        if let Some(names) = self.unknown(&known) {
+            // renamed just now: nothing of them may be applied any more, and then another snapshot is taken
+            drop(snapshot);
+            self.work.begin(&names).await?;
+            return Ok(vec![Ended::Again("tables were renamed".to_owned())]);
+        }
+        let entries = match &self.work.archive {
+            Some(archive) if archive.exists() => archive.entries().await?,
+            _ => Vec::new(),
+        };
+        let wanted: BTreeSet<u32> = self.work.left.keys().copied().collect();
+        let units = units(&known, &wanted, self.work.archive.is_some());
+        for table in units.iter().flat_map(|unit| &unit.tables) {
+            self.work.left.insert(table.oid, table.name.clone());
+            self.work.progress.table(&table.name, table.size);
+        }
+        let work: &Work<'_> = self.work;
+        // what is tied to a wanted table, but not awaited yet, is loaded from here on as well
+        let awaited: BTreeSet<QualifiedName> = work.handover.awaited().into_iter().collect();
+        let more: Vec<QualifiedName> =
+            units.iter().flat_map(Unit::names).filter(|name| !awaited.contains(name)).collect();
+        if !more.is_empty() {
+            drop(snapshot);
+            work.begin(&more).await?;
+            return Ok(vec![Ended::Again("other tables are tied to it".to_owned())]);
+        }
+        let shared = Shared {
+            work,
+            primary,
+            entries,
+            doubts: snapshot.doubts,
+            slots: Semaphore::new(work.job.connections.max(1)),
+            told: Mutex::default(),
+        };
+        tokio::select! {
+            ended = shared.load(snapshot, units, whole) => ended,
+            lost = shared.primary.give_way() => lost.map(|never| match never {}).map_err(Error::from),
+        }
+    }
+
+    async fn snapshot(&self) -> LoadSnapshot {
+        loop {
+            let held = if self.makes_tables.is_some() {
+                HoldOf::Everything
+            } else {
+                let relatives = true;
+                HoldOf::Tables { tables: self.work.left.values().cloned().collect(), relatives }
+            };
+            match self.work.handover.snapshot(held).await {
+                Ok(snapshot) => return snapshot,
+                Err(error) => self.work.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
+            }
+        }
+    }
+
+    /// The shadow's tables as the snapshot shows the primary's. Gives what could not be made.
+    async fn make_tables(&self, snapshot: &LoadSnapshot, again: bool) -> Result<Vec<String>, Error> {
+        let Some(archive) = &self.work.archive else { return Ok(Vec::new()) };
+        self.work.progress.stage(Stage::Schema);
+        archive.dump(&Login::of(&self.work.job.primary), snapshot.primary.name()).await?;
+        let failed = archive.restore_tables(&Login::of(&self.work.job.shadow), again).await?;
+        self.work.shadow.set_step(Step::Load, true).await?;
+        Ok(failed)
+    }
+
+    /// Names that wanted tables have by now, if these aren't awaited; what is gone is left out.
+    fn unknown(&mut self, known: &BTreeMap<u32, Table>) -> Option<Vec<QualifiedName>> {
+        let (progress, mut names) = (self.work.progress, Vec::new());
+        self.work.left.retain(|oid, name| match known.get(oid) {
+            None => {
+                progress.forget(name);
+                false
+            }
+            Some(table) => {
+                if table.name != *name {
+                    progress.forget(name);
+                    *name = table.name.clone();
+                    names.push(name.clone());
+                }
+                true
+            }
+        });
+        Some(names).filter(|names| !names.is_empty())
+    }
+}
+
+impl Shared<'_> {
+    async fn load(&self, snapshot: LoadSnapshot, units: Vec<Unit>, whole: bool) -> Result<Vec<Ended>, Error> {
+        self.work.progress.stage(Stage::Loading);
+        let mut held: Vec<Option<Hold>> = Vec::with_capacity(units.len());
+        for unit in &units {
+            let relatives = unit.tied || self.refers(unit).await?;
+            held.push(Some(self.work.handover.hold(HoldOf::Tables { tables: unit.names(), relatives })));
+        }
+        // what is made last would be missed by definitions that come before it
+        let definitions = (whole && self.work.archive.is_some()).then(|| self.work.handover.hold(HoldOf::Definitions));
+        let LoadSnapshot { primary: exported, hold, .. } = snapshot;
+        drop(hold);
+        if whole && !self.work.has_objects.swap(true, Ordering::SeqCst) {
+            self.large_objects().await?;
+        }
+        let loads: Vec<BoxFuture<'_, Ended>> = units
+            .iter()
+            .zip(held)
+            .map(|(unit, hold)| -> BoxFuture<'_, Ended> { Box::pin(self.unit(unit, hold)) })
+            .collect();
+        let at_once = loads.len().max(1);
+        let mut ended: Vec<Ended> = stream::iter(loads).buffer_unordered(at_once).collect().await;
+        drop((exported, definitions));
+        ended.push(Ended::Told(std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))));
+        Ok(ended)
+    }
+
+    /// Whether the shadow's tables refer to others there, or others to them.
+    async fn refers(&self, unit: &Unit) -> Result<bool, Error> {
+        let names: Vec<String> = unit.tables.iter().map(|table| table.name.sql()).collect();
+        let writer = self.work.shadow.writer().await?;
+        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND (c.conrelid IN (SELECT pg_catalog.to_regclass(n)
+            FROM unnest($1::text[]) AS t (n)) OR c.confrelid IN (SELECT pg_catalog.to_regclass(n) FROM unnest($1::text[]) AS t (n))))";
+        let row = writer.client.query_one(sql, &[&names]).await.map_err(Error::shadow)?;
+        let refers = row.try_get(0).map_err(Error::shadow)?;
+        self.work.shadow.give_back(writer);
+        Ok(refers)
+    }
+
+    async fn large_objects(&self) -> Result<(), Error> {
+        let failed = finish::large_objects(&self.primary, &self.work.shadow).await?;
+        if failed.is_empty() {
+            let table = QualifiedName::new("pg_catalog", "pg_largeobject");
+            self.work.handover.lift(&[table], self.doubts, false).map_err(Error::Store)?;
+        }
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).extend(failed);
+        Ok(())
+    }
+
+    async fn unit(&self, unit: &Unit, hold: Option<Hold>) -> Ended {
+        let done = self.load_unit(unit).await;
+        let ended = match done {
+            Ok(None) => self.let_go(unit).await,
+            Ok(Some(why)) => Ended::Again(why),
+            Err(error) if error.is_lost() => Ended::Lost(error),
+            // a definition may just have changed
+            Err(error) if error.may_be_redefined() => Ended::Again(error.to_string()),
+            Err(error) => {
+                let names: Vec<String> = unit.names().iter().map(ToString::to_string).collect();
+                Ended::Failed(Error::Schema(format!("{}: {error}", names.join(", "))))
+            }
+        };
+        drop(hold);
+        ended
+    }
+
+    /// Rows and indexes of a unit; or why it begins again.
+    async fn load_unit(&self, unit: &Unit) -> Result<Option<String>, Error> {
+        let own: Vec<&Table> = unit.tables.iter().filter(|table| !table.partitioned).collect();
+        let by_pages = self.work.version >= READS_PAGES;
+        {
+            let _slot = self.slots.acquire().await;
+            unit.tables.iter().for_each(|table| self.work.progress.restart(&table.name));
+            self.work.shadow.empty(unit).await?;
+        }
+        let copying = Copying {
+            primary: &self.primary,
+            shadow: &self.work.shadow,
+            throttle: &self.work.throttle,
+            progress: self.work.progress,
+        };
+        let mut parts: Vec<BoxFuture<'_, Result<(), Error>>> = Vec::new();
+        for table in &own {
+            for range in ranges(table, by_pages) {
+                parts.push(Box::pin(self.range(&copying, table, range)));
+            }
+        }
+        let at_once = self.work.job.connections.max(1);
+        let mut copied = stream::iter(parts).buffer_unordered(at_once);
+        while let Some(done) = copied.next().await {
+            done?;
+        }
+        for table in &own {
+            let rows = self.primary.ask("SELECT pg_catalog.pg_relation_filenode($1::oid)", &[&table.oid]).await?;
+            let file = rows.first().map(|row| row.try_get::<_, Option<u32>>(0)).transpose().map_err(Error::primary)?;
+            if file.flatten() != table.file {
+                return Ok(Some(format!("{} was truncated, rewritten or dropped meanwhile", table.name)));
+            }
+        }
+        self.indexes(unit).await?;
+        Ok(None)
+    }
+
+    async fn range(&self, copying: &Copying<'_>, table: &Table, range: Range) -> Result<(), Error> {
+        let _slot = self.slots.acquire().await;
+        self.work.progress.is_at(&table.name, "copying");
+        copying.range(table, &range).await
+    }
+
+    async fn indexes(&self, unit: &Unit) -> Result<(), Error> {
+        let _slot = self.slots.acquire().await;
+        unit.tables.iter().for_each(|table| self.work.progress.is_at(&table.name, "indexes"));
+        if let Some(archive) = &self.work.archive {
+            let jobs = if unit.size() > LARGE { self.work.job.connections } else { 1 };
+            let these = unit.belongings(&self.primary).await?;
+            let entries: Vec<Entry> = self.entries.iter().filter(|entry| entry.is_of(&these)).cloned().collect();
+            let failed = archive.restore(&Login::of(&self.work.job.shadow), &entries, jobs).await?;
+            self.work.shadow.note_restored(&entries).await?;
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).extend(failed);
+        }
+        let analyze: String = unit
+            .tables
+            .iter()
+            .filter(|table| !table.partitioned)
+            .map(|table| format!("ANALYZE {};", table.name.sql()))
+            .collect();
+        self.work.shadow.execute(&analyze).await
+    }
+
+    /// A unit that is loaded: what comes behind the snapshot may be applied.
+    async fn let_go(&self, unit: &Unit) -> Ended {
+        let names = unit.names();
+        if let Err(error) = self.work.handover.loaded(names.clone()).await {
+            return Ended::Lost(error.into());
+        }
+        let stay = match self.work.handover.lift(&names, self.doubts, false) {
+            Ok(stay) => stay,
+            Err(error) => return Ended::Failed(Error::Store(error)),
+        };
+        names.iter().for_each(|name| self.work.progress.done(name));
+        Ended::Done { tables: unit.tables.iter().map(|table| (table.oid, table.name.clone())).collect(), stay }
+    }
+}

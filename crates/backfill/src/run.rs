@@ -1,0 +1,372 @@
+//! A backfill: what is to be loaded, in rounds, each out of one snapshot; then what comes last.
+
+use crate::Error;
+use crate::archive::Archive;
+use crate::finish;
+use crate::handover::Handover;
+use crate::progress::{Progress, Stage};
+use crate::round::{Ended, Round};
+use crate::schema::{self, Definitions, Difference};
+use crate::shadow::{Shadow, Step};
+use crate::source::NAMES;
+use crate::throttle::Throttle;
+use crate::tools::{Login, Tools};
+use pgshadow_apply::{Connected, Dial, connect};
+use pgshadow_model::QualifiedName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// So often a table begins again, because it was redefined, before the backfill gives up.
+const ATTEMPTS: u32 = 20;
+/// Pause before a snapshot is asked for again.
+pub(crate) const SNAPSHOT_AGAIN: Duration = Duration::from_millis(100);
+/// Pause after connections were lost.
+const LOST_AGAIN: Duration = Duration::from_secs(1);
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Things named of what the two schemas have otherwise.
+const TOLD_MAX: usize = 20;
+
+/// What to load.
+pub struct Job {
+    /// The primary, with pgshadow's own role.
+    pub primary: tokio_postgres::Config,
+    /// The shadow, likewise.
+    pub shadow: tokio_postgres::Config,
+    /// Makes the connections.
+    pub dial: Arc<dyn Dial>,
+    /// Ranges at once, and indexes.
+    pub connections: usize,
+    /// Only these; empty: all, or what an earlier backfill has left.
+    pub only: Vec<QualifiedName>,
+    /// Not these.
+    pub excluded: Vec<QualifiedName>,
+    /// Make the shadow's schema from the primary's.
+    pub create_schema: bool,
+    /// Load everything, though it is loaded already.
+    pub again: bool,
+    /// Bytes a second.
+    pub rate_max: Option<u64>,
+    /// Where `pg_dump` and `pg_restore` are; else they are looked for.
+    pub bindir: Option<PathBuf>,
+    /// Where the schema's archive is kept meanwhile.
+    pub directory: PathBuf,
+}
+
+/// A table that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The table.
+    pub table: QualifiedName,
+    /// Why it is suspect all the same: something was done since the snapshot that isn't known.
+    pub suspect: bool,
+}
+
+/// How a backfill ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Each table.
+    pub tables: Vec<Loaded>,
+    /// What of the schema could not be made, or filled.
+    pub failed: Vec<String>,
+    /// What is defined otherwise in the end.
+    pub differences: Vec<Difference>,
+}
+
+/// A backfill at work.
+pub(crate) struct Work<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) handover: &'a dyn Handover,
+    pub(crate) progress: &'a Progress,
+    pub(crate) throttle: Throttle,
+    pub(crate) shadow: Shadow<'a>,
+    /// Where the target's schema is made.
+    pub(crate) archive: Option<Archive>,
+    /// The primary's major version, as `server_version_num` has it.
+    pub(crate) version: u32,
+    pub(crate) encoding: String,
+    pub(crate) outcome: Outcome,
+    /// Tables to load, by OID on the primary, with the names that they had when they were looked at last.
+    pub(crate) left: BTreeMap<u32, QualifiedName>,
+    /// Large objects are there.
+    pub(crate) has_objects: AtomicBool,
+    attempts: u32,
+    /// The lowest mark of doubts of a snapshot.
+    doubts: Option<u64>,
+}
+
+/// Loads. Dropped, it ends at once; what is done stays done.
+///
+/// # Errors
+/// A server stays away, or it can't be done at all.
+pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -> Result<Outcome, Error> {
+    let primary = connect_primary(job).await?;
+    let (version, encoding) = of_server(&primary).await?;
+    let shadow = Shadow::new(handover, &encoding);
+    shadow.prepare().await?;
+    let step = if job.only.is_empty() { shadow.step().await? } else { None };
+    let resumed = step.filter(|(step, _)| *step != Step::Done).filter(|_| !job.again);
+    if step.is_some() && resumed.is_none() && !job.again {
+        let text = "all tables are loaded already: name those to load again by --table, or say --again for all of them";
+        return Err(Error::Schema(text.to_owned()));
+    }
+    let makes_schema = resumed.map_or(job.create_schema, |(_, makes)| makes);
+    let archive = match makes_schema {
+        true => {
+            let target = of_shadow(&shadow).await?;
+            let tools = Tools::find(job.bindir.as_deref(), version.max(target) / 10_000).await?;
+            Some(Archive::at(tools, &job.directory))
+        }
+        false => None,
+    };
+    let work = Work {
+        job,
+        handover,
+        progress,
+        throttle: Throttle::new(job.rate_max),
+        shadow,
+        archive,
+        version,
+        encoding,
+        outcome: Outcome::default(),
+        left: BTreeMap::new(),
+        has_objects: AtomicBool::new(false),
+        attempts: 0,
+        doubts: None,
+    };
+    work.run(&primary, resumed.map(|(step, _)| step)).await
+}
+
+async fn connect_primary(job: &Job) -> Result<Connected, Error> {
+    let connected = connect(&*job.dial, &job.primary, CONNECT_MAX, "primary").await;
+    let connected = connected.map_err(pgshadow_verify::Error::from)?;
+    let settings = "SET application_name = 'pgshadow backfill'; SET search_path = pg_catalog; SET default_transaction_read_only = on";
+    connected.client.batch_execute(settings).await.map_err(Error::primary)?;
+    Ok(connected)
+}
+
+async fn of_server(connected: &Connected) -> Result<(u32, String), Error> {
+    let sql =
+        "SELECT pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_setting('server_encoding')";
+    let row = connected.client.query_one(sql, &[]).await.map_err(Error::primary)?;
+    let version: i32 = row.try_get(0).map_err(Error::primary)?;
+    Ok((version.unsigned_abs(), row.try_get(1).map_err(Error::primary)?))
+}
+
+async fn of_shadow(shadow: &Shadow<'_>) -> Result<u32, Error> {
+    let writer = shadow.writer().await?;
+    let sql = "SELECT pg_catalog.current_setting('server_version_num')::int4";
+    let version: i32 = writer.client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(Error::shadow)?;
+    shadow.give_back(writer);
+    Ok(version.unsigned_abs())
+}
+
+impl Work<'_> {
+    async fn run(mut self, primary: &Connected, resumed: Option<Step>) -> Result<Outcome, Error> {
+        let whole = self.job.only.is_empty();
+        self.choose(primary, resumed.is_some()).await?;
+        let mut makes_tables = self.archive.is_some() && matches!(resumed, None | Some(Step::Schema));
+        self.check(primary, makes_tables, resumed.is_some()).await?;
+        if whole && resumed.is_none() {
+            let first = if makes_tables { Step::Schema } else { Step::Load };
+            self.shadow.set_step(first, self.archive.is_some()).await?;
+        }
+        let names: Vec<QualifiedName> = self.left.values().cloned().collect();
+        self.begin(&names).await?;
+        while !self.left.is_empty() || makes_tables {
+            let again = resumed == Some(Step::Schema);
+            let round = Round::new(&mut self, whole, makes_tables.then_some(again)).run().await;
+            self.progress.snapshot(None);
+            self.settle(round, &mut makes_tables).await?;
+        }
+        if whole {
+            self.shadow.set_step(Step::Finish, self.archive.is_some()).await?;
+            self.finish(primary).await?;
+            self.shadow.set_step(Step::Done, self.archive.is_some()).await?;
+        }
+        self.outcome.tables.sort_by(|one, two| one.table.cmp(&two.table));
+        Ok(self.outcome)
+    }
+
+    /// Which tables are to be loaded.
+    async fn choose(&mut self, primary: &Connected, resumed: bool) -> Result<(), Error> {
+        let rows = primary.client.query(NAMES, &[]).await.map_err(Error::primary)?;
+        let mut all: BTreeMap<u32, QualifiedName> = BTreeMap::new();
+        for row in rows {
+            let read = || -> Result<(u32, QualifiedName), tokio_postgres::Error> {
+                Ok((row.try_get(2)?, QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?)))
+            };
+            let (oid, name) = read().map_err(Error::primary)?;
+            all.insert(oid, name);
+        }
+        if let Some(unknown) = self.job.only.iter().find(|name| !all.values().any(|known| known == *name)) {
+            return Err(Error::Schema(format!("the primary has no table {unknown}")));
+        }
+        let awaited: BTreeSet<QualifiedName> = self.handover.awaited().into_iter().collect();
+        let wanted = |name: &QualifiedName| {
+            if !self.job.only.is_empty() {
+                self.job.only.contains(name)
+            } else if resumed {
+                awaited.contains(name)
+            } else {
+                !self.job.excluded.contains(name)
+            }
+        };
+        self.left = all.into_iter().filter(|(_, name)| wanted(name)).collect();
+        Ok(())
+    }
+
+    /// Whether both schemas allow it.
+    async fn check(&self, primary: &Connected, makes_tables: bool, resumed: bool) -> Result<(), Error> {
+        self.progress.stage(Stage::Looking);
+        let differences = self.differences(primary).await?;
+        let wanted: BTreeSet<String> = self.left.values().map(ToString::to_string).collect();
+        if makes_tables {
+            let there: Vec<&String> = wanted
+                .iter()
+                .filter(|name| !differences.iter().any(|d| d.kind == "table" && d.name == **name))
+                .collect();
+            return match there.as_slice() {
+                [first, ..] if !resumed => Err(Error::Schema(format!(
+                    "the target has tables already ({first}, {} in all): leave out --create-schema, or drop them",
+                    there.len()
+                ))),
+                _ => Ok(()),
+            };
+        }
+        self.hindered(&differences, "")
+    }
+
+    /// Whether rows can be loaded into the tables that were just made; `failed`: what could not be.
+    pub(crate) async fn is_fit(&self, primary: &Definitions, failed: &[String]) -> Result<(), Error> {
+        let writer = self.shadow.writer().await?;
+        let there = schema::definitions(&writer.client).await.map_err(Error::shadow)?;
+        self.shadow.give_back(writer);
+        let said: String = failed.iter().take(TOLD_MAX).map(|text| format!("; it said: {text}")).collect();
+        self.hindered(&schema::differences(primary, &there), &said)
+    }
+
+    fn hindered(&self, differences: &[Difference], said: &str) -> Result<(), Error> {
+        let wanted: BTreeSet<String> = self.left.values().map(ToString::to_string).collect();
+        let hinders = schema::hinders(differences, |table| wanted.contains(table));
+        if hinders.is_empty() {
+            return Ok(());
+        }
+        let missing = hinders.iter().filter(|text| text.starts_with("table ")).count();
+        let remedy = if missing == wanted.len() && self.archive.is_none() {
+            "make it by `pgshadow backfill --create-schema`"
+        } else {
+            "change the target's tables to be like the source's, or leave them out ([mirror] exclude)"
+        };
+        let more = hinders.len().saturating_sub(TOLD_MAX);
+        let told: Vec<String> = hinders.into_iter().take(TOLD_MAX).collect();
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        Err(Error::Schema(format!(
+            "the target's schema doesn't allow it: {}{more}{said}. To go on, {remedy}",
+            told.join("; ")
+        )))
+    }
+
+    async fn differences(&self, primary: &Connected) -> Result<Vec<Difference>, Error> {
+        let here = schema::definitions(&primary.client).await.map_err(Error::primary)?;
+        let writer = self.shadow.writer().await?;
+        let there = schema::definitions(&writer.client).await.map_err(Error::shadow)?;
+        self.shadow.give_back(writer);
+        Ok(schema::differences(&here, &there))
+    }
+
+    /// These are passed over from now on, and suspect.
+    pub(crate) async fn begin(&self, names: &[QualifiedName]) -> Result<(), Error> {
+        self.handover.suspect(names).map_err(Error::Store)?;
+        loop {
+            match self.handover.await_load(names.to_vec()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
+            }
+        }
+    }
+
+    /// What became of a round.
+    async fn settle(&mut self, ended: Result<Vec<Ended>, Error>, makes_tables: &mut bool) -> Result<(), Error> {
+        let (mut lost, mut again, mut failed) = (None, None, None);
+        match ended {
+            Ok(ended) => {
+                *makes_tables = false;
+                for unit in ended {
+                    match unit {
+                        Ended::Done { tables, stay } => {
+                            for (oid, name) in tables {
+                                self.left.remove(&oid);
+                                let suspect = stay.contains(&name);
+                                self.outcome.tables.push(Loaded { table: name, suspect });
+                            }
+                        }
+                        Ended::Again(why) => again = Some(why),
+                        Ended::Lost(error) => lost = Some(error),
+                        Ended::Failed(error) => failed = Some(error),
+                        Ended::Told(told) => self.outcome.failed.extend(told),
+                    }
+                }
+            }
+            Err(error) if error.is_lost() => lost = Some(error),
+            Err(error) => return Err(error),
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if let Some(why) = again {
+            self.attempts += 1;
+            tracing::info!(why, attempt = self.attempts, "backfill: tables begin again");
+            if self.attempts >= ATTEMPTS {
+                return Err(Error::Schema(format!("given up after {ATTEMPTS} attempts: {why}")));
+            }
+        }
+        if let Some(error) = lost {
+            tracing::info!(%error, "backfill: tables begin again");
+            self.wait(&error.to_string(), LOST_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn doubts(&mut self, mark: u64) {
+        self.doubts = Some(self.doubts.map_or(mark, |first| first.min(mark)));
+    }
+
+    pub(crate) async fn wait(&self, why: &str, pause: Duration) {
+        self.progress.waits(Some(why.to_owned()));
+        tokio::time::sleep(pause).await;
+        self.progress.waits(None);
+    }
+
+    /// Foreign keys, triggers and what else an archive has left; sequences; views. What is lost with a connection is done again.
+    async fn finish(&mut self, primary: &Connected) -> Result<(), Error> {
+        self.progress.stage(Stage::Finishing);
+        if let Some(archive) = self.archive.clone() {
+            if !archive.exists() {
+                let text = "the archive of the source's schema is gone from [mirror_log] directory: indexes, foreign keys and triggers that \
+                            the differences below name are to be made by hand";
+                self.outcome.failed.push(text.to_owned());
+            } else {
+                let done = self.shadow.restored().await?;
+                let left: Vec<_> =
+                    archive.entries().await?.into_iter().filter(|entry| !done.contains(&entry.number())).collect();
+                let target = Login::of(&self.job.shadow);
+                self.outcome.failed.extend(archive.restore(&target, &left, self.job.connections).await?);
+            }
+        }
+        let shadow = self.shadow.writer().await?;
+        self.outcome.failed.extend(finish::sequences(&primary.client, &shadow.client).await?);
+        self.outcome.failed.extend(finish::views(&primary.client, &shadow.client).await?);
+        self.shadow.give_back(shadow);
+        if let Some(archive) = &self.archive {
+            archive.remove().await;
+        }
+        self.outcome.differences = self.differences(primary).await?;
+        if let Some(mark) = self.doubts.filter(|_| self.outcome.tables.iter().all(|table| !table.suspect)) {
+            self.handover.lift(&[], mark, true).map_err(Error::Store)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! The shadow's side of a load: its connections, and what is noted there of how far the load is.
+
+use crate::Error;
+use crate::archive::Entry;
+use crate::handover::Handover;
+use crate::source::{Table, Unit};
+use pgshadow_apply::Connected;
+use pgshadow_model::QualifiedName;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// `loading`: ranges of tables that are there. `restored`: entries of the schema's archive that are. `backfill`: how far the whole is.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS pgshadow.loading (schema text, name text, start int8, rows int8 NOT NULL, PRIMARY KEY (schema, name, start));
+CREATE TABLE IF NOT EXISTS pgshadow.restored (entry int4 PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS pgshadow.backfill (only bool PRIMARY KEY DEFAULT true CHECK (only), step text NOT NULL,
+    makes_schema bool NOT NULL, at timestamptz NOT NULL DEFAULT pg_catalog.now())";
+
+/// What is read or written there means what it means on the primary, however the role is set up; triggers and foreign keys look at
+/// nothing meanwhile, where that may be had.
+const SETTINGS: &str = "
+SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET IntervalStyle = 'postgres'; SET lc_monetary = 'C'; SET xmloption = 'content';
+SET search_path = pg_catalog; SET row_security = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off;
+SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET lock_timeout = '30s'; SET synchronous_commit = off;
+SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings s JOIN (VALUES
+    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'))
+    AS w (name, value) ON w.name = s.name";
+
+/// How far a backfill is, as the shadow notes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The schema is being made.
+    Schema,
+    /// Tables are loaded.
+    Load,
+    /// What comes last is being made.
+    Finish,
+    /// All is done.
+    Done,
+}
+
+impl Step {
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::Schema, "schema"), (Self::Load, "load"), (Self::Finish, "finish"), (Self::Done, "done")];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(step, _)| *step == self).map_or("", |(_, word)| word)
+    }
+}
+
+/// Its connections.
+pub(crate) struct Shadow<'a> {
+    handover: &'a dyn Handover,
+    /// For texts.
+    encoding: String,
+    idle: Mutex<Vec<Connected>>,
+}
+
+impl<'a> Shadow<'a> {
+    /// `encoding`: the primary's, in which texts come.
+    pub(crate) fn new(handover: &'a dyn Handover, encoding: &str) -> Self {
+        Self { handover, encoding: encoding.to_owned(), idle: Mutex::default() }
+    }
+
+    /// One that is idle, or a new one. To be given back only when nothing of it is open.
+    pub(crate) async fn writer(&self) -> Result<Connected, Error> {
+        let idle = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|writer| !writer.client.is_closed());
+            idle.pop()
+        };
+        if let Some(writer) = idle {
+            return Ok(writer);
+        }
+        let writer = self.handover.writer().await?;
+        let settings = format!("{SETTINGS}; SET client_encoding = '{}'", self.encoding.replace('\'', "''"));
+        writer.client.batch_execute(&settings).await.map_err(Error::shadow)?;
+        // without the right to it user triggers and foreign keys are in force
+        let _ = writer.client.batch_execute("SET session_replication_role = replica").await;
+        Ok(writer)
+    }
+
+    pub(crate) fn give_back(&self, writer: Connected) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+    }
+
+    /// Runs statements on a connection of their own.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<(), Error> {
+        let writer = self.writer().await?;
+        writer.client.batch_execute(sql).await.map_err(Error::shadow)?;
+        self.give_back(writer);
+        Ok(())
+    }
+
+    /// Rows of this range, if it is there.
+    pub(crate) async fn copied(&self, client: &Client, name: &QualifiedName, start: u32) -> Result<Option<u64>, Error> {
+        let sql = "SELECT rows FROM pgshadow.loading WHERE schema = $1 AND name = $2 AND start = $3";
+        let row = client.query_opt(sql, &[&name.schema, &name.name, &i64::from(start)]).await.map_err(Error::shadow)?;
+        let rows: Option<i64> = row.map(|row| row.try_get(0)).transpose().map_err(Error::shadow)?;
+        Ok(rows.map(i64::unsigned_abs))
+    }
+
+    /// Notes a range, in the transaction that writes it.
+    pub(crate) async fn note(&self, client: &Client, name: &QualifiedName, start: u32, rows: u64) -> Result<(), Error> {
+        let sql = "INSERT INTO pgshadow.loading (schema, name, start, rows) VALUES ($1, $2, $3, $4)";
+        let (start, rows) = (i64::from(start), rows.cast_signed());
+        client.execute(sql, &[&name.schema, &name.name, &start, &rows]).await.map_err(Error::shadow)?;
+        Ok(())
+    }
+
+    /// Makes pgshadow's own tables.
+    pub(crate) async fn prepare(&self) -> Result<(), Error> {
+        self.execute(TABLES).await
+    }
+
+    /// How far the last backfill came, and whether it makes the schema.
+    pub(crate) async fn step(&self) -> Result<Option<(Step, bool)>, Error> {
+        let writer = self.writer().await?;
+        let row = writer.client.query_opt("SELECT step, makes_schema FROM pgshadow.backfill", &[]).await;
+        let row = row.map_err(Error::shadow)?;
+        self.give_back(writer);
+        let Some(row) = row else { return Ok(None) };
+        let word: String = row.try_get(0).map_err(Error::shadow)?;
+        let step = Step::ALL.iter().find(|(_, known)| *known == word).map(|(step, _)| *step);
+        Ok(step.zip(row.try_get(1).ok()))
+    }
+
+    /// Entries of the schema's archive that are there.
+    pub(crate) async fn restored(&self) -> Result<HashSet<i32>, Error> {
+        let writer = self.writer().await?;
+        let rows = writer.client.query("SELECT entry FROM pgshadow.restored", &[]).await.map_err(Error::shadow)?;
+        self.give_back(writer);
+        rows.iter().map(|row| row.try_get(0).map_err(Error::shadow)).collect()
+    }
+
+    pub(crate) async fn note_restored(&self, entries: &[Entry]) -> Result<(), Error> {
+        let numbers: Vec<i32> = entries.iter().map(Entry::number).collect();
+        let writer = self.writer().await?;
+        let sql = "INSERT INTO pgshadow.restored SELECT unnest($1::int4[]) ON CONFLICT DO NOTHING";
+        writer.client.execute(sql, &[&numbers]).await.map_err(Error::shadow)?;
+        self.give_back(writer);
+        Ok(())
+    }
+
+    pub(crate) async fn set_step(&self, step: Step, makes_schema: bool) -> Result<(), Error> {
+        self.execute(&format!(
+            "SET synchronous_commit = on;
+            INSERT INTO pgshadow.backfill (step, makes_schema) VALUES ('{word}', {makes_schema})
+            ON CONFLICT (only) DO UPDATE SET step = excluded.step, makes_schema = excluded.makes_schema, at = excluded.at;
+            SET synchronous_commit = off{forget}",
+            forget = if step == Step::Done || step == Step::Schema { "; DELETE FROM pgshadow.restored; DELETE FROM pgshadow.loading" } else { "" },
+            word = step.word(),
+        ))
+        .await
+    }
+
+    /// Nothing is left in the unit's tables, nor noted of them.
+    pub(crate) async fn empty(&self, unit: &Unit) -> Result<(), Error> {
+        let own: Vec<&Table> = unit.tables.iter().filter(|table| !table.partitioned).collect();
+        let names: Vec<String> = own.iter().map(|table| format!("ONLY {}", table.name.sql())).collect();
+        let noted: String = own
+            .iter()
+            .map(|table| {
+                let (schema, name) = (table.name.schema.replace('\'', "''"), table.name.name.replace('\'', "''"));
+                format!("DELETE FROM pgshadow.loading WHERE schema = '{schema}' AND name = '{name}';")
+            })
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let truncate = format!("BEGIN; {noted} TRUNCATE {}; COMMIT", names.join(", "));
+        match self.execute(&truncate).await {
+            // another table refers to it, or the role may not
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(&SqlState::FEATURE_NOT_SUPPORTED | &SqlState::INSUFFICIENT_PRIVILEGE)
+                ) =>
+            {
+                let delete: String = names.iter().map(|name| format!("DELETE FROM {name};")).collect();
+                self.execute(&format!("BEGIN; {noted} {delete} COMMIT")).await
+            }
+            done => done,
+        }
+    }
+}

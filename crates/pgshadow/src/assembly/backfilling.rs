@@ -1,0 +1,192 @@
+//! The backfill that was asked for: one at a time, beside everything else.
+use super::mirror::Mirror;
+use super::task::{Begun, Task, now};
+use super::verifying::tables;
+use crate::config::Config;
+use futures::future::BoxFuture;
+use pgshadow_admin::{BackfillReport, BackfillRequest, BackfillRunning, BackfillStarted, BackfillState};
+use pgshadow_apply::{Connected, Handle, Hold, HoldOf, LoadSnapshot, PairError, Plain};
+use pgshadow_backfill::{Handover, Job, Progress};
+use pgshadow_model::{QualifiedName, Suspect};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a table is suspect meanwhile.
+const LOADING: &str = "it is being loaded: until that is done it doesn't hold what the primary does";
+
+/// Runs backfills.
+pub(super) struct Backfilling {
+    config: Config,
+    mirror: Arc<Mirror>,
+    applier: Arc<dyn WithApplier>,
+    task: Arc<Task<Progress, BackfillReport>>,
+}
+
+/// Gives the applier, as long as there is one.
+pub(super) trait WithApplier: Send + Sync {
+    fn applier(&self, ask: &mut dyn FnMut(&Handle));
+}
+
+/// The applier and the store of one backfill.
+struct Hands {
+    mirror: Arc<Mirror>,
+    applier: Arc<dyn WithApplier>,
+    /// Open findings of tables, as they were when these began to be loaded: a load mends them.
+    findings: Mutex<HashMap<QualifiedName, Vec<u64>>>,
+}
+
+impl Backfilling {
+    pub fn new(config: &Config, mirror: Arc<Mirror>, applier: Arc<dyn WithApplier>) -> Self {
+        let task = Arc::new(Task::new(failed));
+        Self { config: config.clone(), mirror, applier, task }
+    }
+
+    /// Begins one.
+    ///
+    /// # Errors
+    /// Another one runs, or a name can't be read.
+    pub fn start(self: &Arc<Self>, request: &BackfillRequest) -> Result<BackfillStarted, String> {
+        let only = tables(&request.tables)?;
+        if let Some(name) = only.iter().find(|name| self.config.mirror.exclude.contains(name)) {
+            return Err(format!("{name} isn't mirrored ([mirror] exclude): what is loaded of it would soon be old"));
+        }
+        if self.mirror.is_stopped() {
+            return Err("mirroring has stopped: what is loaded would soon be old; see `pgshadow status`".to_owned());
+        }
+        let job = Job {
+            primary: self.config.source.postgres.clone(),
+            shadow: self.config.target.postgres.clone(),
+            dial: Arc::new(Plain),
+            connections: self.config.backfill.connections,
+            only,
+            excluded: self.config.mirror.exclude.clone(),
+            create_schema: request.create_schema,
+            again: request.again,
+            rate_max: self.config.backfill.rate_max_bytes,
+            bindir: self.config.backfill.bindir.clone(),
+            directory: self.config.mirror_log.directory.clone(),
+        };
+        let hands =
+            Hands { mirror: Arc::clone(&self.mirror), applier: Arc::clone(&self.applier), findings: Mutex::default() };
+        let started = self.task.start(|begun| run(begun, job, hands));
+        let taken = || "a backfill runs already; `pgshadow backfill --stop` ends it".to_owned();
+        started.map(|number| BackfillStarted { number }).ok_or_else(taken)
+    }
+
+    /// How it fares.
+    pub fn state(&self) -> BackfillState {
+        let running = self.task.running();
+        let running = running.map(|(number, progress)| BackfillRunning { number, progress: progress.show() });
+        BackfillState { running, last: self.task.last() }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.task.running().is_some()
+    }
+
+    /// Ends the one that runs; false if none does.
+    pub fn stop(&self) -> bool {
+        self.task.stop()
+    }
+}
+
+async fn run(begun: Begun<Progress>, job: Job, hands: Hands) -> BackfillReport {
+    let Begun { number, progress, started } = begun;
+    tracing::info!(number, "a backfill begins");
+    let ended = pgshadow_backfill::backfill(&job, &hands, &progress).await;
+    let mut report = failed(number, started, String::new(), &progress);
+    match ended {
+        Ok(outcome) => {
+            let suspect = outcome.tables.iter().filter(|table| table.suspect).map(|table| table.table.to_string());
+            report.failed = None;
+            report.suspect = suspect.collect();
+            (report.not_made, report.differences) = (outcome.failed, outcome.differences);
+        }
+        Err(error) => report.failed = Some(error.to_string()),
+    }
+    tracing::info!(number, failed = report.failed, tables = report.tables.len(), "a backfill has ended");
+    report
+}
+
+fn failed(number: u64, started: String, why: String, progress: &Progress) -> BackfillReport {
+    BackfillReport {
+        number,
+        failed: Some(why),
+        started,
+        ended: now(),
+        tables: progress.show().each,
+        suspect: Vec::new(),
+        not_made: Vec::new(),
+        differences: Vec::new(),
+    }
+}
+
+impl Hands {
+    fn ask<T: Send + 'static>(
+        &self,
+        ask: impl Fn(&Handle) -> BoxFuture<'static, Result<T, PairError>>,
+    ) -> BoxFuture<'static, Result<T, PairError>> {
+        let mut asked: Option<BoxFuture<'static, Result<T, PairError>>> = None;
+        self.applier.applier(&mut |applier| asked = Some(ask(applier)));
+        asked.unwrap_or_else(|| Box::pin(std::future::ready(Err(PairError::Lost))))
+    }
+}
+
+impl Handover for Hands {
+    fn await_load(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>> {
+        self.ask(|applier| Box::pin(applier.await_load(tables.clone())))
+    }
+
+    fn awaited(&self) -> Vec<QualifiedName> {
+        let mut awaited = Vec::new();
+        self.applier.applier(&mut |applier| awaited = applier.awaited());
+        awaited
+    }
+
+    fn snapshot(&self, held: HoldOf) -> BoxFuture<'static, Result<LoadSnapshot, PairError>> {
+        self.ask(|applier| Box::pin(applier.load_snapshot(held.clone())))
+    }
+
+    fn hold(&self, held: HoldOf) -> Hold {
+        self.mirror.book.hold(&held)
+    }
+
+    fn loaded(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>> {
+        self.ask(|applier| Box::pin(applier.loaded(tables.clone())))
+    }
+
+    fn writer(&self) -> BoxFuture<'static, Result<Connected, PairError>> {
+        self.ask(|applier| Box::pin(applier.writer()))
+    }
+
+    fn suspect(&self, tables: &[QualifiedName]) -> Result<(), String> {
+        let failed = |error: pgshadow_divergence::Error| format!("a suspect table can't be written down: {error}");
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        for finding in self.mirror.store.list().map_err(failed)? {
+            if let Some(table) = finding.table.filter(|table| !finding.healed && tables.contains(table)) {
+                findings.entry(table).or_default().push(finding.id);
+            }
+        }
+        drop(findings);
+        for table in tables {
+            let suspect = Suspect { table: Some(table.clone()), reason: LOADING.to_owned() };
+            self.mirror.keep_suspect(&suspect).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn lift(&self, tables: &[QualifiedName], doubts: u64, whole: bool) -> Result<Vec<QualifiedName>, String> {
+        let failed =
+            |error: pgshadow_divergence::Error| format!("a table that is loaded can't be written down: {error}");
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in tables.iter().filter_map(|table| findings.remove(table)).flatten() {
+            self.mirror.store.mark_healed(id).map_err(failed)?;
+        }
+        drop(findings);
+        // what a session writes that can't be followed isn't known of any table
+        if self.mirror.backends.unfollowed() > 0 {
+            return Ok(tables.to_vec());
+        }
+        self.mirror.store.lift(tables, doubts, whole).map_err(failed)
+    }
+}
