@@ -1,5 +1,6 @@
 //! The program under test, run as its users run it: a configuration file, the command line, HTTP.
 use crate::client::{Endpoint, LIMIT};
+use crate::installation::Installation;
 use crate::installation::{profile_directory, repository, setting};
 use crate::port;
 use crate::postgres::{Cluster, tail};
@@ -150,15 +151,16 @@ pub struct Pgshadow {
 }
 
 impl Pgshadow {
-    /// Between two servers, database `app`, mirroring on, all other settings as they come.
+    /// Between two servers, database `app`, mirroring on, all other settings as they come but where the newest tools are.
     pub fn between(source: &Cluster, target: &Cluster) -> PgshadowBuilder {
-        PgshadowBuilder {
+        let builder = PgshadowBuilder {
             sections: BTreeMap::new(),
             source: source.pgshadow(),
             target: target.pgshadow(),
             environment: Vec::new(),
             trace: false,
-        }
+        };
+        builder.set("backfill", "bindir", &format!("{:?}", Installation::newest().bindir))
     }
 
     /// Where clients connect.
@@ -246,6 +248,15 @@ impl Pgshadow {
     #[track_caller]
     pub fn run(&self, arguments: &[&str], limit: Duration) -> Finished {
         process::run(self.command().args(arguments).arg("-c").arg(self.config()), limit)
+    }
+
+    /// Begins one of its commands, to be waited for.
+    #[track_caller]
+    pub fn begin(&self, arguments: &[&str]) -> std::process::Child {
+        let mut command = self.command();
+        command.args(arguments).arg("-c").arg(self.config());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.spawn().expect("pgshadow can be started")
     }
 
     /// `pgshadow status --json`.

@@ -69,6 +69,16 @@ impl Scene {
         Scene::on(newest_servers(), schema, "", |builder| builder)
     }
 
+    /// [`with`](Self::with), where the target has none of the tables.
+    #[track_caller]
+    pub fn onto_nothing(schema: &str, set_up: impl FnOnce(PgshadowBuilder) -> PgshadowBuilder) -> Scene {
+        let [source, target] = databases();
+        source.psql(schema);
+        let [of_source, of_target] = servers();
+        let pgshadow = set_up(Pgshadow::between(of_source, of_target).database(&source.database)).start();
+        Scene { source, target, pgshadow }
+    }
+
     #[track_caller]
     fn on(
         servers: &[Cluster; 2],

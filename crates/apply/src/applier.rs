@@ -1,7 +1,7 @@
 use crate::asked::{Asked, Request};
 use crate::common::Common;
 use crate::crew::Crew;
-use crate::hold::HoldOf;
+use crate::hold::{Hold, HoldOf};
 use crate::load::LoadSnapshot;
 use crate::pair::{PairError, SnapshotPair};
 use crate::reread::Reread;
@@ -146,7 +146,17 @@ impl Handle {
         }
     }
 
-    /// These tables hold what their snapshot held: what comes behind it may be applied once its hold is dropped.
+    /// Keeps what reaches these from being applied until the hold is dropped; nothing of it is being applied when this returns.
+    ///
+    /// # Errors
+    /// A lane is at something that takes long.
+    pub fn hold_still(&self, held: HoldOf) -> impl Future<Output = Result<Hold, PairError>> + Send + use<> {
+        let made = self.asked.ask(|answer| Request::Still(held, answer));
+        async move { made.await.unwrap_or(Err(PairError::Lost)) }
+    }
+
+    /// These tables hold what their snapshot held: what comes behind it may be applied once its hold is dropped. Lanes look at all
+    /// definitions anew.
     ///
     /// # Errors
     /// The shadow does not take it.

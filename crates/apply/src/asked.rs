@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::dial::Connected;
-use crate::hold::HoldOf;
+use crate::hold::{Hold, HoldOf};
 use crate::lane::Lane;
 use crate::load::LoadSnapshot;
 use crate::pair::{PairError, SnapshotPair};
@@ -26,6 +26,8 @@ pub(crate) enum Request {
     Await(Vec<QualifiedName>, Answer<()>),
     /// A snapshot to load from.
     Load(HoldOf, Answer<LoadSnapshot>),
+    /// Something to be held that no lane has in its hands any more.
+    Still(HoldOf, Answer<Hold>),
     /// Tables that are loaded.
     Loaded(Vec<QualifiedName>, Answer<()>),
     /// A connection that may write to the shadow.
@@ -39,6 +41,7 @@ impl Request {
         match self {
             Self::Pair(answer) => answer.is_closed(),
             Self::Load(_, answer) => answer.is_closed(),
+            Self::Still(_, answer) => answer.is_closed(),
             Self::Writer(answer) => answer.is_closed(),
             Self::Await(_, answer) | Self::Loaded(_, answer) | Self::Reread(_, answer) => answer.is_closed(),
         }
@@ -91,6 +94,10 @@ impl Lane {
             }
             Request::Load(held, answer) => {
                 let made = self.load_snapshot(session, &held).await;
+                reply(session, answer, made)
+            }
+            Request::Still(held, answer) => {
+                let made = self.still(&held).await;
                 reply(session, answer, made)
             }
             Request::Loaded(tables, answer) => {

@@ -6,6 +6,7 @@
 
 use crate::Error;
 use crate::dial::{Connected, connect};
+use crate::heal::QUIET_WITHIN;
 use crate::hold::{Hold, HoldOf};
 use crate::lane::Lane;
 use crate::lock;
@@ -13,6 +14,7 @@ use crate::pair::{Exported, PairError};
 use crate::session::Session;
 use pgshadow_model::QualifiedName;
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -81,6 +83,8 @@ impl Lane {
             WHERE a.stream = $1 AND a.schema = t.s AND a.name = t.n";
         self.write_awaited(session, sql, tables).await?;
         self.awaited.change(|awaited| awaited.retain(|table| !tables.contains(table)));
+        // they may have been made since lanes looked
+        self.definitions.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -106,6 +110,18 @@ impl Lane {
         let hold = self.book.hold(held);
         drop(quiet);
         Ok(LoadSnapshot { primary, sees, hold, held: held_since.elapsed(), doubts })
+    }
+
+    /// Holds these; nothing that reaches them is in a lane's hands any more.
+    pub(crate) async fn still(&self, held: &HoldOf) -> Result<Hold, PairError> {
+        self.doing("other lanes end what they are at");
+        let quiet = tokio::time::timeout(QUIET_WITHIN, self.quiet.write()).await.map_err(|_| PairError::Long)?;
+        if self.book.is_in_hand() {
+            return Err(PairError::Long);
+        }
+        let hold = self.book.hold(held);
+        drop(quiet);
+        Ok(hold)
     }
 
     /// A connection to the shadow that may write there as long as this life lasts.

@@ -133,6 +133,12 @@ impl Entry {
         self.line.split_once(';').and_then(|(number, _)| number.parse().ok()).unwrap_or(-1)
     }
 
+    /// Whether it does something when rows are written, or keeps them from being.
+    pub(crate) fn acts(&self) -> bool {
+        let acts = ["TRIGGER ", "EVENT TRIGGER ", "RULE ", "ROW SECURITY ", "POLICY "];
+        acts.iter().any(|kind| self.what.starts_with(kind))
+    }
+
     /// Whether it belongs to these.
     pub(crate) fn is_of(&self, these: &Belongings) -> bool {
         match self.catalog {

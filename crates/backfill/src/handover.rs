@@ -16,7 +16,10 @@ pub trait Handover: Send + Sync {
     /// Holds more, as long as a snapshot's own hold lasts.
     fn hold(&self, held: HoldOf) -> Hold;
 
-    /// These tables hold what the snapshot held.
+    /// Holds these, and nothing of it is being applied any more.
+    fn hold_still(&self, held: HoldOf) -> BoxFuture<'static, Result<Hold, PairError>>;
+
+    /// These tables hold what the snapshot held; definitions are looked at anew.
     fn loaded(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>>;
 
     /// A connection that may write to the shadow.

@@ -46,6 +46,8 @@ pub(crate) enum Ended {
     Failed(Error),
     /// What could not be made of the schema, or filled.
     Told(Vec<String>),
+    /// Definitions are held until what comes last is made.
+    Held(Hold),
 }
 
 /// One snapshot at work.
@@ -75,6 +77,8 @@ impl<'w, 'a> Round<'w, 'a> {
 
     pub(crate) async fn run(mut self) -> Result<Vec<Ended>, Error> {
         self.work.progress.stage(Stage::Snapshot);
+        // of a round before
+        self.work.definitions = None;
         let snapshot = self.snapshot().await;
         self.work.progress.snapshot(Some(Instant::now()));
         self.work.doubts(snapshot.doubts);
@@ -201,7 +205,8 @@ impl Shared<'_> {
             .collect();
         let at_once = loads.len().max(1);
         let mut ended: Vec<Ended> = stream::iter(loads).buffer_unordered(at_once).collect().await;
-        drop((exported, definitions));
+        drop(exported);
+        ended.extend(definitions.map(Ended::Held));
         ended.push(Ended::Told(std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))));
         Ok(ended)
     }

@@ -1,7 +1,7 @@
 //! A backfill: what is to be loaded, in rounds, each out of one snapshot; then what comes last.
 
 use crate::Error;
-use crate::archive::Archive;
+use crate::archive::{Archive, Entry};
 use crate::finish;
 use crate::handover::Handover;
 use crate::progress::{Progress, Stage};
@@ -11,7 +11,7 @@ use crate::shadow::{Shadow, Step};
 use crate::source::NAMES;
 use crate::throttle::Throttle;
 use crate::tools::{Login, Tools};
-use pgshadow_apply::{Connected, Dial, connect};
+use pgshadow_apply::{Connected, Dial, Hold, HoldOf, connect};
 use pgshadow_model::QualifiedName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -92,6 +92,8 @@ pub(crate) struct Work<'a> {
     pub(crate) left: BTreeMap<u32, QualifiedName>,
     /// Large objects are there.
     pub(crate) has_objects: AtomicBool,
+    /// What comes last isn't made yet.
+    pub(crate) definitions: Option<Hold>,
     attempts: u32,
     /// The lowest mark of doubts of a snapshot.
     doubts: Option<u64>,
@@ -133,6 +135,7 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         outcome: Outcome::default(),
         left: BTreeMap::new(),
         has_objects: AtomicBool::new(false),
+        definitions: None,
         attempts: 0,
         doubts: None,
     };
@@ -306,6 +309,7 @@ impl Work<'_> {
                         Ended::Again(why) => again = Some(why),
                         Ended::Lost(error) => lost = Some(error),
                         Ended::Failed(error) => failed = Some(error),
+                        Ended::Held(hold) => self.definitions = Some(hold),
                         Ended::Told(told) => self.outcome.failed.extend(told),
                     }
                 }
@@ -340,6 +344,27 @@ impl Work<'_> {
         self.progress.waits(None);
     }
 
+    /// What an archive has left. Lanes must not write to a table that has got triggers before they have seen them: these are made while
+    /// nothing is applied.
+    async fn make_last(&mut self, archive: &Archive, left: Vec<Entry>) -> Result<(), Error> {
+        if self.definitions.is_none() {
+            self.definitions = Some(self.handover.hold(HoldOf::Definitions));
+        }
+        let target = Login::of(&self.job.shadow);
+        let (act, others): (Vec<_>, Vec<_>) = left.into_iter().partition(Entry::acts);
+        self.outcome.failed.extend(archive.restore(&target, &others, self.job.connections).await?);
+        let still = loop {
+            match self.handover.hold_still(HoldOf::Everything).await {
+                Ok(hold) => break hold,
+                Err(error) => self.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
+            }
+        };
+        self.outcome.failed.extend(archive.restore(&target, &act, 1).await?);
+        self.handover.loaded(Vec::new()).await?;
+        drop(still);
+        Ok(())
+    }
+
     /// Foreign keys, triggers and what else an archive has left; sequences; views. What is lost with a connection is done again.
     async fn finish(&mut self, primary: &Connected) -> Result<(), Error> {
         self.progress.stage(Stage::Finishing);
@@ -352,10 +377,10 @@ impl Work<'_> {
                 let done = self.shadow.restored().await?;
                 let left: Vec<_> =
                     archive.entries().await?.into_iter().filter(|entry| !done.contains(&entry.number())).collect();
-                let target = Login::of(&self.job.shadow);
-                self.outcome.failed.extend(archive.restore(&target, &left, self.job.connections).await?);
+                self.make_last(&archive, left).await?;
             }
         }
+        self.definitions = None;
         let shadow = self.shadow.writer().await?;
         self.outcome.failed.extend(finish::sequences(&primary.client, &shadow.client).await?);
         self.outcome.failed.extend(finish::views(&primary.client, &shadow.client).await?);

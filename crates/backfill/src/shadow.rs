@@ -15,7 +15,7 @@ use tokio_postgres::error::SqlState;
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS pgshadow.loading (schema text, name text, start int8, rows int8 NOT NULL, PRIMARY KEY (schema, name, start));
 CREATE TABLE IF NOT EXISTS pgshadow.restored (entry int4 PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS pgshadow.backfill (only bool PRIMARY KEY DEFAULT true CHECK (only), step text NOT NULL,
+CREATE TABLE IF NOT EXISTS pgshadow.backfill (one bool PRIMARY KEY DEFAULT true CHECK (one), step text NOT NULL,
     makes_schema bool NOT NULL, at timestamptz NOT NULL DEFAULT pg_catalog.now())";
 
 /// What is read or written there means what it means on the primary, however the role is set up; triggers and foreign keys look at
@@ -148,7 +148,7 @@ impl<'a> Shadow<'a> {
         self.execute(&format!(
             "SET synchronous_commit = on;
             INSERT INTO pgshadow.backfill (step, makes_schema) VALUES ('{word}', {makes_schema})
-            ON CONFLICT (only) DO UPDATE SET step = excluded.step, makes_schema = excluded.makes_schema, at = excluded.at;
+            ON CONFLICT (one) DO UPDATE SET step = excluded.step, makes_schema = excluded.makes_schema, at = excluded.at;
             SET synchronous_commit = off{forget}",
             forget = if step == Step::Done || step == Step::Schema { "; DELETE FROM pgshadow.restored; DELETE FROM pgshadow.loading" } else { "" },
             word = step.word(),

@@ -52,8 +52,9 @@ const INDEXES: &str = "
 SELECT i.indexrelid, n.nspname::text || ' ' || c.relname::text
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE i.indrelid = ANY ($1)";
-const CONSTRAINTS: &str =
-    "SELECT c.oid FROM pg_catalog.pg_constraint c WHERE c.conrelid = ANY ($1) AND c.contype IN ('p', 'u', 'x')";
+/// Keys; and foreign keys within the unit, by which cascades go on.
+const CONSTRAINTS: &str = "SELECT c.oid FROM pg_catalog.pg_constraint c WHERE c.conrelid = ANY ($1)
+    AND (c.contype IN ('p', 'u', 'x') OR (c.contype = 'f' AND c.confrelid = ANY ($1)))";
 
 /// A table of the primary.
 #[derive(Debug, Clone)]

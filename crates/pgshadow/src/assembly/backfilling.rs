@@ -151,6 +151,10 @@ impl Handover for Hands {
         self.mirror.book.hold(&held)
     }
 
+    fn hold_still(&self, held: HoldOf) -> BoxFuture<'static, Result<Hold, PairError>> {
+        self.ask(|applier| Box::pin(applier.hold_still(held.clone())))
+    }
+
     fn loaded(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>> {
         self.ask(|applier| Box::pin(applier.loaded(tables.clone())))
     }

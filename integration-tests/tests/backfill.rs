@@ -1,0 +1,374 @@
+//! `pgshadow backfill` under write load: the shadow holds what the primary does, and nothing is applied twice or left out.
+#![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::client::Endpoint;
+use integration_tests::postgres::Cluster;
+use integration_tests::process::Finished;
+use integration_tests::proxy::Pgshadow;
+use integration_tests::repeats;
+use integration_tests::scene::Scene;
+use integration_tests::workload::Load;
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Kinds of tables, and rows enough that a load takes a moment.
+const SCHEMA: &str = "
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE TYPE pair AS (a int, b text);
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE parent (id int PRIMARY KEY, m mood, t text UNIQUE);
+INSERT INTO parent SELECT g, 'ok', 'n' || g FROM generate_series(1, 1000) g;
+CREATE TABLE child (id bigserial PRIMARY KEY, p int REFERENCES parent ON DELETE CASCADE, moods mood[], x jsonb,
+  twice int GENERATED ALWAYS AS (p * 2) STORED, CHECK (p > 0));
+CREATE INDEX child_by_parent ON child (p);
+INSERT INTO child (p, moods, x) SELECT g % 1000 + 1, '{sad,ok}', jsonb_build_object('a', g) FROM generate_series(1, 5000) g;
+CREATE TABLE bag (a int, b text);
+INSERT INTO bag SELECT g % 50, repeat('x', g % 9) FROM generate_series(1, 2000) g;
+CREATE TABLE kinds (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, bytes bytea, f8 float8, f4 float4, n numeric, js json, ts timestamp,
+  tz timestamptz, iv interval, d date, t time, u uuid, i inet, r int4range, p point, b bit(3), vb varbit, cash money,
+  pos positive, tsv tsvector, f8s float8[], nested int[][], ch char(5));
+INSERT INTO kinds (bytes, f8, f4, n, js, ts, tz, iv, d, t, u, i, r, p, b, vb, cash, pos, tsv, f8s, nested, ch)
+  SELECT '\\x00ff', '-0', 'NaN', 1.00, '{\"b\":1,  \"a\":2}', '-infinity', 'infinity', '1 mon -3 days', '2026-01-01', '12:00', gen_random_uuid(),
+  '10.0.0.0/8', '[1,5)', '(1,2)', '101', '11', 12.34, g, 'a b', '{1.5,NaN}', '{{1,2},{3,4}}', 'ab' FROM generate_series(1, 200) g;
+CREATE TABLE odd (c pair, reg regclass, cs pair[], pr pg_lsn);
+INSERT INTO odd SELECT ROW(g, 'x')::pair, 'parent', ARRAY[ROW(g, NULL)::pair], '0/17' FROM generate_series(1, 50) g;
+CREATE TABLE parts (id int, v int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (500);
+CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM (500) TO (100000);
+INSERT INTO parts SELECT g, 0 FROM generate_series(0, 999) g;
+CREATE SCHEMA \"Other One\";
+CREATE TABLE \"Other One\".\"Odd \"\"Name\" (\"Ke y\" int, \"select\" text, PRIMARY KEY (\"Ke y\", \"select\"));
+INSERT INTO \"Other One\".\"Odd \"\"Name\" VALUES (1, 'x, y'), (2, ''), (3, E'a\\tb\\nc\\\\N');
+CREATE TABLE nothing ();
+INSERT INTO nothing DEFAULT VALUES; INSERT INTO nothing DEFAULT VALUES;
+CREATE TABLE wide (id int PRIMARY KEY, v int, pad text);
+INSERT INTO wide SELECT g, 0, repeat('y', 500) FROM generate_series(1, 40000) g;
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := coalesce(NEW.v, 0); RETURN NEW; END';
+CREATE TRIGGER stamped BEFORE INSERT OR UPDATE ON wide FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE VIEW happy AS SELECT * FROM parent WHERE m = 'happy';
+CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM bag;
+CREATE MATERIALIZED VIEW above AS SELECT * FROM counted;
+CREATE SEQUENCE tickets START 70;
+SELECT nextval('tickets');
+";
+const SCRIPT: &str = "\\set i random(1, 1000)
+\\set j random(1, 40000)
+\\set k random(0, 49)
+UPDATE parent SET t = 'x' || :i || ':' || :j, m = 'happy' WHERE id = :i;
+INSERT INTO child (p, moods) VALUES (:i, '{ok}');
+UPDATE wide SET v = (v * 31 + :i) % 1000003 WHERE id = :j;
+BEGIN;
+DELETE FROM bag WHERE ctid IN (SELECT ctid FROM bag WHERE a = :k AND b = 'w' LIMIT 1 FOR UPDATE SKIP LOCKED);
+INSERT INTO bag VALUES (:k, 'w');
+UPDATE parts SET v = v + 1 WHERE id = :i - 1;
+INSERT INTO kinds (n) VALUES (:j);
+END;
+";
+
+/// The application goes on for as long as `work` takes, whatever becomes of its connections.
+fn under_load<T: Send>(app: &Endpoint, script: &str, work: impl FnOnce() -> T + Send) -> T {
+    let load = Load::own("", script).clients(4);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                let _ =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load.run(app, Duration::from_secs(1))));
+            }
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::SeqCst);
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn backfill(pgshadow: &Pgshadow, arguments: &[&str]) -> Value {
+    let mut all = vec!["backfill", "--json"];
+    all.extend(arguments);
+    let finished = pgshadow.run(&all, LIMIT);
+    assert!(finished.status.code() == Some(0), "{finished:#?}\n{}", pgshadow.log_tail());
+    serde_json::from_str(&finished.stdout).expect("--json gives JSON")
+}
+
+fn refused(pgshadow: &Pgshadow, arguments: &[&str]) -> String {
+    let mut all = vec!["backfill"];
+    all.extend(arguments);
+    let finished: Finished = pgshadow.run(&all, LIMIT);
+    assert_eq!(finished.status.code(), Some(1), "{finished:#?}");
+    finished.stderr
+}
+
+/// Nothing is suspect, open or awaited, both sides are equal by COPY and by verify, and no row has had to be mended.
+fn expect_loaded(scene: &Scene) {
+    scene.drain();
+    let status = scene.pgshadow.status();
+    for what in ["suspect_tables", "awaiting_load"] {
+        assert_eq!(status[what].as_array().map(Vec::len), Some(0), "{what}: {status:#}");
+    }
+    assert_eq!(
+        (&status["findings_open"], &status["healed_rows"]),
+        (&0.into(), &0.into()),
+        "{:#}",
+        scene.pgshadow.report()
+    );
+    integration_tests::equal::assert_equal(&scene.source, &scene.target);
+    let verified = scene.pgshadow.run(&["verify"], LIMIT);
+    assert_eq!(verified.status.code(), Some(0), "{verified:#?}");
+    assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true);
+}
+
+fn rows(report: &Value, table: &str) -> u64 {
+    let table = report["tables"].as_array().unwrap().iter().find(|t| t["table"] == table);
+    table.unwrap_or_else(|| panic!("no such table: {report:#}"))["rows"].as_u64().unwrap()
+}
+
+/// With an empty target: schema, rows, keys, and what is written meanwhile.
+#[test]
+fn a_target_without_tables_is_made_and_loaded_under_load() {
+    let scene = Scene::onto_nothing(SCHEMA, |builder| builder);
+    scene
+        .source
+        .psql("SELECT lo_from_bytea(7001, decode(repeat('ab', 3000000), 'hex')); GRANT SELECT ON parent TO PUBLIC");
+    let report = under_load(&scene.app(), SCRIPT, || {
+        std::thread::sleep(Duration::from_millis(500));
+        let report = backfill(&scene.pgshadow, &["--create-schema"]);
+        std::thread::sleep(Duration::from_millis(1500));
+        report
+    });
+    expect_loaded(&scene);
+    assert_eq!(rows(&report, "public.wide"), 40_000, "{report:#}");
+    assert_eq!(report["not_made"], serde_json::json!([]), "{report:#}");
+    assert_eq!(report["differences"], serde_json::json!([]), "{report:#}");
+    let one = |sql: &str| scene.target.psql(sql).trim().to_owned();
+    assert_eq!(one("SELECT md5(lo_get(7001)) = md5(decode(repeat('ab', 3000000), 'hex'))"), "t");
+    assert_eq!(one("SELECT last_value FROM tickets"), "70");
+    assert_eq!(one("SELECT count(*) FROM above"), "1");
+    assert_eq!(one("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated"), "1");
+    assert_eq!(one("SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'wide'"), "t", "it was analyzed");
+    assert_eq!(one("SELECT indisvalid FROM pg_index WHERE indexrelid = 'parts_pkey'::regclass"), "t");
+    let again = refused(&scene.pgshadow, &[]);
+    assert!(again.contains("loaded already"), "{again}");
+}
+
+/// A target with the schema, with foreign keys, triggers and old rows in it; all of it, and then one table again while others go on.
+#[test]
+fn a_target_with_tables_is_loaded_and_one_table_again() {
+    let scene = Scene::of(SCHEMA);
+    scene.target.psql("UPDATE wide SET v = -1 WHERE id % 7 = 0; DELETE FROM child WHERE id % 3 = 0; INSERT INTO bag VALUES (1, 'extra')");
+    under_load(&scene.app(), SCRIPT, || backfill(&scene.pgshadow, &[]));
+    expect_loaded(&scene);
+    for table in ["public.parent", "public.child", "public.bag", "public.parts_low", "Other One.Odd \"Name"] {
+        let suspect = "DO $$ BEGIN UPDATE parent SET m = 'sad' WHERE id = 5; UPDATE bag SET b = 'q' WHERE a = 3;
+            UPDATE child SET moods = '{sad}' WHERE id = 8; UPDATE parts SET v = -5 WHERE id = 17; END $$";
+        scene.app().psql(suspect);
+        under_load(&scene.app(), SCRIPT, || backfill(&scene.pgshadow, &["--table", table]));
+        scene.drain();
+        let left: Vec<String> = integration_tests::equal::differences(&scene.source, &scene.target)
+            .into_iter()
+            .map(|difference| difference.table)
+            .collect();
+        let spelled = if table.contains(' ') { "\"Other One\".\"Odd \"\"Name\"" } else { table };
+        assert!(!left.iter().any(|name| name == spelled) && !left.is_empty(), "{table}: {left:?}");
+    }
+    backfill(&scene.pgshadow, &["--again"]);
+    expect_loaded(&scene);
+}
+
+/// Who is in a transaction when the snapshot is taken, prepared or not, is applied behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_that_are_open_at_the_snapshot_are_applied_behind_it() {
+    let scene = Scene::of(
+        "CREATE TABLE a (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1), (2, 2); CREATE TABLE bag (v int)",
+    );
+    for n in 0..i32::try_from(repeats()).unwrap() {
+        let open = scene.app().connect().await;
+        open.batch_execute(&format!("BEGIN; UPDATE a SET v = {n} WHERE id = 1; INSERT INTO bag VALUES ({n})"))
+            .await
+            .unwrap();
+        let prepared = scene.app().connect().await;
+        prepared
+            .batch_execute(
+                "BEGIN; UPDATE a SET v = v + 1 WHERE id = 2; INSERT INTO bag VALUES (-1); PREPARE TRANSACTION 'p'",
+            )
+            .await
+            .unwrap();
+        let arguments: &[&str] = if n == 0 { &[] } else { &["--again"] };
+        backfill(&scene.pgshadow, arguments);
+        open.batch_execute("INSERT INTO bag VALUES (99); COMMIT").await.unwrap();
+        prepared.batch_execute("COMMIT PREPARED 'p'").await.unwrap();
+        scene.drain();
+        integration_tests::equal::assert_equal(&scene.source, &scene.target);
+    }
+    expect_loaded(&scene);
+}
+
+/// Definitions change while tables are loaded.
+#[test]
+fn definitions_while_tables_are_loaded() {
+    const DEFINITIONS: [&str; 14] = [
+        "TRUNCATE bag",
+        "ALTER TABLE parent ADD COLUMN more int DEFAULT 5",
+        "ALTER TABLE wide ALTER COLUMN v TYPE bigint",
+        "CREATE TABLE late (id int PRIMARY KEY, v text); INSERT INTO late SELECT g, 'x' FROM generate_series(1, 100) g",
+        "CREATE INDEX wide_v ON wide (v)",
+        "DROP INDEX child_by_parent",
+        "ALTER TABLE child DROP CONSTRAINT child_p_fkey",
+        "ALTER TABLE bag RENAME TO sack",
+        "INSERT INTO sack VALUES (7, 'seven')",
+        "DROP TABLE nothing",
+        "ALTER TABLE kinds DROP COLUMN cash",
+        "ALTER TABLE child ADD FOREIGN KEY (p) REFERENCES parent ON DELETE CASCADE",
+        "DELETE FROM parent WHERE id = 17",
+        "VACUUM FULL parent",
+    ];
+    for create in [true, false] {
+        let scene =
+            if create { Scene::onto_nothing(SCHEMA, slow) } else { Scene::with(SCHEMA, "DELETE FROM bag", slow) };
+        let arguments: &[&str] = if create { &["--create-schema"] } else { &[] };
+        std::thread::scope(|threads| {
+            let loading = threads.spawn(|| backfill(&scene.pgshadow, arguments));
+            wait_for(&scene.pgshadow, |state| {
+                state["running"]["progress"]["rows"].as_u64().is_some_and(|rows| rows > 2_000)
+            });
+            for sql in DEFINITIONS {
+                scene.app().psql(sql);
+                std::thread::sleep(Duration::from_millis(150));
+            }
+            let report = loading.join().unwrap();
+            assert_eq!(report["not_made"], serde_json::json!([]), "{report:#}");
+        });
+        expect_loaded(&scene);
+    }
+}
+
+/// Slow enough that things happen meanwhile.
+fn slow(builder: integration_tests::proxy::PgshadowBuilder) -> integration_tests::proxy::PgshadowBuilder {
+    builder.set("backfill", "rate_max", "\"6MiB\"")
+}
+
+/// Looks at the backfill until it is so.
+fn wait_for(pgshadow: &Pgshadow, wanted: impl Fn(&Value) -> bool) {
+    let from = Instant::now();
+    loop {
+        let (_, body) = pgshadow.http("/api/backfill").expect("it answers");
+        let state: Value = serde_json::from_str(&body).unwrap();
+        if wanted(&state) {
+            return;
+        }
+        assert!(from.elapsed() < LIMIT, "{state:#}\n{}", pgshadow.log_tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// pgshadow, the source or the target is killed at some moment of a backfill, which then goes on.
+#[test]
+fn a_backfill_goes_on_after_a_kill() {
+    for round in 0..3 * u64::from(repeats()) {
+        let (mut source, mut target) = (Cluster::old(), Cluster::newest());
+        source.app().psql(SCHEMA);
+        let create = round % 2 == 0;
+        if !create {
+            target.app().psql(SCHEMA);
+        }
+        let pgshadow = slow(Pgshadow::between(&source, &target)).start();
+        let mut scene = Scene { source: source.app(), target: target.app(), pgshadow };
+        let app = scene.app();
+        under_load(&app, SCRIPT, || {
+            let mut loading =
+                scene.pgshadow.begin(if create { &["backfill", "--create-schema"] } else { &["backfill"] });
+            for kill in 0..3 {
+                std::thread::sleep(Duration::from_millis(300 + (round * 1350 + kill * 700) % 2500));
+                match (round + kill) % 3 {
+                    0 => {
+                        scene.pgshadow.kill9();
+                        loading.wait().unwrap();
+                        scene.pgshadow.start();
+                        loading = scene.pgshadow.begin(&["backfill"]);
+                    }
+                    1 => {
+                        source.kill9();
+                        std::thread::sleep(Duration::from_millis(300));
+                        source.start();
+                    }
+                    _ => {
+                        target.kill9();
+                        std::thread::sleep(Duration::from_millis(300));
+                        target.start();
+                    }
+                }
+            }
+            loading.wait().unwrap();
+        });
+        let last = scene.pgshadow.run(&["backfill"], LIMIT);
+        assert!(last.status.success() || last.stderr.contains("loaded already"), "round {round}: {last:#?}");
+        scene.drain();
+        // what a lost session left open is told; all else is equal
+        let suspects = scene.suspects();
+        for difference in integration_tests::equal::differences(&scene.source, &scene.target) {
+            let told = suspects.iter().any(|(table, _)| *table == difference.table || table == "every table");
+            assert!(told, "round {round}: {difference}\nsuspect: {suspects:?}\n{}", scene.pgshadow.log_tail());
+        }
+        for table in suspects.iter().map(|(table, _)| table).filter(|table| *table != "every table") {
+            backfill(&scene.pgshadow, &["--table", table]);
+        }
+        scene.drain();
+        let verified = scene.pgshadow.run(&["verify"], LIMIT);
+        assert_eq!(verified.status.code(), Some(0), "round {round}: {verified:#?}");
+        assert_eq!(scene.suspects(), Vec::new(), "round {round}");
+    }
+}
+
+/// What can't be is refused, with what to do.
+#[test]
+fn what_can_not_be_loaded_is_refused() {
+    let scene = Scene::onto_nothing("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int)", |builder| {
+        builder.set("mirror", "exclude", "[\"public.b\"]")
+    });
+    for (arguments, parts) in [
+        (vec![], vec!["public.a: the shadow has none", "--create-schema"]),
+        (vec!["--table", "public.b"], vec!["isn't mirrored"]),
+        (vec!["--table", "public.nowhere"], vec!["no table public.nowhere"]),
+        (vec!["--stop"], vec!["no backfill runs"]),
+    ] {
+        let told = refused(&scene.pgshadow, &arguments);
+        assert!(parts.iter().all(|part| told.contains(part)), "{arguments:?}: {told}");
+    }
+    scene.target.psql("CREATE TABLE a (id bigint)");
+    let told = refused(&scene.pgshadow, &[]);
+    assert!(told.contains("column public.a.id: primary integer, shadow bigint"), "{told}");
+    let told = refused(&scene.pgshadow, &["--create-schema"]);
+    assert!(told.contains("the target has tables already (public.a"), "{told}");
+    assert_eq!(scene.suspects(), Vec::new(), "nothing was begun");
+
+    let scene =
+        Scene::onto_nothing("CREATE TABLE a (id int)", |builder| builder.set("backfill", "bindir", "\"/nowhere\""));
+    let told = refused(&scene.pgshadow, &["--create-schema"]);
+    assert!(told.contains("pg_dump and pg_restore of version") && told.contains("bindir"), "{told}");
+}
+
+/// What the schema's owner can't carry over is named, and the rest is loaded.
+#[test]
+fn what_can_not_be_carried_over_is_named() {
+    let scene =
+        Scene::onto_nothing("CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'x')", |builder| {
+            builder
+        });
+    let [source, _] = integration_tests::scene::servers();
+    let role = format!("owner_{}", scene.source.database);
+    let owner = source.superuser().in_database(&scene.source.database);
+    owner.psql(&format!(
+        "CREATE ROLE {role}; GRANT {role} TO pgshadow; CREATE TABLE foreign_owned (id int); ALTER TABLE foreign_owned OWNER TO {role};
+        INSERT INTO foreign_owned VALUES (1); GRANT SELECT ON a TO {role}"
+    ));
+    let finished = scene.pgshadow.run(&["backfill", "--create-schema", "--json"], LIMIT);
+    assert_eq!(finished.status.code(), Some(3), "{finished:#?}");
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let told: Vec<&str> = report["not_made"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(told.iter().any(|text| text.contains(&role)), "{report:#}");
+    let differ: Vec<&str> =
+        report["differences"].as_array().unwrap().iter().filter_map(|d| d["kind"].as_str()).collect();
+    assert!(differ.contains(&"owner") && differ.contains(&"rights"), "{report:#}");
+    integration_tests::equal::assert_equal(&scene.source, &scene.target);
+}
