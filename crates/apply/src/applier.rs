@@ -156,12 +156,16 @@ impl Handle {
     }
 
     /// These tables hold what their snapshot held: what comes behind it may be applied once its hold is dropped. Lanes look at all
-    /// definitions anew.
+    /// definitions anew. Whatever becomes of the one who asks, the hold lasts until it is noted, and then comes back.
     ///
     /// # Errors
     /// The shadow does not take it.
-    pub fn loaded(&self, tables: Vec<QualifiedName>) -> impl Future<Output = Result<(), PairError>> + Send + use<> {
-        let done = self.asked.ask(|answer| Request::Loaded(tables, answer));
+    pub fn loaded(
+        &self,
+        tables: Vec<QualifiedName>,
+        hold: Option<Hold>,
+    ) -> impl Future<Output = Result<Option<Hold>, PairError>> + Send + use<> {
+        let done = self.asked.ask(|answer| Request::Loaded(tables, hold, answer));
         async move { done.await.unwrap_or(Err(PairError::Lost)) }
     }
 

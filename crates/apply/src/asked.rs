@@ -28,8 +28,8 @@ pub(crate) enum Request {
     Load(HoldOf, Answer<LoadSnapshot>),
     /// Something to be held that no lane has in its hands any more.
     Still(HoldOf, Answer<Hold>),
-    /// Tables that are loaded.
-    Loaded(Vec<QualifiedName>, Answer<()>),
+    /// Tables that are loaded, with what holds them until that is noted.
+    Loaded(Vec<QualifiedName>, Option<Hold>, Answer<Option<Hold>>),
     /// A connection that may write to the shadow.
     Writer(Answer<Connected>),
     /// Rows to be read again on the primary and written as they are there.
@@ -43,7 +43,8 @@ impl Request {
             Self::Load(_, answer) => answer.is_closed(),
             Self::Still(_, answer) => answer.is_closed(),
             Self::Writer(answer) => answer.is_closed(),
-            Self::Await(_, answer) | Self::Loaded(_, answer) | Self::Reread(_, answer) => answer.is_closed(),
+            Self::Loaded(_, _, answer) => answer.is_closed(),
+            Self::Await(_, answer) | Self::Reread(_, answer) => answer.is_closed(),
         }
     }
 }
@@ -100,8 +101,16 @@ impl Lane {
                 let made = self.still(&held).await;
                 reply(session, answer, made)
             }
-            Request::Loaded(tables, answer) => {
+            Request::Loaded(tables, hold, answer) => {
                 let done = self.end_load(session, &tables).await.map_err(PairError::from);
+                let done = match done {
+                    Ok(()) => Ok(hold),
+                    Err(error) => {
+                        // where the answer was lost it may be noted all the same: nothing goes on before the shadow was asked
+                        self.awaited.keep_until_read(hold.filter(|_| session.client().is_closed()));
+                        Err(error)
+                    }
+                };
                 reply(session, answer, done)
             }
             Request::Writer(answer) => {

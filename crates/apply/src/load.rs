@@ -15,7 +15,7 @@ use crate::session::Session;
 use pgshadow_model::QualifiedName;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -35,9 +35,11 @@ pub struct LoadSnapshot {
 }
 
 /// Tables that await their load.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Awaited {
     tables: RwLock<HashSet<QualifiedName>>,
+    /// Of tables of which it isn't known.
+    unsure: Mutex<Vec<Hold>>,
 }
 
 impl Awaited {
@@ -54,7 +56,11 @@ impl Awaited {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// As the shadow has it.
+    pub(crate) fn keep_until_read(&self, hold: Option<Hold>) {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).extend(hold);
+    }
+
+    /// As the shadow has it. No lane is at work.
     pub(crate) async fn read(&self, client: &Client, stream: &str) -> Result<(), Error> {
         let sql = "SELECT schema, name FROM pgshadow.awaited WHERE stream = $1";
         let rows = client.query(sql, &[&stream]).await?;
@@ -63,6 +69,7 @@ impl Awaited {
         };
         let names = rows.iter().map(name).collect::<Result<HashSet<_>, _>>()?;
         self.change(|tables| *tables = names);
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! The source's schema as an archive of `pg_dump`, and which of its entries are restored when.
 
 use crate::Error;
-use crate::tools::{Login, Tools, complaints};
+use crate::shadow::Shadow;
+use crate::tools::{Login, Tools};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ pub(crate) struct Entry {
     /// What it is, its schema, name and owner.
     what: String,
 }
+
+/// Letters of a statement that are shown.
+const SHOWN: usize = 300;
 
 /// OID of `pg_class`.
 const RELATIONS: u32 = 1259;
@@ -51,9 +55,10 @@ impl Archive {
 
     /// Writes the schema as it is in this snapshot.
     pub(crate) async fn dump(&self, source: &Login, snapshot: &str) -> Result<(), Error> {
-        let arguments: [OsString; 9] = [
+        let arguments: [OsString; 10] = [
             "--schema-only".into(),
             "--format=custom".into(),
+            "--encoding=UTF8".into(),
             format!("--snapshot={snapshot}").into(),
             "--lock-wait-timeout=30s".into(),
             "--no-publications".into(),
@@ -71,14 +76,39 @@ impl Archive {
     }
 
     /// Makes types, functions, tables: all but what comes behind the data. `again`: it was begun before. Gives what failed.
-    pub(crate) async fn restore_tables(&self, target: &Login, again: bool) -> Result<Vec<String>, Error> {
+    pub(crate) async fn restore_tables(&self, shadow: &Shadow<'_>, again: bool) -> Result<Vec<String>, Error> {
         let mut arguments: Vec<OsString> = vec!["--section=pre-data".into()];
         if again {
             arguments.extend(["--clean".into(), "--if-exists".into()]);
         }
-        arguments.push(self.file.clone().into());
-        let output = Tools::run(&self.tools.restore, Some(target), arguments).await?;
-        Ok(complaints(&output))
+        let script = self.script(arguments).await?;
+        run(shadow, &script).await
+    }
+
+    /// What the archive holds, as statements. It is run by connections of our own: what is left of a process that was killed must not
+    /// go on with it.
+    async fn script(&self, mut arguments: Vec<OsString>) -> Result<String, Error> {
+        arguments.extend(["--file=-".into(), self.file.clone().into()]);
+        let output = Tools::run(&self.tools.restore, None, arguments).await?;
+        if !output.status.success() {
+            return Err(self.unreadable(&output));
+        }
+        let text = String::from_utf8(output.stdout)
+            .map_err(|_| Error::Tool("the source's schema isn't in UTF-8, which pg_dump was asked for".to_owned()))?;
+        // for psql only
+        Ok(text.lines().filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict ")).fold(
+            String::with_capacity(text.len()),
+            |mut script, line| {
+                script.push_str(line);
+                script.push('\n');
+                script
+            },
+        ))
+    }
+
+    fn unreadable(&self, output: &std::process::Output) -> Error {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Error::Tool(format!("{} can't be read: {said}", self.file.display()))
     }
 
     /// What comes behind the data.
@@ -86,36 +116,53 @@ impl Archive {
         let arguments: [OsString; 3] = ["--list".into(), "--section=post-data".into(), self.file.clone().into()];
         let output = Tools::run(&self.tools.restore, None, arguments).await?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Error::Tool(format!("{} can't be read: {said}", self.file.display())));
+            return Err(self.unreadable(&output));
         }
         Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(entry).collect())
     }
 
     /// Restores these entries, in the archive's order; what is there is made anew. Gives what failed.
-    pub(crate) async fn restore(&self, target: &Login, entries: &[Entry], jobs: usize) -> Result<Vec<String>, Error> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let first = entries.first().map_or(0, |entry| entry.catalog.1);
-        let list = self.file.with_extension(format!("{first}.list"));
+    pub(crate) async fn restore(&self, shadow: &Shadow<'_>, entries: &[Entry]) -> Result<Vec<String>, Error> {
+        let Some(first) = entries.first() else { return Ok(Vec::new()) };
+        let list = self.file.with_extension(format!("{}.list", first.number()));
         let lines: Vec<&str> = entries.iter().map(|entry| entry.line.as_str()).collect();
         let failed = |error| Error::Run { path: list.clone(), error };
         tokio::fs::write(&list, lines.join("\n") + "\n").await.map_err(failed)?;
         let mut arguments: Vec<OsString> = vec!["--clean".into(), "--if-exists".into()];
-        if jobs > 1 && entries.len() > 1 {
-            arguments.push(format!("--jobs={jobs}").into());
-        }
-        arguments.extend(["--use-list".into(), list.clone().into(), self.file.clone().into()]);
-        let output = Tools::run(&self.tools.restore, Some(target), arguments).await?;
+        arguments.extend(["--use-list".into(), list.clone().into()]);
+        let script = self.script(arguments).await;
         let _ = tokio::fs::remove_file(&list).await;
-        Ok(complaints(&output))
+        run(shadow, &script?).await
     }
 
     /// It is of no more use.
     pub(crate) async fn remove(&self) {
         let _ = tokio::fs::remove_file(&self.file).await;
     }
+}
+
+/// Runs a script on a connection of its own. Gives what failed, with the statement.
+async fn run(shadow: &Shadow<'_>, script: &str) -> Result<Vec<String>, Error> {
+    let unread = |error| Error::Tool(format!("the schema's statements can't be told apart: {error}"));
+    let (writer, mut failed) = (shadow.writer().await?, Vec::new());
+    writer
+        .client
+        .batch_execute("SET session_replication_role = origin; SET maintenance_work_mem = '256MB'")
+        .await
+        .map_err(Error::shadow)?;
+    for statement in pgshadow_sql::statements(script).map_err(unread)? {
+        match writer.client.batch_execute(statement).await {
+            Ok(()) => {}
+            Err(error) => {
+                let (said, error) = (error.as_db_error().map(|db| db.message().to_owned()), Error::shadow(error));
+                let Some(said) = said.filter(|_| !error.is_lost()) else { return Err(error) };
+                let text: Vec<&str> = statement.lines().filter(|line| !line.starts_with("--")).collect();
+                let text: String = text.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+                failed.push(format!("{said}: {}", text.chars().take(SHOWN).collect::<String>()));
+            }
+        }
+    }
+    Ok(failed)
 }
 
 fn entry(line: &str) -> Option<Entry> {

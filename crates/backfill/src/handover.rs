@@ -7,9 +7,6 @@ pub trait Handover: Send + Sync {
     /// What is written to these tables isn't applied until they are loaded.
     fn await_load(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>>;
 
-    /// Those of which that is said.
-    fn awaited(&self) -> Vec<QualifiedName>;
-
     /// The primary at one moment; what comes after it and reaches these is held.
     fn snapshot(&self, held: HoldOf) -> BoxFuture<'static, Result<LoadSnapshot, PairError>>;
 
@@ -20,7 +17,12 @@ pub trait Handover: Send + Sync {
     fn hold_still(&self, held: HoldOf) -> BoxFuture<'static, Result<Hold, PairError>>;
 
     /// These tables hold what the snapshot held; definitions are looked at anew.
-    fn loaded(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>>;
+    /// The hold lasts until that is noted, whatever becomes of the one who asks, and comes back.
+    fn loaded(
+        &self,
+        tables: Vec<QualifiedName>,
+        hold: Option<Hold>,
+    ) -> BoxFuture<'static, Result<Option<Hold>, PairError>>;
 
     /// A connection that may write to the shadow.
     fn writer(&self) -> BoxFuture<'static, Result<Connected, PairError>>;

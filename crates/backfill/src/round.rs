@@ -5,7 +5,7 @@ use crate::archive::Entry;
 use crate::copy::{Copying, READS_PAGES, Range, ranges};
 use crate::finish;
 use crate::progress::Stage;
-use crate::run::{SNAPSHOT_AGAIN, Work};
+use crate::run::{Loaded, SNAPSHOT_AGAIN, Work};
 use crate::schema;
 use crate::shadow::Step;
 use crate::source::{Table, Unit, tables, units};
@@ -31,13 +31,10 @@ SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings
     ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'))
     AS w (name, value) ON w.name = s.name";
 
-/// Bytes from which the indexes of a unit are made several at once.
-const LARGE: u64 = 256 << 20;
-
 /// What became of a unit.
 pub(crate) enum Ended {
-    /// It is loaded; `stay`: suspect all the same.
-    Done { tables: Vec<(u32, QualifiedName)>, stay: Vec<QualifiedName> },
+    /// It is loaded.
+    Done,
     /// To be loaded from another snapshot, and why.
     Again(String),
     /// The same, since something was lost.
@@ -55,8 +52,6 @@ pub(crate) struct Round<'w, 'a> {
     work: &'w mut Work<'a>,
     /// All tables are loaded, or what was left of that: definitions are held as well.
     whole: bool,
-    /// The shadow's tables are made first; true: that was begun before.
-    makes_tables: Option<bool>,
 }
 
 /// What the units of a round share.
@@ -71,8 +66,8 @@ struct Shared<'r> {
 }
 
 impl<'w, 'a> Round<'w, 'a> {
-    pub(crate) fn new(work: &'w mut Work<'a>, whole: bool, makes_tables: Option<bool>) -> Self {
-        Self { work, whole, makes_tables }
+    pub(crate) fn new(work: &'w mut Work<'a>, whole: bool) -> Self {
+        Self { work, whole }
     }
 
     pub(crate) async fn run(mut self) -> Result<Vec<Ended>, Error> {
@@ -87,13 +82,14 @@ impl<'w, 'a> Round<'w, 'a> {
         // one more: catalogs are looked at beside
         let connections = self.work.job.connections.max(1) + 1;
         let primary = Pool::new("primary", config, dial, snapshot.primary.name(), connections, &settings);
-        if let Some(again) = self.makes_tables {
+        if let Some(again) = self.work.makes_tables {
             let failed = self.make_tables(&snapshot, again).await?;
             let turn = primary.turn().await?;
             let here = schema::definitions(turn.client()).await;
             let here = turn.end(here).await?.ok_or(Error::Busy)?;
             self.work.is_fit(&here, &failed).await?;
             self.work.outcome.failed.extend(failed);
+            self.work.makes_tables = None;
         }
         let known = tables(&primary).await?;
         let whole = self.whole;
@@ -115,7 +111,7 @@ impl<'w, 'a> Round<'w, 'a> {
         }
         let work: &Work<'_> = self.work;
         // what is tied to a wanted table, but not awaited yet, is loaded from here on as well
-        let awaited: BTreeSet<QualifiedName> = work.handover.awaited().into_iter().collect();
+        let awaited = work.shadow.awaited().await?;
         let more: Vec<QualifiedName> =
             units.iter().flat_map(Unit::names).filter(|name| !awaited.contains(name)).collect();
         if !more.is_empty() {
@@ -139,7 +135,7 @@ impl<'w, 'a> Round<'w, 'a> {
 
     async fn snapshot(&self) -> LoadSnapshot {
         loop {
-            let held = if self.makes_tables.is_some() {
+            let held = if self.work.makes_tables.is_some() {
                 HoldOf::Everything
             } else {
                 let relatives = true;
@@ -153,11 +149,13 @@ impl<'w, 'a> Round<'w, 'a> {
     }
 
     /// The shadow's tables as the snapshot shows the primary's. Gives what could not be made.
-    async fn make_tables(&self, snapshot: &LoadSnapshot, again: bool) -> Result<Vec<String>, Error> {
-        let Some(archive) = &self.work.archive else { return Ok(Vec::new()) };
+    async fn make_tables(&mut self, snapshot: &LoadSnapshot, again: bool) -> Result<Vec<String>, Error> {
+        let Some(archive) = self.work.archive.clone() else { return Ok(Vec::new()) };
         self.work.progress.stage(Stage::Schema);
         archive.dump(&Login::of(&self.work.job.primary), snapshot.primary.name()).await?;
-        let failed = archive.restore_tables(&Login::of(&self.work.job.shadow), again).await?;
+        // whatever becomes of it, some may be there the next time
+        self.work.makes_tables = Some(true);
+        let failed = archive.restore_tables(&self.work.shadow, again).await?;
         self.work.shadow.set_step(Step::Load, true).await?;
         Ok(failed)
     }
@@ -235,8 +233,8 @@ impl Shared<'_> {
 
     async fn unit(&self, unit: &Unit, hold: Option<Hold>) -> Ended {
         let done = self.load_unit(unit).await;
-        let ended = match done {
-            Ok(None) => self.let_go(unit).await,
+        match done {
+            Ok(None) => return self.let_go(unit, hold).await,
             Ok(Some(why)) => Ended::Again(why),
             Err(error) if error.is_lost() => Ended::Lost(error),
             // a definition may just have changed
@@ -245,9 +243,7 @@ impl Shared<'_> {
                 let names: Vec<String> = unit.names().iter().map(ToString::to_string).collect();
                 Ended::Failed(Error::Schema(format!("{}: {error}", names.join(", "))))
             }
-        };
-        drop(hold);
-        ended
+        }
     }
 
     /// Rows and indexes of a unit; or why it begins again.
@@ -297,10 +293,9 @@ impl Shared<'_> {
         let _slot = self.slots.acquire().await;
         unit.tables.iter().for_each(|table| self.work.progress.is_at(&table.name, "indexes"));
         if let Some(archive) = &self.work.archive {
-            let jobs = if unit.size() > LARGE { self.work.job.connections } else { 1 };
             let these = unit.belongings(&self.primary).await?;
             let entries: Vec<Entry> = self.entries.iter().filter(|entry| entry.is_of(&these)).cloned().collect();
-            let failed = archive.restore(&Login::of(&self.work.job.shadow), &entries, jobs).await?;
+            let failed = archive.restore(&self.work.shadow, &entries).await?;
             self.work.shadow.note_restored(&entries).await?;
             self.told.lock().unwrap_or_else(PoisonError::into_inner).extend(failed);
         }
@@ -314,16 +309,22 @@ impl Shared<'_> {
     }
 
     /// A unit that is loaded: what comes behind the snapshot may be applied.
-    async fn let_go(&self, unit: &Unit) -> Ended {
+    async fn let_go(&self, unit: &Unit, hold: Option<Hold>) -> Ended {
         let names = unit.names();
-        if let Err(error) = self.work.handover.loaded(names.clone()).await {
-            return Ended::Lost(error.into());
-        }
+        let _hold = match self.work.handover.loaded(names.clone(), hold).await {
+            Ok(hold) => hold,
+            Err(error) => return Ended::Lost(error.into()),
+        };
         let stay = match self.work.handover.lift(&names, self.doubts, false) {
             Ok(stay) => stay,
             Err(error) => return Ended::Failed(Error::Store(error)),
         };
         names.iter().for_each(|name| self.work.progress.done(name));
-        Ended::Done { tables: unit.tables.iter().map(|table| (table.oid, table.name.clone())).collect(), stay }
+        let done = unit.tables.iter().map(|table| {
+            let suspect = stay.contains(&table.name);
+            (table.oid, Loaded { table: table.name.clone(), suspect })
+        });
+        self.work.done.lock().unwrap_or_else(PoisonError::into_inner).extend(done);
+        Ended::Done
     }
 }

@@ -10,13 +10,13 @@ use crate::schema::{self, Definitions, Difference};
 use crate::shadow::{Shadow, Step};
 use crate::source::NAMES;
 use crate::throttle::Throttle;
-use crate::tools::{Login, Tools};
+use crate::tools::Tools;
 use pgshadow_apply::{Connected, Dial, Hold, HoldOf, connect};
 use pgshadow_model::QualifiedName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// So often a table begins again, because it was redefined, before the backfill gives up.
@@ -88,6 +88,10 @@ pub(crate) struct Work<'a> {
     pub(crate) version: u32,
     pub(crate) encoding: String,
     pub(crate) outcome: Outcome,
+    /// The shadow's tables are to be made first; true: that was begun before.
+    pub(crate) makes_tables: Option<bool>,
+    /// Tables that are done, by OID on the primary.
+    pub(crate) done: Mutex<Vec<(u32, Loaded)>>,
     /// Tables to load, by OID on the primary, with the names that they had when they were looked at last.
     pub(crate) left: BTreeMap<u32, QualifiedName>,
     /// Large objects are there.
@@ -123,7 +127,10 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         }
         false => None,
     };
+    let makes_tables = archive.is_some() && matches!(resumed, None | Some((Step::Schema, _)));
     let work = Work {
+        makes_tables: makes_tables.then_some(resumed.is_some()),
+        done: Mutex::default(),
         job,
         handover,
         progress,
@@ -170,24 +177,25 @@ impl Work<'_> {
     async fn run(mut self, primary: &Connected, resumed: Option<Step>) -> Result<Outcome, Error> {
         let whole = self.job.only.is_empty();
         self.choose(primary, resumed.is_some()).await?;
-        let mut makes_tables = self.archive.is_some() && matches!(resumed, None | Some(Step::Schema));
-        self.check(primary, makes_tables, resumed.is_some()).await?;
+        self.check(primary, resumed.is_some()).await?;
         if whole && resumed.is_none() {
-            let first = if makes_tables { Step::Schema } else { Step::Load };
+            let first = if self.makes_tables.is_some() { Step::Schema } else { Step::Load };
             self.shadow.set_step(first, self.archive.is_some()).await?;
         }
         let names: Vec<QualifiedName> = self.left.values().cloned().collect();
         self.begin(&names).await?;
-        while !self.left.is_empty() || makes_tables {
-            let again = resumed == Some(Step::Schema);
-            let round = Round::new(&mut self, whole, makes_tables.then_some(again)).run().await;
+        while !self.left.is_empty() || self.makes_tables.is_some() {
+            let round = Round::new(&mut self, whole).run().await;
             self.progress.snapshot(None);
-            self.settle(round, &mut makes_tables).await?;
+            self.settle(round).await?;
         }
-        if whole {
-            self.shadow.set_step(Step::Finish, self.archive.is_some()).await?;
-            self.finish(primary).await?;
-            self.shadow.set_step(Step::Done, self.archive.is_some()).await?;
+        while whole && let Err(error) = self.finish().await {
+            if !error.is_lost() {
+                return Err(error);
+            }
+            tracing::info!(%error, "backfill: what comes last begins again");
+            self.outcome.failed.clear();
+            self.wait(&error.to_string(), LOST_AGAIN).await;
         }
         self.outcome.tables.sort_by(|one, two| one.table.cmp(&two.table));
         Ok(self.outcome)
@@ -207,7 +215,7 @@ impl Work<'_> {
         if let Some(unknown) = self.job.only.iter().find(|name| !all.values().any(|known| known == *name)) {
             return Err(Error::Schema(format!("the primary has no table {unknown}")));
         }
-        let awaited: BTreeSet<QualifiedName> = self.handover.awaited().into_iter().collect();
+        let awaited = self.shadow.awaited().await?;
         let wanted = |name: &QualifiedName| {
             if !self.job.only.is_empty() {
                 self.job.only.contains(name)
@@ -222,11 +230,11 @@ impl Work<'_> {
     }
 
     /// Whether both schemas allow it.
-    async fn check(&self, primary: &Connected, makes_tables: bool, resumed: bool) -> Result<(), Error> {
+    async fn check(&self, primary: &Connected, resumed: bool) -> Result<(), Error> {
         self.progress.stage(Stage::Looking);
         let differences = self.differences(primary).await?;
         let wanted: BTreeSet<String> = self.left.values().map(ToString::to_string).collect();
-        if makes_tables {
+        if self.makes_tables.is_some() {
             let there: Vec<&String> = wanted
                 .iter()
                 .filter(|name| !differences.iter().any(|d| d.kind == "table" && d.name == **name))
@@ -292,20 +300,17 @@ impl Work<'_> {
     }
 
     /// What became of a round.
-    async fn settle(&mut self, ended: Result<Vec<Ended>, Error>, makes_tables: &mut bool) -> Result<(), Error> {
+    async fn settle(&mut self, ended: Result<Vec<Ended>, Error>) -> Result<(), Error> {
+        for (oid, table) in std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.left.remove(&oid);
+            self.outcome.tables.push(table);
+        }
         let (mut lost, mut again, mut failed) = (None, None, None);
         match ended {
             Ok(ended) => {
-                *makes_tables = false;
                 for unit in ended {
                     match unit {
-                        Ended::Done { tables, stay } => {
-                            for (oid, name) in tables {
-                                self.left.remove(&oid);
-                                let suspect = stay.contains(&name);
-                                self.outcome.tables.push(Loaded { table: name, suspect });
-                            }
-                        }
+                        Ended::Done => {}
                         Ended::Again(why) => again = Some(why),
                         Ended::Lost(error) => lost = Some(error),
                         Ended::Failed(error) => failed = Some(error),
@@ -350,24 +355,25 @@ impl Work<'_> {
         if self.definitions.is_none() {
             self.definitions = Some(self.handover.hold(HoldOf::Definitions));
         }
-        let target = Login::of(&self.job.shadow);
         let (act, others): (Vec<_>, Vec<_>) = left.into_iter().partition(Entry::acts);
-        self.outcome.failed.extend(archive.restore(&target, &others, self.job.connections).await?);
+        self.outcome.failed.extend(archive.restore(&self.shadow, &others).await?);
         let still = loop {
             match self.handover.hold_still(HoldOf::Everything).await {
                 Ok(hold) => break hold,
                 Err(error) => self.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
             }
         };
-        self.outcome.failed.extend(archive.restore(&target, &act, 1).await?);
-        self.handover.loaded(Vec::new()).await?;
+        self.outcome.failed.extend(archive.restore(&self.shadow, &act).await?);
+        self.handover.loaded(Vec::new(), None).await?;
         drop(still);
         Ok(())
     }
 
     /// Foreign keys, triggers and what else an archive has left; sequences; views. What is lost with a connection is done again.
-    async fn finish(&mut self, primary: &Connected) -> Result<(), Error> {
+    async fn finish(&mut self) -> Result<(), Error> {
         self.progress.stage(Stage::Finishing);
+        self.shadow.set_step(Step::Finish, self.archive.is_some()).await?;
+        let primary = connect_primary(self.job).await?;
         if let Some(archive) = self.archive.clone() {
             if !archive.exists() {
                 let text = "the archive of the source's schema is gone from [mirror_log] directory: indexes, foreign keys and triggers that \
@@ -385,12 +391,13 @@ impl Work<'_> {
         self.outcome.failed.extend(finish::sequences(&primary.client, &shadow.client).await?);
         self.outcome.failed.extend(finish::views(&primary.client, &shadow.client).await?);
         self.shadow.give_back(shadow);
-        if let Some(archive) = &self.archive {
-            archive.remove().await;
-        }
-        self.outcome.differences = self.differences(primary).await?;
+        self.outcome.differences = self.differences(&primary).await?;
         if let Some(mark) = self.doubts.filter(|_| self.outcome.tables.iter().all(|table| !table.suspect)) {
             self.handover.lift(&[], mark, true).map_err(Error::Store)?;
+        }
+        self.shadow.set_step(Step::Done, self.archive.is_some()).await?;
+        if let Some(archive) = &self.archive {
+            archive.remove().await;
         }
         Ok(())
     }

@@ -6,10 +6,10 @@ use crate::handover::Handover;
 use crate::source::{Table, Unit};
 use pgshadow_apply::Connected;
 use pgshadow_model::QualifiedName;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row};
 
 /// `loading`: ranges of tables that are there. `restored`: entries of the schema's archive that are. `backfill`: how far the whole is.
 const TABLES: &str = "
@@ -108,6 +108,16 @@ impl<'a> Shadow<'a> {
         let (start, rows) = (i64::from(start), rows.cast_signed());
         client.execute(sql, &[&name.schema, &name.name, &start, &rows]).await.map_err(Error::shadow)?;
         Ok(())
+    }
+
+    /// Tables that await their load.
+    pub(crate) async fn awaited(&self) -> Result<BTreeSet<QualifiedName>, Error> {
+        let writer = self.writer().await?;
+        let rows =
+            writer.client.query("SELECT schema, name FROM pgshadow.awaited", &[]).await.map_err(Error::shadow)?;
+        self.give_back(writer);
+        let name = |row: &Row| Ok(QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+        rows.iter().map(|row| name(row).map_err(Error::shadow)).collect()
     }
 
     /// Makes pgshadow's own tables.

@@ -94,7 +94,7 @@ impl Tools {
         command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
         if let Some(login) = login {
             command.arg("--dbname").arg(&login.conninfo);
-            command.env("PGOPTIONS", "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0");
+            command.env("PGOPTIONS", "-c statement_timeout=0");
             if let Some(password) = &login.password {
                 command.env("PGPASSWORD", String::from_utf8_lossy(password).into_owned());
             }
@@ -116,32 +116,6 @@ fn major_of(text: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// What a tool could not do, each with the command that failed.
-pub(crate) fn complaints(output: &Output) -> Vec<String> {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let mut all: Vec<String> = Vec::new();
-    let mut is_error = false;
-    for line in text.lines() {
-        let begins = line.starts_with("pg_restore: ") || line.starts_with("pg_dump: ");
-        let said = line.split_once("error: ").map(|(_, said)| said);
-        match (begins, said) {
-            (true, Some(said)) => {
-                is_error = true;
-                all.push(said.trim_start_matches("could not execute query: ERROR:").trim().to_owned());
-            }
-            (true, None) => is_error = false,
-            (false, _) if is_error && !line.trim().is_empty() => {
-                if let Some(last) = all.last_mut().filter(|last| last.len() < 400) {
-                    last.push(' ');
-                    last.push_str(line.trim());
-                }
-            }
-            (false, _) => {}
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,16 +126,5 @@ mod tests {
         assert_eq!(major_of("pg_dump (PostgreSQL) 18.6\n"), Some(18));
         assert_eq!(major_of("pg_dump (PostgreSQL) 19beta1"), Some(19));
         assert_eq!(major_of("something else 3"), None);
-    }
-
-    #[test]
-    fn what_fails_is_told_with_its_command() {
-        use std::os::unix::process::ExitStatusExt;
-        let stderr = b"pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 3; 0 0 COMMENT EXTENSION x \n\
-            pg_restore: error: could not execute query: ERROR:  must be owner of extension x\n\
-            Command was: COMMENT ON EXTENSION x IS 'y';\n\npg_restore: warning: errors ignored on restore: 1\n"
-            .to_vec();
-        let output = Output { status: std::process::ExitStatus::from_raw(256), stdout: Vec::new(), stderr };
-        assert_eq!(complaints(&output), ["must be owner of extension x Command was: COMMENT ON EXTENSION x IS 'y';"]);
     }
 }

@@ -61,7 +61,8 @@ async fn load(rig: &Rig, hold: bool) {
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
     assert_eq!(rig.store.lift(&names(), snapshot.doubts, true).unwrap(), []);
-    handle.loaded(names()).await.unwrap();
+    let hold = handle.loaded(names(), Some(snapshot.hold)).await.unwrap();
+    drop(hold);
 }
 
 async fn ruin(rig: &Rig) {

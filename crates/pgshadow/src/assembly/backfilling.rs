@@ -124,27 +124,21 @@ fn failed(number: u64, started: String, why: String, progress: &Progress) -> Bac
 impl Hands {
     fn ask<T: Send + 'static>(
         &self,
-        ask: impl Fn(&Handle) -> BoxFuture<'static, Result<T, PairError>>,
+        ask: impl FnOnce(&Handle) -> BoxFuture<'static, Result<T, PairError>>,
     ) -> BoxFuture<'static, Result<T, PairError>> {
-        let mut asked: Option<BoxFuture<'static, Result<T, PairError>>> = None;
-        self.applier.applier(&mut |applier| asked = Some(ask(applier)));
+        let (mut ask, mut asked) = (Some(ask), None);
+        self.applier.applier(&mut |applier| asked = ask.take().map(|ask| ask(applier)));
         asked.unwrap_or_else(|| Box::pin(std::future::ready(Err(PairError::Lost))))
     }
 }
 
 impl Handover for Hands {
     fn await_load(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>> {
-        self.ask(|applier| Box::pin(applier.await_load(tables.clone())))
-    }
-
-    fn awaited(&self) -> Vec<QualifiedName> {
-        let mut awaited = Vec::new();
-        self.applier.applier(&mut |applier| awaited = applier.awaited());
-        awaited
+        self.ask(|applier| Box::pin(applier.await_load(tables)))
     }
 
     fn snapshot(&self, held: HoldOf) -> BoxFuture<'static, Result<LoadSnapshot, PairError>> {
-        self.ask(|applier| Box::pin(applier.load_snapshot(held.clone())))
+        self.ask(|applier| Box::pin(applier.load_snapshot(held)))
     }
 
     fn hold(&self, held: HoldOf) -> Hold {
@@ -152,11 +146,15 @@ impl Handover for Hands {
     }
 
     fn hold_still(&self, held: HoldOf) -> BoxFuture<'static, Result<Hold, PairError>> {
-        self.ask(|applier| Box::pin(applier.hold_still(held.clone())))
+        self.ask(|applier| Box::pin(applier.hold_still(held)))
     }
 
-    fn loaded(&self, tables: Vec<QualifiedName>) -> BoxFuture<'static, Result<(), PairError>> {
-        self.ask(|applier| Box::pin(applier.loaded(tables.clone())))
+    fn loaded(
+        &self,
+        tables: Vec<QualifiedName>,
+        hold: Option<Hold>,
+    ) -> BoxFuture<'static, Result<Option<Hold>, PairError>> {
+        self.ask(|applier| Box::pin(applier.loaded(tables, hold)))
     }
 
     fn writer(&self) -> BoxFuture<'static, Result<Connected, PairError>> {
