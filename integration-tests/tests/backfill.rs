@@ -308,7 +308,7 @@ fn a_backfill_goes_on_after_a_kill() {
         let suspects = scene.suspects();
         for difference in integration_tests::equal::differences(&scene.source, &scene.target) {
             let told = suspects.iter().any(|(table, _)| *table == difference.table || table == "every table");
-            assert!(told, "round {round}: {difference}\nsuspect: {suspects:?}\n{}", scene.pgshadow.log_tail());
+            assert!(told, "round {round}: {difference}\nsuspect: {suspects:?}\n{}", scene.pgshadow.log());
         }
         for table in suspects.iter().map(|(table, _)| table).filter(|table| *table != "every table") {
             backfill(&scene.pgshadow, &["--table", table]);

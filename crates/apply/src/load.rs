@@ -14,7 +14,7 @@ use crate::pair::{Exported, PairError};
 use crate::session::Session;
 use pgshadow_model::QualifiedName;
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,12 +40,23 @@ pub(crate) struct Awaited {
     tables: RwLock<HashSet<QualifiedName>>,
     /// Of tables of which it isn't known.
     unsure: Mutex<Vec<Hold>>,
+    /// The shadow has no table at all: it waits to be loaded, and what it lacks is no finding.
+    bare: AtomicBool,
 }
+
+const HAS_TABLES: &str =
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_')";
 
 impl Awaited {
     /// Whether what is written to it is passed over. Asked for every row.
     pub(crate) fn contains(&self, table: &QualifiedName) -> bool {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).contains(table)
+    }
+
+    /// Whether the shadow had no table when it was looked at, and nothing was loaded since.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.bare.load(Ordering::SeqCst)
     }
 
     fn change(&self, change: impl FnOnce(&mut HashSet<QualifiedName>)) {
@@ -69,6 +80,8 @@ impl Awaited {
         };
         let names = rows.iter().map(name).collect::<Result<HashSet<_>, _>>()?;
         self.change(|tables| *tables = names);
+        let has_tables: bool = client.query_one(HAS_TABLES, &[]).await?.try_get(0)?;
+        self.bare.store(!has_tables, Ordering::SeqCst);
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
@@ -90,6 +103,7 @@ impl Lane {
             WHERE a.stream = $1 AND a.schema = t.s AND a.name = t.n";
         self.write_awaited(session, sql, tables).await?;
         self.awaited.change(|awaited| awaited.retain(|table| !tables.contains(table)));
+        self.awaited.bare.store(false, Ordering::SeqCst);
         // they may have been made since lanes looked
         self.definitions.fetch_add(1, Ordering::SeqCst);
         Ok(())

@@ -79,6 +79,10 @@ impl Lane {
         let mut suspect = self.suspects.is_suspect(name).is_some();
         let Some(table) = session.table(name).await? else {
             let message = format!("the shadow has no table {name}");
+            if !suspect && self.awaited.is_bare() {
+                self.suspect(Some(name), message).await?;
+                return Ok(Planned::Skip);
+            }
             return Ok(if suspect { Planned::Skip } else { Planned::Schema(schema(message, Vec::new())) });
         };
         let missing = table.missing(&image.relation);

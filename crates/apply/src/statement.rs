@@ -98,12 +98,14 @@ impl Lane {
             Change::Copy(copy) => self.healing.may_explain_in(&copy.relation, &error.sqlstate),
             _ => false,
         };
+        // a shadow without any table is to be loaded first
+        let lacks_all = self.awaited.is_bare() && ["42P01", "3F000"].contains(&error.sqlstate.as_str());
         let found = || statement_finding(place.0, change, first.as_ref(), error, sql);
         // What names no table that is there may have been to change any.
         let suspect: Vec<_> = if tables.is_empty() { vec![None] } else { clean.into_iter().map(Some).collect() };
         reports.add(Report {
             origin: (place.0.sequence, place.1),
-            finding: (!explained).then(found),
+            finding: (!explained && !lacks_all).then(found),
             heal: Vec::new(),
             suspect: suspect
                 .into_iter()

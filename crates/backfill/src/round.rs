@@ -76,6 +76,11 @@ impl<'w, 'a> Round<'w, 'a> {
         self.work.definitions = None;
         let snapshot = self.snapshot().await;
         self.work.progress.snapshot(Some(Instant::now()));
+        tracing::info!(
+            sees = snapshot.sees,
+            held_ms = snapshot.held.as_millis(),
+            "backfill: a snapshot of the primary"
+        );
         self.work.doubts(snapshot.doubts);
         let (dial, config) = (Arc::clone(&self.work.job.dial), self.work.job.primary.clone());
         let settings = format!("{SETTINGS}; SET client_encoding = '{}'", self.work.encoding.replace('\'', "''"));
@@ -152,6 +157,7 @@ impl<'w, 'a> Round<'w, 'a> {
     async fn make_tables(&mut self, snapshot: &LoadSnapshot, again: bool) -> Result<Vec<String>, Error> {
         let Some(archive) = self.work.archive.clone() else { return Ok(Vec::new()) };
         self.work.progress.stage(Stage::Schema);
+        tracing::info!(again, "backfill: the shadow's tables are made");
         archive.dump(&Login::of(&self.work.job.primary), snapshot.primary.name()).await?;
         // whatever becomes of it, some may be there the next time
         self.work.makes_tables = Some(true);
@@ -319,7 +325,10 @@ impl Shared<'_> {
             Ok(stay) => stay,
             Err(error) => return Ended::Failed(Error::Store(error)),
         };
-        names.iter().for_each(|name| self.work.progress.done(name));
+        for name in &names {
+            tracing::info!(table = %name, "backfill: a table is loaded");
+            self.work.progress.done(name);
+        }
         let done = unit.tables.iter().map(|table| {
             let suspect = stay.contains(&table.name);
             (table.oid, Loaded { table: table.name.clone(), suspect })

@@ -18,12 +18,14 @@ CREATE TABLE IF NOT EXISTS pgshadow.restored (entry int4 PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS pgshadow.backfill (one bool PRIMARY KEY DEFAULT true CHECK (one), step text NOT NULL,
     makes_schema bool NOT NULL, at timestamptz NOT NULL DEFAULT pg_catalog.now())";
 
+/// What was answered is on the disk: a crash of the shadow takes nothing back that the load goes by.
+///
 /// What is read or written there means what it means on the primary, however the role is set up; triggers and foreign keys look at
 /// nothing meanwhile, where that may be had.
 const SETTINGS: &str = "
 SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET IntervalStyle = 'postgres'; SET lc_monetary = 'C'; SET xmloption = 'content';
 SET search_path = pg_catalog; SET row_security = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off;
-SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET lock_timeout = '30s'; SET synchronous_commit = off;
+SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET lock_timeout = '30s'; SET synchronous_commit = on;
 SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings s JOIN (VALUES
     ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'))
     AS w (name, value) ON w.name = s.name";
@@ -156,10 +158,8 @@ impl<'a> Shadow<'a> {
 
     pub(crate) async fn set_step(&self, step: Step, makes_schema: bool) -> Result<(), Error> {
         self.execute(&format!(
-            "SET synchronous_commit = on;
-            INSERT INTO pgshadow.backfill (step, makes_schema) VALUES ('{word}', {makes_schema})
-            ON CONFLICT (one) DO UPDATE SET step = excluded.step, makes_schema = excluded.makes_schema, at = excluded.at;
-            SET synchronous_commit = off{forget}",
+            "INSERT INTO pgshadow.backfill (step, makes_schema) VALUES ('{word}', {makes_schema})
+            ON CONFLICT (one) DO UPDATE SET step = excluded.step, makes_schema = excluded.makes_schema, at = excluded.at{forget}",
             forget = if step == Step::Done || step == Step::Schema { "; DELETE FROM pgshadow.restored; DELETE FROM pgshadow.loading" } else { "" },
             word = step.word(),
         ))

@@ -67,6 +67,12 @@ impl Pair {
 }
 
 impl Installation {
+    /// Where its programs are, if those that carry a schema over are among them.
+    pub fn tools(&self) -> Option<&Path> {
+        let has_all = ["pg_dump", "pg_restore"].iter().all(|name| self.bindir.join(name).exists());
+        has_all.then_some(&*self.bindir)
+    }
+
     /// Path of one of its programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bindir.join(name)

@@ -35,11 +35,13 @@ use proxy::Proxy;
 use scratch::Scratch;
 use screen::Screen;
 use std::time::{Duration, Instant};
-use summary::{Summary, Verified};
+use summary::{Backfilled, Summary, Verified};
 use tokio_util::sync::CancellationToken;
 
 /// How often the lag is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The load goes on for so long before the target is loaded.
+const LOADS_AFTER: Duration = Duration::from_millis(500);
 /// How long a finding may take to be healed once all is applied.
 const HEALED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -48,6 +50,8 @@ struct Stage {
     proxy: Proxy,
     target: Cluster,
     source: Cluster,
+    /// There are tools that carry the schema over.
+    makes_schema: bool,
 }
 
 /// What the load showed.
@@ -59,6 +63,7 @@ struct Measured {
     refused: u64,
     lag_peak: Lag,
     lag_at_end: Lag,
+    backfilled: Backfilled,
     verified: VerifyReport,
 }
 
@@ -121,16 +126,18 @@ async fn set_up(scratch: &Scratch, screen: &Screen, pair: &Pair) -> Result<Stage
             .done("", &format!("only version {major} was found, so this demo crosses no versions; a directory with"))?;
         screen.done("", "the programs of another can be named: PGSHADOW_PG_OLD_BINDIR, PGSHADOW_PG_NEW_BINDIR")?;
     }
-    let seeded = schema::seed(&source.app(), &target.app()).await?;
+    let tools = pair.target.tools();
+    let bare_target = target.app();
+    let seeded = schema::seed(&source.app(), tools.is_none().then_some(&bare_target)).await?;
     let (tables, rows) = (seeded.tables, screen::grouped(seeded.rows));
-    screen.done("schema", &format!("{tables} tables with the same {rows} rows on both"))?;
+    screen.done("schema", &format!("{tables} tables with {rows} rows on the source, nothing on the target"))?;
     let proxy = {
         let _now = screen.now("starting pgshadow");
-        Proxy::start(&source, &target, scratch).await?
+        Proxy::start(&source, &target, tools, scratch).await?
     };
     let (port, admin) = (proxy.app(&source).port, proxy.admin_port);
     screen.done("pgshadow", &format!("ready on 127.0.0.1:{port}, admin on 127.0.0.1:{admin}"))?;
-    Ok(Stage { proxy, target, source })
+    Ok(Stage { proxy, target, source, makes_schema: tools.is_some() })
 }
 
 async fn load(arguments: &DemoArguments, screen: &Screen, stage: &mut Stage) -> Result<Measured, Failure> {
@@ -140,6 +147,15 @@ async fn load(arguments: &DemoArguments, screen: &Screen, stage: &mut Stage) -> 
     let begun = Instant::now();
     let mut progress = screen.load(length);
     progress.done("load", &format!("{} clients for {} s, through pgshadow", arguments.clients, arguments.seconds))?;
+    tokio::time::sleep(LOADS_AFTER).await;
+    let loaded = stage.proxy.backfill(stage.makes_schema).await?;
+    let backfilled = Backfilled::of(&loaded, begun.elapsed().saturating_sub(LOADS_AFTER));
+    let how = if stage.makes_schema { "schema and rows" } else { "rows" };
+    let (tables, rows) = (backfilled.tables, screen::grouped(backfilled.rows));
+    progress.done(
+        "backfilled",
+        &format!("under load: {how} of {tables} tables, {rows} rows, in {:.1} s", backfilled.seconds),
+    )?;
     let (mut lag, mut lag_peak, mut planted, mut verify) = (Lag::default(), Lag::default(), false, None);
     let mut look = tokio::time::interval(LOOK_EVERY);
     while begun.elapsed() < length {
@@ -178,6 +194,7 @@ async fn load(arguments: &DemoArguments, screen: &Screen, stage: &mut Stage) -> 
         &format!("under load: {tables} tables, {} rows; the applier was held for {held:.0} ms", screen::grouped(rows)),
     )?;
     Ok(Measured {
+        backfilled,
         verified,
         seconds,
         statements: Tally::read(&tally.statements),
@@ -226,6 +243,7 @@ async fn look(
         drain_ms: u64::try_from(drained.as_millis()).unwrap_or(u64::MAX),
         findings: report.findings,
         healed_rows: status.healed_rows,
+        backfilled: measured.backfilled,
         verified: Verified::of(&measured.verified),
         suspect_tables: status.suspect_tables,
         rows_compared: tables.iter().map(|table| table.rows).sum(),

@@ -3,8 +3,10 @@ use super::cluster::{Cluster, Endpoint};
 use super::error::DemoError;
 use super::process::Program;
 use super::scratch::{Scratch, free_port};
-use pgshadow_admin::{Client, Drained, Lag, Report, Status, VerifyReport, VerifyRequest};
-use std::path::PathBuf;
+use pgshadow_admin::{
+    BackfillReport, BackfillRequest, Client, Drained, Lag, Report, Status, VerifyReport, VerifyRequest,
+};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,12 +37,17 @@ impl Proxy {
     ///
     /// # Errors
     /// When it doesn't get ready; with the end of its log.
-    pub async fn start(source: &Cluster, target: &Cluster, scratch: &Scratch) -> Result<Self, DemoError> {
+    pub async fn start(
+        source: &Cluster,
+        target: &Cluster,
+        tools: Option<&Path>,
+        scratch: &Scratch,
+    ) -> Result<Self, DemoError> {
         let mut attempt = 1;
         loop {
             let (port, admin_port) = (free_port()?, free_port()?);
             let config = scratch.path().join(format!("pgshadow-{port}.toml"));
-            scratch.private_file(&config, &configuration(source, target, scratch, port, admin_port))?;
+            scratch.private_file(&config, &configuration(source, target, tools, scratch, (port, admin_port)))?;
             let program = std::env::current_exe().map_err(DemoError::system("can't tell where this program is"))?;
             let mut command = Command::new(program);
             command.arg("run").arg("-c").arg(&config).current_dir(scratch.path());
@@ -118,6 +125,30 @@ impl Proxy {
         }
     }
 
+    /// Loads the target, as pgshadow does it, with its schema or without.
+    ///
+    /// # Errors
+    /// When that fails, or something of it could not be made.
+    pub async fn backfill(&self, create_schema: bool) -> Result<BackfillReport, DemoError> {
+        let request = BackfillRequest { create_schema, ..BackfillRequest::default() };
+        let started = self.client.backfill(&request).await?;
+        loop {
+            let state = self.client.backfill_state().await?;
+            if let Some(last) = state.last.filter(|last| last.number == started.number) {
+                if last.is_whole() && last.differences.is_empty() {
+                    return Ok(last);
+                }
+                let why = last.failed.unwrap_or_else(|| last.not_made.join("; "));
+                let differ: String = last.differences.iter().map(|difference| format!("; {difference}")).collect();
+                return Err(DemoError::program(
+                    format!("the target could not be loaded: {why}{differ}"),
+                    self.program.log(),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Compares both databases row by row, as pgshadow does it; the future may go to another task.
     pub fn verify(&self) -> impl Future<Output = Result<VerifyReport, DemoError>> + Send + use<> {
         let client = self.client.clone();
@@ -158,16 +189,23 @@ impl Proxy {
     }
 }
 
-/// Five keys are set; all others are as they come.
-fn configuration(source: &Cluster, target: &Cluster, scratch: &Scratch, port: u16, admin_port: u16) -> String {
+/// A few keys are set; all others are as they come.
+fn configuration(
+    source: &Cluster,
+    target: &Cluster,
+    tools: Option<&Path>,
+    scratch: &Scratch,
+    (port, admin_port): (u16, u16),
+) -> String {
     let directory = scratch.path().join("mirror-log");
     let text = |value: String| toml::Value::String(value).to_string();
     format!(
         "[listen]\naddress = \"127.0.0.1:{port}\"\n\n[source]\nurl = {}\n\n[target]\nurl = {}\n\n\
-         [mirror_log]\ndirectory = {}\n\n[admin]\naddress = \"127.0.0.1:{admin_port}\"\n",
+         [mirror_log]\ndirectory = {}\n\n[backfill]\nbindir = {}\n\n[admin]\naddress = \"127.0.0.1:{admin_port}\"\n",
         text(source.pgshadow().url()),
         text(target.pgshadow().url()),
         text(directory.to_string_lossy().into_owned()),
+        text(tools.map_or_else(String::new, |tools| tools.to_string_lossy().into_owned())),
     )
 }
 

@@ -1,12 +1,32 @@
 //! What was done, measured and found, and whether it is what should have been.
 use super::equality::TableEquality;
 use super::plant;
-use pgshadow_admin::{FindingView, Lag, SuspectTable, VerifyReport};
+use pgshadow_admin::{BackfillReport, FindingView, Lag, SuspectTable, VerifyReport};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Which parts of a migration this version has.
 pub const BUILT: &str =
-    "mirror, report, heal, verify and repair are built; preflight, backfill and cutover come in later versions";
+    "backfill, mirror, report, heal, verify and repair are built; preflight and cutover come in later versions";
+
+/// What was loaded, under load.
+#[derive(Debug, Clone, Serialize)]
+pub struct Backfilled {
+    /// Tables.
+    pub tables: u64,
+    /// Rows.
+    pub rows: u64,
+    /// How long it took, with the schema where that was made.
+    pub seconds: f64,
+}
+
+impl Backfilled {
+    /// Of a report.
+    pub fn of(report: &BackfillReport, took: Duration) -> Self {
+        let rows = report.tables.iter().map(|table| table.rows).sum();
+        Self { tables: report.tables.len() as u64, rows, seconds: took.as_secs_f64() }
+    }
+}
 
 /// What pgshadow's own comparison, under load, has told.
 #[derive(Debug, Clone, Serialize)]
@@ -86,6 +106,8 @@ pub struct Summary {
     pub tables: Vec<TableEquality>,
     /// Their rows.
     pub rows_compared: u64,
+    /// What was loaded, under load.
+    pub backfilled: Backfilled,
     /// What pgshadow's own comparison has told, under load.
     pub verified: Verified,
     /// Whether all is as it should be.
@@ -129,6 +151,9 @@ impl Summary {
         }
         for table in &self.verified.unequal {
             problems.push(format!("verify, under load: not equal: {table}"));
+        }
+        if self.backfilled.rows == 0 {
+            problems.push("backfill loaded nothing".to_owned());
         }
         if self.verified.equal == 0 {
             problems.push("verify compared nothing".to_owned());
@@ -209,6 +234,7 @@ pub mod tests {
                 ..TableEquality::default()
             }],
             rows_compared: 2000,
+            backfilled: Backfilled { tables: 1, rows: 2000, seconds: 0.5 },
             verified: Verified { equal: 1, unequal: Vec::new(), rows: 2000, held_ms: 5.0 },
             passed: false,
             problems: Vec::new(),
