@@ -11,7 +11,7 @@ BUILD_TESTS = $(CARGO) build --workspace --tests --bins
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag proof conform torture bounded clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag loads proof conform torture bounded clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -59,6 +59,11 @@ bench: demo-deps
 proof: demo-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench/proof.py
+
+# make loads     how fast a backfill loads, beside pg_dump and pg_restore, and pgcopydb where it is installed; 10 minutes
+loads: demo-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && "$$PGSHADOW_PYTHON" scripts/bench/loads.py
 
 # make lag       TPC-B at full speed on one core, pgshadow and the target on another: whether apply keeps up; 3 minutes
 lag: demo-deps

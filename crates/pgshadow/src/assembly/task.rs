@@ -3,11 +3,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::task::JoinHandle;
 
+/// Makes the report of one that ended without its own: its number, when it began, why, and how far it was.
+type Failed<P, R> = Box<dyn Fn(u64, String, String, &P) -> R + Send + Sync>;
+
 /// Work of one kind: `P` shows its progress, `R` tells how it ended.
 pub(super) struct Task<P, R> {
     state: Mutex<State<P, R>>,
-    /// The report of one that ended without its own: its number, when it began, and why.
-    failed: Box<dyn Fn(u64, String, String, &P) -> R + Send + Sync>,
+    failed: Failed<P, R>,
 }
 
 struct State<P, R> {
