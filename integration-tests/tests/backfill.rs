@@ -43,8 +43,8 @@ CREATE TABLE \"Other One\".\"Odd \"\"Name\" (\"Ke y\" int, \"select\" text, PRIM
 INSERT INTO \"Other One\".\"Odd \"\"Name\" VALUES (1, 'x, y'), (2, ''), (3, E'a\\tb\\nc\\\\N');
 CREATE TABLE nothing ();
 INSERT INTO nothing DEFAULT VALUES; INSERT INTO nothing DEFAULT VALUES;
-CREATE TABLE wide (id int PRIMARY KEY, v int, pad text);
-INSERT INTO wide SELECT g, 0, repeat('y', 500) FROM generate_series(1, 40000) g;
+CREATE TABLE wide (id int PRIMARY KEY, v int, pad text, home int REFERENCES parts (id));
+INSERT INTO wide SELECT g, 0, repeat('y', 500), g % 1000 FROM generate_series(1, 40000) g;
 CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := coalesce(NEW.v, 0); RETURN NEW; END';
 CREATE TRIGGER stamped BEFORE INSERT OR UPDATE ON wide FOR EACH ROW EXECUTE FUNCTION stamp();
 CREATE VIEW happy AS SELECT * FROM parent WHERE m = 'happy';
@@ -145,7 +145,7 @@ fn a_target_without_tables_is_made_and_loaded_under_load() {
     assert_eq!(one("SELECT md5(lo_get(7001)) = md5(decode(repeat('ab', 3000000), 'hex'))"), "t");
     assert_eq!(one("SELECT last_value FROM tickets"), "70");
     assert_eq!(one("SELECT count(*) FROM above"), "1");
-    assert_eq!(one("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated"), "1");
+    assert_eq!(one("SELECT bool_and(convalidated) AND count(*) > 1 FROM pg_constraint WHERE contype = 'f'"), "t");
     assert_eq!(one("SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'wide'"), "t", "it was analyzed");
     assert_eq!(one("SELECT indisvalid FROM pg_index WHERE indexrelid = 'parts_pkey'::regclass"), "t");
     let again = refused(&scene.pgshadow, &[]);

@@ -3,9 +3,13 @@
 use crate::Error;
 use crate::shadow::Shadow;
 use crate::tools::{Login, Tools};
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
+use pgshadow_apply::Connected;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use tokio_postgres::error::SqlState;
 
 /// An entry of the archive's table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +127,27 @@ impl Archive {
 
     /// Restores these entries, in the archive's order; what is there is made anew. Gives what failed.
     pub(crate) async fn restore(&self, shadow: &Shadow<'_>, entries: &[Entry]) -> Result<Vec<String>, Error> {
-        let Some(first) = entries.first() else { return Ok(Vec::new()) };
+        match self.script_of(entries).await? {
+            Some(script) => run(shadow, &script).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The same while others write to their tables.
+    pub(crate) async fn restore_beside(
+        &self,
+        shadow: &Shadow<'_>,
+        entries: &[Entry],
+        at_once: usize,
+    ) -> Result<Vec<String>, Error> {
+        match self.script_of(entries).await? {
+            Some(script) => run_beside(shadow, &script, at_once).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn script_of(&self, entries: &[Entry]) -> Result<Option<String>, Error> {
+        let Some(first) = entries.first() else { return Ok(None) };
         let list = self.file.with_extension(format!("{}.list", first.number()));
         let lines: Vec<&str> = entries.iter().map(|entry| entry.line.as_str()).collect();
         let failed = |error| Error::Run { path: list.clone(), error };
@@ -132,7 +156,7 @@ impl Archive {
         arguments.extend(["--use-list".into(), list.clone().into()]);
         let script = self.script(arguments).await;
         let _ = tokio::fs::remove_file(&list).await;
-        run(shadow, &script?).await
+        script.map(Some)
     }
 
     /// It is of no more use.
@@ -141,25 +165,96 @@ impl Archive {
     }
 }
 
+/// A foreign key that is added in two steps, of which only the first keeps others from writing.
+struct ForeignKey<'a> {
+    whole: &'a str,
+    add: String,
+    validate: String,
+}
+
+impl<'a> ForeignKey<'a> {
+    fn of(statement: &'a str) -> Option<Self> {
+        let body = statement.trim_end();
+        let (table, rest) = body.split_once(" ADD CONSTRAINT ")?;
+        let (name, _) = rest.split_once(" FOREIGN KEY (")?;
+        if body.ends_with("NOT VALID") || body.ends_with("NOT ENFORCED") {
+            return None;
+        }
+        Some(Self {
+            whole: statement,
+            add: format!("{body} NOT VALID"),
+            validate: format!("{table} VALIDATE CONSTRAINT {name}"),
+        })
+    }
+}
+
+/// What can't be told of a statement: its connection's, then the loss is an error; else the server's words.
+fn told(error: tokio_postgres::Error, statement: &str) -> Result<String, Error> {
+    let (said, error) = (error.as_db_error().map(|db| db.message().to_owned()), Error::shadow(error));
+    let Some(said) = said.filter(|_| !error.is_lost()) else { return Err(error) };
+    let text: Vec<&str> = statement.lines().filter(|line| !line.starts_with("--")).collect();
+    let text: String = text.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(format!("{said}: {}", text.chars().take(SHOWN).collect::<String>()))
+}
+
+/// As [`run`], while others write to the tables: foreign keys are validated beside them, several at a time.
+async fn run_beside(shadow: &Shadow<'_>, script: &str, at_once: usize) -> Result<Vec<String>, Error> {
+    let statements = statements(script)?;
+    let writer = schema_writer(shadow).await?;
+    let (mut failed, mut keys) = (Vec::new(), Vec::new());
+    for statement in statements {
+        let key = ForeignKey::of(statement);
+        let sql = key.as_ref().map_or(statement, |key| &key.add);
+        match (writer.client.batch_execute(sql).await, key) {
+            (Ok(()), key) => keys.extend(key),
+            // partitioned tables before 18
+            (Err(error), Some(key))
+                if error.code() == Some(&SqlState::WRONG_OBJECT_TYPE)
+                    || error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) =>
+            {
+                if let Err(error) = writer.client.batch_execute(key.whole).await {
+                    failed.push(told(error, key.whole)?);
+                }
+            }
+            (Err(error), _) => failed.push(told(error, statement)?),
+        }
+    }
+    let mut validated: Vec<BoxFuture<'_, Result<Option<String>, Error>>> = Vec::with_capacity(keys.len());
+    for key in &keys {
+        validated.push(Box::pin(validate(shadow, key)));
+    }
+    let validated: Vec<Option<String>> = stream::iter(validated).buffer_unordered(at_once.max(1)).try_collect().await?;
+    failed.extend(validated.into_iter().flatten());
+    Ok(failed)
+}
+
+async fn validate(shadow: &Shadow<'_>, key: &ForeignKey<'_>) -> Result<Option<String>, Error> {
+    let writer = schema_writer(shadow).await?;
+    match writer.client.batch_execute(&key.validate).await {
+        Ok(()) => Ok(None),
+        Err(error) => told(error, &key.validate).map(Some),
+    }
+}
+
+fn statements(script: &str) -> Result<Vec<&str>, Error> {
+    let unread = |error| Error::Tool(format!("the schema's statements can't be told apart: {error}"));
+    pgshadow_sql::statements(script).map_err(unread)
+}
+
+async fn schema_writer(shadow: &Shadow<'_>) -> Result<Connected, Error> {
+    let writer = shadow.writer().await?;
+    writer.client.batch_execute(SCHEMA_SETTINGS).await.map_err(Error::shadow)?;
+    Ok(writer)
+}
+
+const SCHEMA_SETTINGS: &str = "SET session_replication_role = origin; SET maintenance_work_mem = '256MB'";
+
 /// Runs a script on a connection of its own. Gives what failed, with the statement.
 async fn run(shadow: &Shadow<'_>, script: &str) -> Result<Vec<String>, Error> {
-    let unread = |error| Error::Tool(format!("the schema's statements can't be told apart: {error}"));
-    let (writer, mut failed) = (shadow.writer().await?, Vec::new());
-    writer
-        .client
-        .batch_execute("SET session_replication_role = origin; SET maintenance_work_mem = '256MB'")
-        .await
-        .map_err(Error::shadow)?;
-    for statement in pgshadow_sql::statements(script).map_err(unread)? {
-        match writer.client.batch_execute(statement).await {
-            Ok(()) => {}
-            Err(error) => {
-                let (said, error) = (error.as_db_error().map(|db| db.message().to_owned()), Error::shadow(error));
-                let Some(said) = said.filter(|_| !error.is_lost()) else { return Err(error) };
-                let text: Vec<&str> = statement.lines().filter(|line| !line.starts_with("--")).collect();
-                let text: String = text.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-                failed.push(format!("{said}: {}", text.chars().take(SHOWN).collect::<String>()));
-            }
+    let (writer, mut failed) = (schema_writer(shadow).await?, Vec::new());
+    for statement in statements(script)? {
+        if let Err(error) = writer.client.batch_execute(statement).await {
+            failed.push(told(error, statement)?);
         }
     }
     Ok(failed)
@@ -201,6 +296,21 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_keys_are_added_in_two_steps() {
+        let sql = "-- Name: a a_b_fkey\n\nALTER TABLE ONLY public.a\n    ADD CONSTRAINT a_b_fkey FOREIGN KEY (b) REFERENCES public.b(id)";
+        let key = ForeignKey::of(sql).unwrap();
+        assert!(key.add.ends_with("public.b(id) NOT VALID"), "{}", key.add);
+        assert!(
+            key.validate.ends_with("ALTER TABLE ONLY public.a\n    VALIDATE CONSTRAINT a_b_fkey")
+                || key.validate.ends_with("public.a\n   VALIDATE CONSTRAINT a_b_fkey"),
+            "{}",
+            key.validate
+        );
+        assert!(ForeignKey::of("ALTER TABLE a ADD CONSTRAINT c FOREIGN KEY (b) REFERENCES d(e) NOT VALID").is_none());
+        assert!(ForeignKey::of("ALTER TABLE ONLY a ADD CONSTRAINT c PRIMARY KEY (b)").is_none());
+    }
 
     #[test]
     fn entries_are_read_and_told_apart() {

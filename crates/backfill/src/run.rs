@@ -356,7 +356,7 @@ impl Work<'_> {
             self.definitions = Some(self.handover.hold(HoldOf::Definitions));
         }
         let (act, others): (Vec<_>, Vec<_>) = left.into_iter().partition(Entry::acts);
-        self.outcome.failed.extend(archive.restore(&self.shadow, &others).await?);
+        self.outcome.failed.extend(archive.restore_beside(&self.shadow, &others, self.job.connections).await?);
         let still = loop {
             match self.handover.hold_still(HoldOf::Everything).await {
                 Ok(hold) => break hold,
