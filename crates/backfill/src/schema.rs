@@ -29,6 +29,7 @@ UNION ALL SELECT 'column property', r.name || '.' || a.attname, pg_catalog.conca
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 UNION ALL SELECT 'constraint', r.name || '.' || c.conname, pg_catalog.pg_get_constraintdef(c.oid) FROM stored r
   JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid WHERE c.contype IN ('c', 'f', 'p', 'u', 'x')
+    AND NOT (c.contype = 'f' AND coalesce(pg_catalog.to_jsonb(c) ->> 'conparentid', '0') <> '0')
 UNION ALL SELECT 'index', r.name, pg_catalog.pg_get_indexdef(r.oid) FROM relation r JOIN pg_catalog.pg_index i ON i.indexrelid = r.oid
   WHERE r.relkind IN ('i', 'I') AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conindid = r.oid AND c.contype IN ('p', 'u', 'x'))
 UNION ALL SELECT CASE r.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END,
