@@ -99,6 +99,8 @@ pub(crate) struct Work<'a> {
     /// What comes last isn't made yet.
     pub(crate) definitions: Option<Hold>,
     attempts: u32,
+    /// Some tables were loaded by an earlier one, out of other snapshots.
+    resumed: bool,
     /// The lowest mark of doubts of a snapshot.
     doubts: Option<u64>,
 }
@@ -144,6 +146,7 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         has_objects: AtomicBool::new(false),
         definitions: None,
         attempts: 0,
+        resumed: resumed.is_some(),
         doubts: None,
     };
     work.run(&primary, resumed.map(|(step, _)| step)).await
@@ -247,7 +250,14 @@ impl Work<'_> {
                 _ => Ok(()),
             };
         }
-        self.hindered(&differences, "")
+        self.hindered(&differences, "")?;
+        let names: Vec<String> = self.left.values().map(QualifiedName::sql).collect();
+        let Some(table) = self.shadow.would_act(&names).await? else { return Ok(()) };
+        Err(Error::Schema(format!(
+            "the target's table {table} has triggers or foreign keys, and pgshadow's role may not keep them from acting on what is loaded. To go on, \
+             have a superuser run on the target: GRANT SET ON PARAMETER session_replication_role TO <pgshadow's role> (before 15 only a superuser may \
+             set it: drop them for the load)"
+        )))
     }
 
     /// Whether rows can be loaded into the tables that were just made; `failed`: what could not be.
@@ -392,7 +402,9 @@ impl Work<'_> {
         self.outcome.failed.extend(finish::views(&primary.client, &shadow.client).await?);
         self.shadow.give_back(shadow);
         self.outcome.differences = self.differences(&primary).await?;
-        if let Some(mark) = self.doubts.filter(|_| self.outcome.tables.iter().all(|table| !table.suspect)) {
+        if let Some(mark) =
+            self.doubts.filter(|_| !self.resumed && self.outcome.tables.iter().all(|table| !table.suspect))
+        {
             self.handover.lift(&[], mark, true).map_err(Error::Store)?;
         }
         self.shadow.set_step(Step::Done, self.archive.is_some()).await?;

@@ -112,6 +112,17 @@ impl<'a> Shadow<'a> {
         Ok(())
     }
 
+    /// One of these tables (in SQL) on which triggers or foreign keys would act; `None` too where they can be kept from it.
+    pub(crate) async fn would_act(&self, names: &[String]) -> Result<Option<String>, Error> {
+        let writer = self.writer().await?;
+        let sql = "SELECT t.tgrelid::pg_catalog.regclass::text FROM pg_catalog.pg_trigger t
+            WHERE pg_catalog.current_setting('session_replication_role') <> 'replica'
+            AND t.tgrelid IN (SELECT pg_catalog.to_regclass(n) FROM unnest($1::text[]) AS x (n)) LIMIT 1";
+        let row = writer.client.query_opt(sql, &[&names]).await.map_err(Error::shadow)?;
+        self.give_back(writer);
+        row.map(|row| row.try_get(0)).transpose().map_err(Error::shadow)
+    }
+
     /// Tables that await their load.
     pub(crate) async fn awaited(&self) -> Result<BTreeSet<QualifiedName>, Error> {
         let writer = self.writer().await?;

@@ -3,7 +3,7 @@ use crate::suspects::SuspectTable;
 use crate::{Error, Store};
 use pgshadow_model::QualifiedName;
 use redb::ReadableTable;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
 /// When each table was doubted last, by number: told again and again, where the mark itself is written down once.
@@ -47,11 +47,18 @@ impl Store {
     }
 
     /// These tables were equal in a snapshot that was taken after `mark` was read: those that nothing has doubted since are suspect no
-    /// more. `whole`: they are all tables that there are. Gives those that stay suspect.
+    /// more. `whole`: they are all tables that there are. Gives those that stay suspect; of these `over` is no reason any more, if there is
+    /// another one.
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn lift(&self, tables: &[QualifiedName], mark: u64, whole: bool) -> Result<Vec<QualifiedName>, Error> {
+    pub fn lift(
+        &self,
+        tables: &[QualifiedName],
+        mark: u64,
+        whole: bool,
+        over: Option<&str>,
+    ) -> Result<Vec<QualifiedName>, Error> {
         // held to the end: a doubt that comes meanwhile finds the mark gone, and makes another one
         let doubts = self.doubts();
         let (stay, lifted): (Vec<_>, Vec<_>) = tables.iter().cloned().partition(|table| doubts.since(table, mark));
@@ -59,15 +66,22 @@ impl Store {
         let write = self.database.begin_write()?;
         {
             let mut marks = write.open_table(SUSPECTS)?;
-            let (mut gone, mut of_every) = (Vec::new(), false);
+            let (mut gone, mut ended, mut kept, mut of_every) = (Vec::new(), Vec::new(), HashSet::new(), false);
             for row in marks.iter()? {
                 let (key, value) = row?;
                 let suspect: SuspectTable = serde_json::from_slice(value.value())?;
                 of_every |= suspect.table.is_none();
-                if suspect.table.map_or(every, |table| lifted.contains(&table)) {
-                    gone.push(key.value().to_owned());
+                match suspect.table {
+                    None if every => gone.push(key.value().to_owned()),
+                    Some(table) if lifted.contains(&table) => gone.push(key.value().to_owned()),
+                    Some(table) if stay.contains(&table) && over == Some(&*suspect.reason) => {
+                        ended.push((key.value().to_owned(), table));
+                    }
+                    table => drop(kept.insert(table)),
                 }
             }
+            let has_other = |table: &QualifiedName| kept.contains(&None) || kept.contains(&Some(table.clone()));
+            gone.extend(ended.into_iter().filter(|(_, table)| has_other(table)).map(|(key, _)| key));
             for key in gone {
                 marks.remove(key.as_str())?;
             }

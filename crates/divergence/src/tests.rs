@@ -109,7 +109,7 @@ fn suspects_are_kept_with_every_reason_until_cleared() {
     assert!(store.is_suspect(&QualifiedName::new("public", "u")).is_none());
     store.suspect(None, "log full", None).unwrap();
     assert_eq!(store.is_suspect(&QualifiedName::new("public", "u")).as_deref(), Some("log full"));
-    assert!(store.lift(&[table()], store.doubt_mark(), true).unwrap().is_empty());
+    assert!(store.lift(&[table()], store.doubt_mark(), true, None).unwrap().is_empty());
     assert!(store.is_suspect(&table()).is_none() && store.suspects().unwrap().is_empty());
 }
 
@@ -122,13 +122,27 @@ fn what_was_doubted_since_stays_suspect() {
     let mark = store.doubt_mark();
     // told again: nothing is written, but it counts
     assert!(!store.suspect(Some(&table()), "DO block", None).unwrap());
-    assert_eq!(store.lift(&[table(), other.clone()], mark, false).unwrap(), [table()]);
+    assert_eq!(store.lift(&[table(), other.clone()], mark, false, None).unwrap(), [table()]);
     assert!(store.is_suspect(&table()).is_some() && store.is_suspect(&other).is_none());
     let mark = store.doubt_mark();
     store.doubt(None);
-    assert_eq!(store.lift(&[table()], mark, true).unwrap(), [table()]);
-    assert!(store.lift(&[table()], store.doubt_mark(), true).unwrap().is_empty());
+    assert_eq!(store.lift(&[table()], mark, true, None).unwrap(), [table()]);
+    assert!(store.lift(&[table()], store.doubt_mark(), true, None).unwrap().is_empty());
     assert!(store.is_suspect(&table()).is_none());
+}
+
+#[test]
+fn a_reason_that_is_over_goes_where_another_one_stays() {
+    let store = Store::open(tempfile::tempdir().unwrap().path().join("f")).unwrap();
+    store.suspect(Some(&table()), "loading", None).unwrap();
+    let mark = store.doubt_mark();
+    store.doubt(Some(&table()));
+    assert_eq!(store.lift(&[table()], mark, false, Some("loading")).unwrap(), [table()]);
+    assert_eq!(store.suspects().unwrap().len(), 1, "it is the only one");
+    store.suspect(Some(&table()), "DO block", None).unwrap();
+    assert_eq!(store.lift(&[table()], mark, false, Some("loading")).unwrap(), [table()]);
+    let left: Vec<String> = store.suspects().unwrap().into_iter().map(|suspect| suspect.reason).collect();
+    assert_eq!(left, ["DO block"]);
 }
 
 #[test]
@@ -138,14 +152,14 @@ fn one_table_after_the_other_is_taken_out_of_every_table() {
     let store = Store::open(&path).unwrap();
     let other = QualifiedName::new("public", "u");
     store.suspect(None, "log full", None).unwrap();
-    assert!(store.lift(&[table()], store.doubt_mark(), false).unwrap().is_empty());
+    assert!(store.lift(&[table()], store.doubt_mark(), false, None).unwrap().is_empty());
     drop(store);
     let store = Store::open(&path).unwrap();
     assert!(store.is_suspect(&table()).is_none() && store.is_suspect(&other).is_some());
     // the same reason again means every table again
     assert!(store.suspect(None, "log full", None).unwrap());
     assert!(store.is_suspect(&table()).is_some());
-    assert!(store.lift(&[table(), other], store.doubt_mark(), true).unwrap().is_empty());
+    assert!(store.lift(&[table(), other], store.doubt_mark(), true, None).unwrap().is_empty());
     assert!(store.suspects().unwrap().is_empty() && store.lifted_tables().is_empty());
 }
 

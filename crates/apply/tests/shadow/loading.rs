@@ -60,7 +60,7 @@ async fn load(rig: &Rig, hold: bool) {
         copy(&from, &to.client, &snapshot, table).await;
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    assert_eq!(rig.store.lift(&names(), snapshot.doubts, true).unwrap(), []);
+    assert_eq!(rig.store.lift(&names(), snapshot.doubts, true, None).unwrap(), []);
     let hold = handle.loaded(names(), Some(snapshot.hold)).await.unwrap();
     drop(hold);
 }

@@ -334,7 +334,7 @@ async fn numbers_of_another_log_are_not_taken_as_applied() {
     rig.restart().await;
     insert(&rig, 7).await;
     assert!(rig.suspects().iter().all(|s| s.starts_with("*: the target is ahead")), "{:?}", rig.suspects());
-    assert!(rig.store.lift(&[], rig.store.doubt_mark(), true).unwrap().is_empty());
+    assert!(rig.store.lift(&[], rig.store.doubt_mark(), true, None).unwrap().is_empty());
     rig.restart().await;
     insert(&rig, 8).await;
     assert!(rig.suspects().is_empty(), "once: {:?}", rig.suspects());

@@ -189,6 +189,6 @@ impl Handover for Hands {
         if self.mirror.backends.unfollowed() > 0 {
             return Ok(tables.to_vec());
         }
-        self.mirror.store.lift(tables, doubts, whole).map_err(failed)
+        self.mirror.store.lift(tables, doubts, whole, Some(LOADING)).map_err(failed)
     }
 }

@@ -120,7 +120,7 @@ impl Verifying {
         for (number, mark) in marks.iter().enumerate() {
             let equal = outcome.tables.iter().filter(|table| table.pair == number && table.is_equal());
             let equal: Vec<QualifiedName> = equal.map(|table| table.table.clone()).collect();
-            self.mirror.store.lift(&equal, mark.doubts, whole)?;
+            self.mirror.store.lift(&equal, mark.doubts, whole, None)?;
         }
         Ok(())
     }
