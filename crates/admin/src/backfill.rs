@@ -14,6 +14,9 @@ pub struct BackfillRequest {
     /// Load everything, though it is loaded already.
     #[serde(default)]
     pub again: bool,
+    /// Bytes a second that are read from the primary, in place of what the configuration says.
+    #[serde(default)]
+    pub rate_max_bytes: Option<u64>,
 }
 
 /// Answer of `POST /api/backfill`.

@@ -76,7 +76,8 @@ impl Archive {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(Error::Tool(format!("pg_dump can't read the source's schema: {said}")))
+        // a right doesn't come by itself
+        if said.contains("permission denied") { Err(Error::Tool(said)) } else { Err(Error::Dump(said)) }
     }
 
     /// Makes types, functions, tables: all but what comes behind the data. `again`: it was begun before. Gives what failed.

@@ -16,6 +16,9 @@ pub enum Error {
     /// A tool of PostgreSQL's is missing, or too old.
     #[error("{0}")]
     Tool(String),
+    /// The primary's schema can't be read now.
+    #[error("pg_dump can't read the primary's schema: {0}")]
+    Dump(String),
     /// A tool can't be run.
     #[error("{} can't be run: {error}", path.display())]
     Run {
@@ -52,7 +55,7 @@ impl Error {
                 .is_none_or(|code| matches!(code.code().get(..2).unwrap_or_default(), "08" | "53" | "57" | "58")),
             Self::Server(error) => error.is_lost(),
             Self::Applier(_) | Self::Busy => true,
-            Self::Schema(_) | Self::Tool(_) | Self::Run { .. } | Self::Store(_) => false,
+            Self::Schema(_) | Self::Tool(_) | Self::Dump(_) | Self::Run { .. } | Self::Store(_) => false,
         }
     }
 

@@ -7,6 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// What is waited for is named after so long.
+const NAMED_AFTER: Duration = Duration::from_secs(1);
+
 /// What a backfill is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -169,6 +172,18 @@ impl Progress {
 
     pub(crate) fn waits(&self, why: Option<String>) {
         self.lock().waiting = why;
+    }
+
+    /// Names what is waited for, once it takes a moment.
+    pub(crate) async fn named<T>(&self, what: &str, waited_for: impl Future<Output = T>) -> T {
+        let mut waited_for = std::pin::pin!(waited_for);
+        if let Ok(done) = tokio::time::timeout(NAMED_AFTER, waited_for.as_mut()).await {
+            return done;
+        }
+        self.waits(Some(what.to_owned()));
+        let done = waited_for.await;
+        self.waits(None);
+        done
     }
 
     /// A table is to be loaded.

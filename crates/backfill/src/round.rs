@@ -88,7 +88,10 @@ impl<'w, 'a> Round<'w, 'a> {
         let connections = self.work.job.connections.max(1) + 1;
         let primary = Pool::new("primary", config, dial, snapshot.primary.name(), connections, &settings);
         if let Some(again) = self.work.makes_tables {
-            let failed = self.make_tables(&snapshot, again).await?;
+            let failed = match self.make_tables(&snapshot, again).await {
+                Err(Error::Dump(said)) => return Ok(vec![Ended::Again(said)]),
+                made => made?,
+            };
             let turn = primary.turn().await?;
             let here = schema::definitions(turn.client()).await;
             let here = turn.end(here).await?.ok_or(Error::Busy)?;
@@ -146,7 +149,8 @@ impl<'w, 'a> Round<'w, 'a> {
                 let relatives = true;
                 HoldOf::Tables { tables: self.work.left.values().cloned().collect(), relatives }
             };
-            match self.work.handover.snapshot(held).await {
+            let asked = self.work.handover.snapshot(held);
+            match self.work.progress.named("the applier, which brings the shadow to a snapshot", asked).await {
                 Ok(snapshot) => return snapshot,
                 Err(error) => self.work.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
             }
@@ -199,8 +203,9 @@ impl Shared<'_> {
         let definitions = (whole && self.work.archive.is_some()).then(|| self.work.handover.hold(HoldOf::Definitions));
         let LoadSnapshot { primary: exported, hold, .. } = snapshot;
         drop(hold);
-        if whole && !self.work.has_objects.swap(true, Ordering::SeqCst) {
+        if whole && !self.work.has_objects.load(Ordering::SeqCst) {
             self.large_objects().await?;
+            self.work.has_objects.store(true, Ordering::SeqCst);
         }
         let loads: Vec<BoxFuture<'_, Ended>> = units
             .iter()
@@ -317,7 +322,8 @@ impl Shared<'_> {
     /// A unit that is loaded: what comes behind the snapshot may be applied.
     async fn let_go(&self, unit: &Unit, hold: Option<Hold>) -> Ended {
         let names = unit.names();
-        let _hold = match self.work.handover.loaded(names.clone(), hold).await {
+        let noted = self.work.handover.loaded(names.clone(), hold);
+        let _hold = match self.work.progress.named("the applier, which notes that a table is loaded", noted).await {
             Ok(hold) => hold,
             Err(error) => return Ended::Lost(error.into()),
         };

@@ -112,7 +112,7 @@ pub(crate) struct Work<'a> {
 pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -> Result<Outcome, Error> {
     let primary = connect_primary(job).await?;
     let (version, encoding) = of_server(&primary).await?;
-    let shadow = Shadow::new(handover, &encoding);
+    let shadow = Shadow::new(handover, progress, &encoding);
     shadow.prepare().await?;
     let step = if job.only.is_empty() { shadow.step().await? } else { None };
     let resumed = step.filter(|(step, _)| *step != Step::Done).filter(|_| !job.again);
@@ -302,7 +302,8 @@ impl Work<'_> {
     pub(crate) async fn begin(&self, names: &[QualifiedName]) -> Result<(), Error> {
         self.handover.suspect(names).map_err(Error::Store)?;
         loop {
-            match self.handover.await_load(names.to_vec()).await {
+            let noted = self.handover.await_load(names.to_vec());
+            match self.progress.named("the applier, which notes what is to be loaded", noted).await {
                 Ok(()) => return Ok(()),
                 Err(error) => self.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
             }
@@ -368,7 +369,8 @@ impl Work<'_> {
         let (act, others): (Vec<_>, Vec<_>) = left.into_iter().partition(Entry::acts);
         self.outcome.failed.extend(archive.restore_beside(&self.shadow, &others, self.job.connections).await?);
         let still = loop {
-            match self.handover.hold_still(HoldOf::Everything).await {
+            let still = self.handover.hold_still(HoldOf::Everything);
+            match self.progress.named("the applier, which ends what it is at", still).await {
                 Ok(hold) => break hold,
                 Err(error) => self.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
             }

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::archive::Entry;
 use crate::handover::Handover;
+use crate::progress::Progress;
 use crate::source::{Table, Unit};
 use pgshadow_apply::Connected;
 use pgshadow_model::QualifiedName;
@@ -55,6 +56,7 @@ impl Step {
 /// Its connections.
 pub(crate) struct Shadow<'a> {
     handover: &'a dyn Handover,
+    progress: &'a Progress,
     /// For texts.
     encoding: String,
     idle: Mutex<Vec<Connected>>,
@@ -62,8 +64,8 @@ pub(crate) struct Shadow<'a> {
 
 impl<'a> Shadow<'a> {
     /// `encoding`: the primary's, in which texts come.
-    pub(crate) fn new(handover: &'a dyn Handover, encoding: &str) -> Self {
-        Self { handover, encoding: encoding.to_owned(), idle: Mutex::default() }
+    pub(crate) fn new(handover: &'a dyn Handover, progress: &'a Progress, encoding: &str) -> Self {
+        Self { handover, progress, encoding: encoding.to_owned(), idle: Mutex::default() }
     }
 
     /// One that is idle, or a new one. To be given back only when nothing of it is open.
@@ -76,7 +78,7 @@ impl<'a> Shadow<'a> {
         if let Some(writer) = idle {
             return Ok(writer);
         }
-        let writer = self.handover.writer().await?;
+        let writer = self.progress.named("a connection to the shadow", self.handover.writer()).await?;
         let settings = format!("{SETTINGS}; SET client_encoding = '{}'", self.encoding.replace('\'', "''"));
         writer.client.batch_execute(&settings).await.map_err(Error::shadow)?;
         // without the right to it user triggers and foreign keys are in force

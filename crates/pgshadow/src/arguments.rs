@@ -78,8 +78,11 @@ pub struct BackfillArguments {
     /// Load all tables again, though they are loaded already.
     #[arg(long, conflicts_with = "table")]
     pub again: bool,
+    /// Read no more than so much of the source a second, such as 50MiB, in place of [backfill] rate_max.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rate_max: Option<u64>,
     /// End the backfill that runs; the next one goes on where it was.
-    #[arg(long, conflicts_with_all = ["table", "create_schema", "again"])]
+    #[arg(long, conflicts_with_all = ["table", "create_schema", "again", "rate_max"])]
     pub stop: bool,
     /// Print JSON.
     #[arg(long)]
@@ -143,6 +146,11 @@ pub struct DemoArguments {
     /// Print the summary as JSON, and nothing else.
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let size: bytesize::ByteSize = text.parse().map_err(|_| "no size such as 50MiB".to_owned())?;
+    if size.as_u64() == 0 { Err("nothing would be read".to_owned()) } else { Ok(size.as_u64()) }
 }
 
 fn parse_since(text: &str) -> Result<SystemTime, String> {

@@ -62,7 +62,7 @@ impl Backfilling {
             excluded: self.config.mirror.exclude.clone(),
             create_schema: request.create_schema,
             again: request.again,
-            rate_max: self.config.backfill.rate_max_bytes,
+            rate_max: request.rate_max_bytes.or(self.config.backfill.rate_max_bytes),
             bindir: self.config.backfill.bindir.clone(),
             directory: self.config.mirror_log.directory.clone(),
         };
@@ -162,6 +162,16 @@ impl Handover for Hands {
     }
 
     fn suspect(&self, tables: &[QualifiedName]) -> Result<(), String> {
+        tokio::task::block_in_place(|| self.keep_suspect(tables))
+    }
+
+    fn lift(&self, tables: &[QualifiedName], doubts: u64, whole: bool) -> Result<Vec<QualifiedName>, String> {
+        tokio::task::block_in_place(|| self.keep_loaded(tables, doubts, whole))
+    }
+}
+
+impl Hands {
+    fn keep_suspect(&self, tables: &[QualifiedName]) -> Result<(), String> {
         let failed = |error: pgshadow_divergence::Error| format!("a suspect table can't be written down: {error}");
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         for finding in self.mirror.store.list().map_err(failed)? {
@@ -177,7 +187,7 @@ impl Handover for Hands {
         Ok(())
     }
 
-    fn lift(&self, tables: &[QualifiedName], doubts: u64, whole: bool) -> Result<Vec<QualifiedName>, String> {
+    fn keep_loaded(&self, tables: &[QualifiedName], doubts: u64, whole: bool) -> Result<Vec<QualifiedName>, String> {
         let failed =
             |error: pgshadow_divergence::Error| format!("a table that is loaded can't be written down: {error}");
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -289,6 +289,10 @@ impl Source for Windows {
         if self.is_backfilling() {
             return Err("a backfill runs: wait until all tables are loaded".to_owned());
         }
+        let awaited = self.awaiting_load();
+        if let Some(table) = awaited.iter().find(|table| request.tables.is_empty() || request.tables.contains(table)) {
+            return Err(format!("{table} is still to be loaded ({} tables are): pgshadow backfill", awaited.len()));
+        }
         match self.verifying.get() {
             Some(verifying) => verifying.start(&request),
             None => Err("nothing is mirrored, so there is nothing to verify".to_owned()),

@@ -20,8 +20,9 @@ pub async fn backfill(client: &Client, arguments: &BackfillArguments) -> Result<
         output::print("stopped: `pgshadow backfill` goes on with what is left")?;
         return Ok(Ending::Done);
     }
-    let BackfillArguments { table, create_schema, again, .. } = arguments;
-    let request = BackfillRequest { tables: table.clone(), create_schema: *create_schema, again: *again };
+    let BackfillArguments { table, create_schema, again, rate_max, .. } = arguments;
+    let (tables, rate_max_bytes) = (table.clone(), *rate_max);
+    let request = BackfillRequest { tables, create_schema: *create_schema, again: *again, rate_max_bytes };
     let started = client.backfill(&request).await?;
     let screen = Screen::new("backfill");
     let report = loop {
