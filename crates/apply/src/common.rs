@@ -16,7 +16,7 @@ use pgshadow_divergence::{LapseOf, Store};
 use pgshadow_model::{Change, QualifiedName, Sequence};
 use pgshadow_telemetry::Counter;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::RwLock;
@@ -46,6 +46,8 @@ pub(crate) struct Common {
     pub(crate) asked: Arc<Asked>,
     /// Held by a lane while it works, and by the one that heals alone.
     pub(crate) quiet: RwLock<()>,
+    /// All other lanes wait for the one that is at work.
+    pub(crate) hurries: AtomicBool,
     /// Rises with each change of a definition on the shadow: what lanes remember of tables is then old.
     pub(crate) definitions: AtomicU64,
     /// Rows of suspect tables that did not fit.
@@ -98,6 +100,7 @@ impl Common {
             life: Mutex::default(),
             asked: Arc::default(),
             quiet: RwLock::default(),
+            hurries: AtomicBool::new(false),
             definitions: AtomicU64::new(0),
             tolerated: AtomicU64::new(0),
             rehearsals: Rehearsals::default(),

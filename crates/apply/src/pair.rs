@@ -12,6 +12,7 @@ use crate::lane::Lane;
 use crate::position::{Fence, Snapshot};
 use crate::session::Session;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::RwLockWriteGuard;
 use tokio::time::Instant;
@@ -134,7 +135,10 @@ impl Lane {
             return Err(Error::EpochChanged.into());
         }
         self.doing("a snapshot: the shadow is brought to the primary's");
-        if !self.bring_to(session, &fence).await? {
+        self.hurries.store(true, Ordering::SeqCst);
+        let brought = self.bring_to(session, &fence).await;
+        self.hurries.store(false, Ordering::SeqCst);
+        if !brought? {
             return Err(PairError::InFlight);
         }
         if !self.healing.is_empty() {
