@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// So many entries are brought to the shadow by one lane, while the others are held; and so long they have to do the rest.
-const NEARLY: u64 = 50;
-const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
+const NEARLY: u64 = 200;
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(3);
 
 /// How the applier fares.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -182,6 +182,12 @@ impl Handle {
     #[must_use]
     pub fn awaited(&self) -> Vec<QualifiedName> {
         self.common.awaited.all()
+    }
+
+    /// Whether the shadow had no table at all when it was asked, and nothing was loaded since.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.common.awaited.is_bare()
     }
 
     /// Returns once the lanes, all together, have nearly caught up; or after a while.

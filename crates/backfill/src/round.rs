@@ -16,7 +16,7 @@ use pgshadow_apply::{Hold, HoldOf, LoadSnapshot};
 use pgshadow_model::QualifiedName;
 use pgshadow_verify::Pool;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -37,6 +37,8 @@ pub(crate) enum Ended {
     Done,
     /// To be loaded from another snapshot, and why.
     Again(String),
+    /// It wasn't begun: the snapshot had become too old.
+    Later,
     /// The same, since something was lost.
     Lost(Error),
     /// It can't be.
@@ -60,6 +62,10 @@ struct Shared<'r> {
     primary: Pool,
     entries: Vec<Entry>,
     doubts: u64,
+    /// When the snapshot was.
+    taken: Instant,
+    /// Units that were begun, or would have been.
+    begun: AtomicUsize,
     /// Ranges at once, and indexes.
     slots: Semaphore,
     told: Mutex<Vec<String>>,
@@ -75,7 +81,8 @@ impl<'w, 'a> Round<'w, 'a> {
         // of a round before
         self.work.definitions = None;
         let snapshot = self.snapshot().await;
-        self.work.progress.snapshot(Some(Instant::now()));
+        let taken = Instant::now();
+        self.work.progress.snapshot(Some(taken));
         tracing::info!(
             sees = snapshot.sees,
             held_ms = snapshot.held.as_millis(),
@@ -132,6 +139,8 @@ impl<'w, 'a> Round<'w, 'a> {
             primary,
             entries,
             doubts: snapshot.doubts,
+            taken,
+            begun: AtomicUsize::new(0),
             slots: Semaphore::new(work.job.connections.max(1)),
             told: Mutex::default(),
         };
@@ -212,7 +221,8 @@ impl Shared<'_> {
             .zip(held)
             .map(|(unit, hold)| -> BoxFuture<'_, Ended> { Box::pin(self.unit(unit, hold)) })
             .collect();
-        let at_once = loads.len().max(1);
+        // one more than are copied: while one has its indexes made; so that tables are done one after the other, and stay done
+        let at_once = self.work.job.connections.max(1) + 1;
         let mut ended: Vec<Ended> = stream::iter(loads).buffer_unordered(at_once).collect().await;
         drop(exported);
         ended.extend(definitions.map(Ended::Held));
@@ -243,6 +253,11 @@ impl Shared<'_> {
     }
 
     async fn unit(&self, unit: &Unit, hold: Option<Hold>) -> Ended {
+        let is_old = self.work.job.snapshot_age_max.is_some_and(|most| self.taken.elapsed() > most);
+        // each snapshot serves for one at least
+        if self.begun.fetch_add(1, Ordering::SeqCst) > 0 && is_old {
+            return Ended::Later;
+        }
         let done = self.load_unit(unit).await;
         match done {
             Ok(None) => return self.let_go(unit, hold).await,

@@ -49,6 +49,8 @@ pub struct Job {
     pub again: bool,
     /// Bytes a second.
     pub rate_max: Option<u64>,
+    /// Tables that aren't begun when the snapshot is so old are loaded from another one.
+    pub snapshot_age_max: Option<Duration>,
     /// Where `pg_dump` and `pg_restore` are; else they are looked for.
     pub bindir: Option<PathBuf>,
     /// Where the schema's archive is kept meanwhile.
@@ -321,7 +323,7 @@ impl Work<'_> {
             Ok(ended) => {
                 for unit in ended {
                     match unit {
-                        Ended::Done => {}
+                        Ended::Done | Ended::Later => {}
                         Ended::Again(why) => again = Some(why),
                         Ended::Lost(error) => lost = Some(error),
                         Ended::Failed(error) => failed = Some(error),
@@ -375,6 +377,8 @@ impl Work<'_> {
                 Err(error) => self.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
             }
         };
+        // lanes look anew after this, and after it is cut short
+        self.handover.loaded(Vec::new(), None).await?;
         self.outcome.failed.extend(archive.restore(&self.shadow, &act).await?);
         self.handover.loaded(Vec::new(), None).await?;
         drop(still);

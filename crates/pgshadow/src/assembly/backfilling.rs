@@ -63,6 +63,7 @@ impl Backfilling {
             create_schema: request.create_schema,
             again: request.again,
             rate_max: request.rate_max_bytes.or(self.config.backfill.rate_max_bytes),
+            snapshot_age_max: self.config.backfill.snapshot_age_max,
             bindir: self.config.backfill.bindir.clone(),
             directory: self.config.mirror_log.directory.clone(),
         };

@@ -167,6 +167,10 @@ impl Windows {
         if self.is_backfilling() {
             return "wait until the target is loaded: pgshadow backfill shows how far it is".to_owned();
         }
+        if status.awaiting_load.is_empty() && self.lock_applier().as_ref().is_some_and(pgshadow_apply::Handle::is_bare)
+        {
+            return "load the target, which has no tables: pgshadow backfill --create-schema".to_owned();
+        }
         if !status.awaiting_load.is_empty() {
             let tables = status.awaiting_load.len();
             return format!("load the target to its end: pgshadow backfill ({tables} tables are left)");

@@ -96,12 +96,13 @@ impl Default for Apply {
 pub(super) struct Backfill {
     pub connections: i64,
     pub rate_max: String,
+    pub snapshot_age_max: String,
     pub bindir: String,
 }
 
 impl Default for Backfill {
     fn default() -> Self {
-        Self { connections: 2, rate_max: String::new(), bindir: String::new() }
+        Self { connections: 2, rate_max: String::new(), snapshot_age_max: String::new(), bindir: String::new() }
     }
 }
 

@@ -18,6 +18,7 @@ use bytesize::ByteSize;
 use document::Document;
 use pgshadow_model::QualifiedName;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The smallest mirror log that can work.
 const LOG_SIZE_MIN: ByteSize = ByteSize::mib(1);
@@ -134,6 +135,8 @@ pub struct Backfill {
     pub connections: usize,
     /// Bytes a second, if there is a limit.
     pub rate_max_bytes: Option<u64>,
+    /// Tables that aren't begun when the snapshot is so old are loaded from another one.
+    pub snapshot_age_max: Option<Duration>,
     /// Where `pg_dump` and `pg_restore` are, if that isn't to be found out.
     pub bindir: Option<PathBuf>,
 }
@@ -291,7 +294,14 @@ fn connections(document: &Document, key: &str, number: i64) -> Result<usize, Con
 
 fn backfill(document: &Document, file: &file::Backfill) -> Result<Backfill, ConfigError> {
     let rate = (!file.rate_max.is_empty()).then(|| size(&file.rate_max)).transpose();
+    let age =
+        (!file.snapshot_age_max.is_empty()).then(|| humantime::parse_duration(&file.snapshot_age_max)).transpose();
+    let wrong_age = |_| {
+        let text = &file.snapshot_age_max;
+        document.wrong("backfill.snapshot_age_max", format!("must be a time such as \"30min\" or \"2h\", not {text:?}"))
+    };
     Ok(Backfill {
+        snapshot_age_max: age.map_err(wrong_age)?,
         connections: connections(document, "backfill.connections", file.connections)?,
         rate_max_bytes: rate.map_err(|reason| document.wrong("backfill.rate_max", reason))?,
         bindir: (!file.bindir.is_empty()).then(|| PathBuf::from(&file.bindir)),
