@@ -361,6 +361,21 @@ fn what_can_not_be_loaded_is_refused() {
     assert!(told.contains("pg_dump and pg_restore of version") && told.contains("bindir"), "{told}");
 }
 
+/// Where triggers or foreign keys would act on what is loaded, nothing is begun.
+#[test]
+fn rows_are_not_loaded_into_triggers() {
+    let (source, target) = (Cluster::old(), Cluster::newest());
+    let schema = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1, 1)";
+    [source.app(), target.app()].iter().for_each(|place| drop(place.psql(schema)));
+    target.superuser().psql("REVOKE SET ON PARAMETER session_replication_role FROM pgshadow");
+    let pgshadow = Pgshadow::between(&source, &target).start();
+    let told = refused(&pgshadow, &[]);
+    assert!(told.contains("has triggers or foreign keys") && told.contains("GRANT SET ON PARAMETER"), "{told}");
+    assert_eq!(pgshadow.status()["awaiting_load"], serde_json::json!([]));
+    target.superuser().psql("GRANT SET ON PARAMETER session_replication_role TO pgshadow");
+    backfill(&pgshadow, &[]);
+}
+
 /// What the schema's owner can't carry over is named, and the rest is loaded.
 #[test]
 fn what_can_not_be_carried_over_is_named() {
