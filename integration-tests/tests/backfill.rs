@@ -256,6 +256,58 @@ fn definitions_while_tables_are_loaded() {
     }
 }
 
+/// A table that is rewritten, or takes another one's name, after the snapshot and before it is looked at.
+#[test]
+fn tables_that_change_while_the_schema_is_made() {
+    for _ in 0..repeats() {
+        let scene = Scene::onto_nothing(
+            &format!("{SCHEMA} CREATE TABLE one (id int PRIMARY KEY, v int); INSERT INTO one SELECT g, 1 FROM generate_series(1, 500) g;
+                CREATE TABLE two (id int PRIMARY KEY, v int); INSERT INTO two SELECT g, 2 FROM generate_series(1, 700) g"),
+            |builder| builder,
+        );
+        std::thread::scope(|threads| {
+            let loading = threads.spawn(|| scene.pgshadow.run(&["backfill", "--create-schema"], LIMIT));
+            wait_for(&scene.pgshadow, |state| state["running"]["progress"]["stage"] == "schema");
+            scene.app().psql(
+                "ALTER TABLE bag ALTER COLUMN a TYPE bigint;
+                BEGIN; ALTER TABLE one RENAME TO other; ALTER TABLE two RENAME TO one; ALTER TABLE other RENAME TO two; COMMIT",
+            );
+            let finished = loading.join().unwrap();
+            // a table that was suspect when it was renamed is so under its new name
+            assert!(matches!(finished.status.code(), Some(0 | 3)), "{finished:#?}");
+        });
+        scene.drain();
+        integration_tests::equal::assert_equal(&scene.source, &scene.target);
+        assert_eq!(scene.pgshadow.run(&["verify"], LIMIT).status.code(), Some(0));
+        // the name that one of them had for a moment
+        let suspects: Vec<String> = scene.suspects().into_iter().map(|(table, _)| table).collect();
+        assert_eq!(suspects, ["public.other"]);
+    }
+}
+
+/// What a load of one table has left is loaded by the next backfill, and a table that is gone is waited for no more.
+#[test]
+fn what_was_left_is_loaded_by_the_next_one() {
+    let mut scene = Scene::with(SCHEMA, "", slow);
+    backfill(&scene.pgshadow, &[]);
+    let mut loading = scene.pgshadow.begin(&["backfill", "--table", "public.wide", "--table", "public.odd"]);
+    wait_for(&scene.pgshadow, |state| state["running"]["progress"]["rows"].as_u64().is_some_and(|rows| rows > 100));
+    scene.pgshadow.kill9();
+    loading.wait().unwrap();
+    scene.pgshadow.start();
+    scene.app().psql("DROP TABLE odd; CREATE TABLE odd (a int, b text); INSERT INTO odd VALUES (1, 'new'); UPDATE wide SET v = 9 WHERE id = 9");
+    backfill(&scene.pgshadow, &[]);
+    expect_loaded(&scene);
+    let mut loading = scene.pgshadow.begin(&["backfill", "--table", "public.wide", "--table", "public.nothing"]);
+    wait_for(&scene.pgshadow, |state| state["running"]["progress"]["stage"] == "loading");
+    scene.pgshadow.kill9();
+    loading.wait().unwrap();
+    scene.pgshadow.start();
+    scene.app().psql("DROP TABLE nothing");
+    backfill(&scene.pgshadow, &[]);
+    expect_loaded(&scene);
+}
+
 /// Slow enough that things happen meanwhile.
 fn slow(builder: integration_tests::proxy::PgshadowBuilder) -> integration_tests::proxy::PgshadowBuilder {
     builder.set("backfill", "rate_max", "\"6MiB\"")

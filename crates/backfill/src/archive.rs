@@ -64,7 +64,7 @@ impl Archive {
             "--format=custom".into(),
             "--encoding=UTF8".into(),
             format!("--snapshot={snapshot}").into(),
-            "--lock-wait-timeout=30s".into(),
+            "--lock-wait-timeout=500ms".into(),
             "--no-publications".into(),
             "--no-subscriptions".into(),
             "--exclude-schema=pgshadow".into(),

@@ -114,6 +114,13 @@ impl Copying<'_> {
             }
             sink.finish().await.map_err(on_shadow)?
         };
+        // under the lock that the copy has taken: what was read was this table, in the file that the snapshot shows
+        let look = "SELECT pg_catalog.to_regclass($1)::oid = $2 AND pg_catalog.pg_relation_filenode($2) = $3";
+        let looked = primary.query_one(look, &[&table.name.sql(), &table.oid, &table.file]).await;
+        let same: Option<bool> = looked.and_then(|row| row.try_get(0)).map_err(Failed::Primary)?;
+        if same != Some(true) {
+            return Err(Failed::Shadow(Error::Redefined(table.name.clone())));
+        }
         self.shadow.note(shadow, &table.name, start(range), rows).await.map_err(Failed::Shadow)?;
         shadow.batch_execute("COMMIT").await.map_err(on_shadow)?;
         Ok(rows)
@@ -148,6 +155,7 @@ impl Copying<'_> {
 /// On which side a copy has failed.
 pub(crate) enum Failed {
     Primary(tokio_postgres::Error),
+    /// There, or for another reason: the primary's transaction is whole.
     Shadow(Error),
 }
 

@@ -1,3 +1,4 @@
+use pgshadow_model::QualifiedName;
 use std::path::PathBuf;
 use tokio_postgres::error::SqlState;
 
@@ -27,6 +28,9 @@ pub enum Error {
         /// Why.
         error: std::io::Error,
     },
+    /// It was truncated, rewritten, renamed or dropped since the snapshot.
+    #[error("{0} was truncated, rewritten, renamed or dropped meanwhile")]
+    Redefined(QualifiedName),
     /// Somebody waited for what was looked at.
     #[error("the primary's schema is being changed")]
     Busy,
@@ -55,7 +59,12 @@ impl Error {
                 .is_none_or(|code| matches!(code.code().get(..2).unwrap_or_default(), "08" | "53" | "57" | "58")),
             Self::Server(error) => error.is_lost(),
             Self::Applier(_) | Self::Busy => true,
-            Self::Schema(_) | Self::Tool(_) | Self::Dump(_) | Self::Run { .. } | Self::Store(_) => false,
+            Self::Schema(_)
+            | Self::Tool(_)
+            | Self::Dump(_)
+            | Self::Redefined(_)
+            | Self::Run { .. }
+            | Self::Store(_) => false,
         }
     }
 
@@ -63,7 +72,7 @@ impl Error {
     pub(crate) fn may_be_redefined(&self) -> bool {
         let of_definition =
             |code: &SqlState| code.code().starts_with("42") && *code != SqlState::INSUFFICIENT_PRIVILEGE;
-        self.code().is_some_and(of_definition)
+        matches!(self, Self::Redefined(_)) || self.code().is_some_and(of_definition)
     }
 
     pub(crate) fn code(&self) -> Option<&SqlState> {

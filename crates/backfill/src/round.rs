@@ -108,12 +108,7 @@ impl<'w, 'a> Round<'w, 'a> {
         }
         let known = tables(&primary).await?;
         let whole = self.whole;
-        if let Some(names) = self.unknown(&known) {
-            // renamed just now: nothing of them may be applied any more, and then another snapshot is taken
-            drop(snapshot);
-            self.work.begin(&names).await?;
-            return Ok(vec![Ended::Again("tables were renamed".to_owned())]);
-        }
+        let awaited = self.look(&known, snapshot.doubts).await?;
         let entries = match &self.work.archive {
             Some(archive) if archive.exists() => archive.entries().await?,
             _ => Vec::new(),
@@ -125,14 +120,13 @@ impl<'w, 'a> Round<'w, 'a> {
             self.work.progress.table(&table.name, table.size);
         }
         let work: &Work<'_> = self.work;
-        // what is tied to a wanted table, but not awaited yet, is loaded from here on as well
-        let awaited = work.shadow.awaited().await?;
+        // renamed just now, or tied to a wanted table: nothing of it may be applied any more, and then another snapshot is taken
         let more: Vec<QualifiedName> =
             units.iter().flat_map(Unit::names).filter(|name| !awaited.contains(name)).collect();
         if !more.is_empty() {
             drop(snapshot);
             work.begin(&more).await?;
-            return Ok(vec![Ended::Again("other tables are tied to it".to_owned())]);
+            return Ok(vec![Ended::Again("tables were renamed, or are tied to others".to_owned())]);
         }
         let shared = Shared {
             work,
@@ -179,24 +173,32 @@ impl<'w, 'a> Round<'w, 'a> {
         Ok(failed)
     }
 
-    /// Names that wanted tables have by now, if these aren't awaited; what is gone is left out.
-    fn unknown(&mut self, known: &BTreeMap<u32, Table>) -> Option<Vec<QualifiedName>> {
-        let (progress, mut names) = (self.work.progress, Vec::new());
-        self.work.left.retain(|oid, name| match known.get(oid) {
-            None => {
+    /// Brings what is left up to what the snapshot shows: tables by their present names, and all that has a name that is awaited, since what
+    /// was written to it was passed over. What is gone is awaited no more. Gives the names that are.
+    async fn look(&mut self, known: &BTreeMap<u32, Table>, doubts: u64) -> Result<BTreeSet<QualifiedName>, Error> {
+        let work = &mut *self.work;
+        let mut awaited = work.shadow.awaited().await?;
+        let progress = work.progress;
+        work.left.retain(|oid, name| match known.get(oid) {
+            Some(table) if table.name == *name => true,
+            now => {
                 progress.forget(name);
-                false
-            }
-            Some(table) => {
-                if table.name != *name {
-                    progress.forget(name);
-                    *name = table.name.clone();
-                    names.push(name.clone());
-                }
-                true
+                now.is_some()
             }
         });
-        Some(names).filter(|names| !names.is_empty())
+        for table in known.values() {
+            if awaited.contains(&table.name) || work.left.contains_key(&table.oid) {
+                work.left.insert(table.oid, table.name.clone());
+            }
+        }
+        let names: BTreeSet<&QualifiedName> = known.values().map(|table| &table.name).collect();
+        let gone: Vec<QualifiedName> = awaited.iter().filter(|name| !names.contains(name)).cloned().collect();
+        if !gone.is_empty() {
+            work.handover.loaded(gone.clone(), None).await?;
+            work.handover.lift(&gone, doubts, false).map_err(Error::Store)?;
+            awaited.retain(|name| !gone.contains(name));
+        }
+        Ok(awaited)
     }
 }
 
@@ -258,10 +260,8 @@ impl Shared<'_> {
         if self.begun.fetch_add(1, Ordering::SeqCst) > 0 && is_old {
             return Ended::Later;
         }
-        let done = self.load_unit(unit).await;
-        match done {
-            Ok(None) => return self.let_go(unit, hold).await,
-            Ok(Some(why)) => Ended::Again(why),
+        match self.load_unit(unit).await {
+            Ok(()) => self.let_go(unit, hold).await,
             Err(error) if error.is_lost() => Ended::Lost(error),
             // a definition may just have changed
             Err(error) if error.may_be_redefined() => Ended::Again(error.to_string()),
@@ -272,8 +272,8 @@ impl Shared<'_> {
         }
     }
 
-    /// Rows and indexes of a unit; or why it begins again.
-    async fn load_unit(&self, unit: &Unit) -> Result<Option<String>, Error> {
+    /// Rows and indexes of a unit.
+    async fn load_unit(&self, unit: &Unit) -> Result<(), Error> {
         let own: Vec<&Table> = unit.tables.iter().filter(|table| !table.partitioned).collect();
         let by_pages = self.work.version >= READS_PAGES;
         {
@@ -298,15 +298,7 @@ impl Shared<'_> {
         while let Some(done) = copied.next().await {
             done?;
         }
-        for table in &own {
-            let rows = self.primary.ask("SELECT pg_catalog.pg_relation_filenode($1::oid)", &[&table.oid]).await?;
-            let file = rows.first().map(|row| row.try_get::<_, Option<u32>>(0)).transpose().map_err(Error::primary)?;
-            if file.flatten() != table.file {
-                return Ok(Some(format!("{} was truncated, rewritten or dropped meanwhile", table.name)));
-            }
-        }
-        self.indexes(unit).await?;
-        Ok(None)
+        self.indexes(unit).await
     }
 
     async fn range(&self, copying: &Copying<'_>, table: &Table, range: Range) -> Result<(), Error> {
@@ -331,7 +323,13 @@ impl Shared<'_> {
             .filter(|table| !table.partitioned)
             .map(|table| format!("ANALYZE {};", table.name.sql()))
             .collect();
-        self.work.shadow.execute(&analyze).await
+        match self.work.shadow.execute(&analyze).await {
+            Err(error) if !error.is_lost() => {
+                self.told.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// A unit that is loaded: what comes behind the snapshot may be applied.

@@ -80,6 +80,8 @@ pub struct Outcome {
 /// A backfill at work.
 pub(crate) struct Work<'a> {
     pub(crate) job: &'a Job,
+    /// Only these tables; empty: all.
+    only: Vec<QualifiedName>,
     pub(crate) handover: &'a dyn Handover,
     pub(crate) progress: &'a Progress,
     pub(crate) throttle: Throttle,
@@ -118,7 +120,13 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
     shadow.prepare().await?;
     let step = if job.only.is_empty() { shadow.step().await? } else { None };
     let resumed = step.filter(|(step, _)| *step != Step::Done).filter(|_| !job.again);
-    if step.is_some() && resumed.is_none() && !job.again {
+    let is_done = step.is_some() && resumed.is_none() && !job.again;
+    // what a load of single tables has left
+    let mut only = job.only.clone();
+    if is_done {
+        only.extend(shadow.awaited().await?);
+    }
+    if is_done && only.is_empty() {
         let text = "all tables are loaded already: name those to load again by --table, or say --again for all of them";
         return Err(Error::Schema(text.to_owned()));
     }
@@ -136,6 +144,7 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         makes_tables: makes_tables.then_some(resumed.is_some()),
         done: Mutex::default(),
         job,
+        only,
         handover,
         progress,
         throttle: Throttle::new(job.rate_max),
@@ -180,7 +189,7 @@ async fn of_shadow(shadow: &Shadow<'_>) -> Result<u32, Error> {
 
 impl Work<'_> {
     async fn run(mut self, primary: &Connected, resumed: Option<Step>) -> Result<Outcome, Error> {
-        let whole = self.job.only.is_empty();
+        let whole = self.only.is_empty();
         self.choose(primary, resumed.is_some()).await?;
         self.check(primary, resumed.is_some()).await?;
         if whole && resumed.is_none() {
@@ -189,7 +198,9 @@ impl Work<'_> {
         }
         let names: Vec<QualifiedName> = self.left.values().cloned().collect();
         self.begin(&names).await?;
-        while !self.left.is_empty() || self.makes_tables.is_some() {
+        // once at least: of what is awaited something may be gone
+        let mut looks = true;
+        while std::mem::take(&mut looks) || !self.left.is_empty() || self.makes_tables.is_some() {
             let round = Round::new(&mut self, whole).run().await;
             self.progress.snapshot(None);
             self.settle(round).await?;
@@ -222,8 +233,8 @@ impl Work<'_> {
         }
         let awaited = self.shadow.awaited().await?;
         let wanted = |name: &QualifiedName| {
-            if !self.job.only.is_empty() {
-                self.job.only.contains(name)
+            if !self.only.is_empty() {
+                self.only.contains(name)
             } else if resumed {
                 awaited.contains(name)
             } else {
