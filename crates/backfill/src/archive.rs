@@ -304,8 +304,7 @@ mod tests {
         let key = ForeignKey::of(sql).unwrap();
         assert!(key.add.ends_with("public.b(id) NOT VALID"), "{}", key.add);
         assert!(
-            key.validate.ends_with("ALTER TABLE ONLY public.a\n    VALIDATE CONSTRAINT a_b_fkey")
-                || key.validate.ends_with("public.a\n   VALIDATE CONSTRAINT a_b_fkey"),
+            key.validate.ends_with("ALTER TABLE ONLY public.a\n    VALIDATE CONSTRAINT a_b_fkey"),
             "{}",
             key.validate
         );
