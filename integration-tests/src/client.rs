@@ -1,6 +1,6 @@
 //! Where to connect as whom, and the clients that do it: tokio-postgres, psql, pgbench.
 use crate::installation::Installation;
-use crate::process;
+use crate::process::{self, Finished};
 use std::future::Future;
 use std::process::Command;
 use std::time::Duration;
@@ -96,11 +96,15 @@ impl Endpoint {
     }
 
     /// Runs pgbench with these arguments.
+    ///
+    /// # Errors
+    /// It ended otherwise than with 0: a client was lost, say.
     #[track_caller]
-    pub fn pgbench(&self, arguments: &[&str], limit: Duration) -> Bench {
+    pub fn pgbench(&self, arguments: &[&str], limit: Duration) -> Result<Bench, Finished> {
         let mut command = Command::new(Installation::newest().program("pgbench"));
         command.args(arguments).envs(self.environment());
-        Bench::read(process::run(&mut command, limit).success())
+        let finished = process::run(&mut command, limit);
+        if finished.status.success() { Ok(Bench::read(finished.stdout)) } else { Err(finished) }
     }
 }
 

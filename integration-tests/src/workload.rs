@@ -1,6 +1,9 @@
 //! Loads that pgbench runs.
 use crate::client::{Bench, Endpoint};
+use crate::process::Finished;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How pgbench sends its statements.
@@ -87,6 +90,37 @@ impl Load {
     /// Runs for this long; a failed transaction or a lost client fails the test.
     #[track_caller]
     pub fn run(&self, place: &Endpoint, duration: Duration) -> Bench {
+        let bench = self.attempt(place, duration).unwrap_or_else(|finished| panic!("{finished:#?}"));
+        assert!(bench.transactions > 0 && bench.failed == 0, "pgbench:\n{}", bench.output);
+        bench
+    }
+
+    /// The load goes on for as long as `work` takes; a failed transaction or a lost client fails the test.
+    pub fn during<T>(&self, place: &Endpoint, work: impl FnOnce() -> T) -> T {
+        Self::beside(|| drop(self.run(place, Duration::from_secs(1))), work)
+    }
+
+    /// [`Load::during`], where servers are killed: what becomes of the clients doesn't matter, they begin again.
+    pub fn during_faults<T>(&self, place: &Endpoint, work: impl FnOnce() -> T) -> T {
+        Self::beside(|| drop(self.attempt(place, Duration::from_secs(1))), work)
+    }
+
+    fn beside<T>(bout: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    bout();
+                }
+            });
+            let done = catch_unwind(AssertUnwindSafe(work));
+            over.store(true, Ordering::SeqCst);
+            done.unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    #[track_caller]
+    fn attempt(&self, place: &Endpoint, duration: Duration) -> Result<Bench, Finished> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("script.sql");
         let file_name = file.to_string_lossy().into_owned();
@@ -100,9 +134,7 @@ impl Load {
                 arguments.extend(["-f", &file_name]);
             }
         }
-        let bench = place.pgbench(&arguments, duration + Duration::from_secs(60));
-        assert!(bench.transactions > 0 && bench.failed == 0, "pgbench:\n{}", bench.output);
-        bench
+        place.pgbench(&arguments, duration + Duration::from_secs(60))
     }
 }
 

@@ -1,6 +1,5 @@
 //! `pgshadow backfill` under write load: the shadow holds what the primary does, and nothing is applied twice or left out.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
-use integration_tests::client::Endpoint;
 use integration_tests::postgres::Cluster;
 use integration_tests::process::Finished;
 use integration_tests::proxy::Pgshadow;
@@ -8,7 +7,6 @@ use integration_tests::repeats;
 use integration_tests::scene::Scene;
 use integration_tests::workload::Load;
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -67,21 +65,9 @@ INSERT INTO kinds (n) VALUES (:j);
 END;
 ";
 
-/// The application goes on for as long as `work` takes, whatever becomes of its connections.
-fn under_load<T: Send>(app: &Endpoint, script: &str, work: impl FnOnce() -> T + Send) -> T {
-    let load = Load::own("", script).clients(4);
-    let over = AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                let _ =
-                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load.run(app, Duration::from_secs(1))));
-            }
-        });
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        over.store(true, Ordering::SeqCst);
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+/// What the application does meanwhile.
+fn load() -> Load {
+    Load::own("", SCRIPT).clients(4)
 }
 
 fn backfill(pgshadow: &Pgshadow, arguments: &[&str]) -> Value {
@@ -131,7 +117,7 @@ fn a_target_without_tables_is_made_and_loaded_under_load() {
     scene
         .source
         .psql("SELECT lo_from_bytea(7001, decode(repeat('ab', 3000000), 'hex')); GRANT SELECT ON parent TO PUBLIC");
-    let report = under_load(&scene.app(), SCRIPT, || {
+    let report = load().during(&scene.app(), || {
         std::thread::sleep(Duration::from_millis(500));
         let report = backfill(&scene.pgshadow, &["--create-schema"]);
         std::thread::sleep(Duration::from_millis(1500));
@@ -157,13 +143,13 @@ fn a_target_without_tables_is_made_and_loaded_under_load() {
 fn a_target_with_tables_is_loaded_and_one_table_again() {
     let scene = Scene::of(SCHEMA);
     scene.target.psql("UPDATE wide SET v = -1 WHERE id % 7 = 0; DELETE FROM child WHERE id % 3 = 0; INSERT INTO bag VALUES (1, 'extra')");
-    under_load(&scene.app(), SCRIPT, || backfill(&scene.pgshadow, &[]));
+    load().during(&scene.app(), || backfill(&scene.pgshadow, &[]));
     expect_loaded(&scene);
     for table in ["public.parent", "public.child", "public.bag", "public.parts_low", "Other One.Odd \"Name"] {
         let suspect = "DO $$ BEGIN UPDATE parent SET m = 'sad' WHERE id = 5; UPDATE bag SET b = 'q' WHERE a = 3;
             UPDATE child SET moods = '{sad}' WHERE id = 8; UPDATE parts SET v = -5 WHERE id = 17; END $$";
         scene.app().psql(suspect);
-        under_load(&scene.app(), SCRIPT, || backfill(&scene.pgshadow, &["--table", table]));
+        load().during(&scene.app(), || backfill(&scene.pgshadow, &["--table", table]));
         scene.drain();
         let left: Vec<String> = integration_tests::equal::differences(&scene.source, &scene.target)
             .into_iter()
@@ -340,9 +326,10 @@ fn a_backfill_goes_on_after_a_kill() {
         let pgshadow = slow(Pgshadow::between(&source, &target)).start();
         let mut scene = Scene { source: source.app(), target: target.app(), pgshadow };
         let app = scene.app();
-        under_load(&app, SCRIPT, || {
-            let mut loading =
-                scene.pgshadow.begin(if create { &["backfill", "--create-schema"] } else { &["backfill"] });
+        // the same as the first time: it may be gone before it had begun
+        let arguments: &[&str] = if create { &["backfill", "--create-schema"] } else { &["backfill"] };
+        load().during_faults(&app, || {
+            let mut loading = scene.pgshadow.begin(arguments);
             for kill in 0..3 {
                 std::thread::sleep(Duration::from_millis(300 + (round * 1350 + kill * 700) % 2500));
                 match (round + kill) % 3 {
@@ -350,7 +337,7 @@ fn a_backfill_goes_on_after_a_kill() {
                         scene.pgshadow.kill9();
                         loading.wait().unwrap();
                         scene.pgshadow.start();
-                        loading = scene.pgshadow.begin(&["backfill"]);
+                        loading = scene.pgshadow.begin(arguments);
                     }
                     1 => {
                         source.kill9();
@@ -366,7 +353,7 @@ fn a_backfill_goes_on_after_a_kill() {
             }
             loading.wait().unwrap();
         });
-        let last = scene.pgshadow.run(&["backfill"], LIMIT);
+        let last = scene.pgshadow.run(arguments, LIMIT);
         assert!(last.status.success() || last.stderr.contains("loaded already"), "round {round}: {last:#?}");
         scene.drain();
         // what a lost session left open is told; all else is equal

@@ -45,21 +45,8 @@ END;
 ";
 
 /// The scene under load for as long as `work` takes.
-fn under_load(scene: &Scene, script: &str, work: impl FnOnce() + Send) {
-    let load = Load::own("", script).clients(4);
-    let over = AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                load.run(&scene.app(), Duration::from_secs(1));
-            }
-        });
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        over.store(true, Ordering::SeqCst);
-        if let Err(panic) = done {
-            std::panic::resume_unwind(panic);
-        }
-    });
+fn under_load(scene: &Scene, script: &str, work: impl FnOnce()) {
+    Load::own("", script).clients(4).during(&scene.app(), work);
 }
 
 /// Its report, and whether it said that all is equal.
@@ -422,8 +409,8 @@ async fn no_certificate_once_mirroring_has_stopped() {
     assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true);
     let holder = scene.target.connect().await;
     holder.batch_execute("BEGIN; LOCK TABLE a").await.unwrap();
-    let write = "SELECT format('INSERT INTO a SELECT g, (SELECT string_agg(md5(random()::text), '''') FROM generate_series(1, 1000) WHERE g > 0)
-        FROM generate_series(%s, %s) g', n * 10, n * 10 + 9) FROM generate_series(1, 400) n \\gexec";
+    let write = "SELECT format('INSERT INTO a SELECT g, repeat(md5(g::text), 1000) FROM generate_series(%s, %s) g', n * 10, n * 10 + 9)
+        FROM generate_series(1, 400) n \\gexec";
     scene.app().psql(write);
     let status = scene.pgshadow.status();
     assert_eq!((&status["mirroring"], &status["certificate"]["valid"]), (&false.into(), &false.into()), "{status:#}");
