@@ -420,3 +420,98 @@ async fn no_certificate_once_mirroring_has_stopped() {
     assert!(refused.status.code() == Some(1) && refused.stderr.contains("mirroring has stopped"), "{refused:#?}");
     drop(holder);
 }
+
+/// Tables that snapshots aren't kept long enough for are compared in parts; what differs is found all the same, and nothing else is.
+#[test]
+fn large_tables_are_compared_in_parts() {
+    let more = "CREATE TABLE pairs (u uuid, \"N\" int, t text, v int, PRIMARY KEY (u, \"N\", t));
+        INSERT INTO pairs SELECT md5((g / 7)::text)::uuid, g % 3 - 1, 't' || g, 0 FROM generate_series(1, 20000) g;
+        CREATE DOMAIN late AS timestamptz; CREATE TABLE moments (at late PRIMARY KEY, v int);
+        INSERT INTO moments SELECT '2026-03-29 00:00:00+00'::timestamptz + g * interval '7 min', 0 FROM generate_series(1, 15000) g;
+        INSERT INTO moments VALUES ('infinity', 1), ('-infinity', 2)";
+    let scene =
+        Scene::with(&format!("{SCHEMA}; {more}"), "", |builder| builder.set("verify", "snapshot_age_max", "\"1ms\""));
+    let script = SCRIPT.replace("random(1, 20000)", "random(1, 10000)");
+    let script = format!(
+        "{script}\nUPDATE pairs SET v = v + 1 WHERE u = md5((:i / 70)::text)::uuid;\nUPDATE moments SET v = v + 1 WHERE at = '2026-03-29 00:00:00+00'::timestamptz + :j * interval '7 min';\n"
+    );
+    let of = |report: &Value, name: &str| {
+        tables(report).iter().find(|table| table["table"]["name"] == name).cloned().unwrap()
+    };
+    under_load(&scene, &script, || {
+        let (report, equal) = verify(&scene, &[]);
+        assert!(equal, "{report:#}");
+        for (name, rows) in [("busy", 20_000), ("pairs", 20_000), ("moments", 15_002)] {
+            let table = of(&report, name);
+            assert!(table["snapshots"].as_u64().unwrap() > 1 && table["rows"] == rows, "{table:#}");
+        }
+        assert_eq!(of(&report, "bag")["snapshots"], 1, "it has no key");
+        assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true, "{}", scene.pgshadow.status()["certificate"]);
+        scene.target.psql(
+            "UPDATE busy SET t = 'other' WHERE id IN (10001, 15000, 20000); DELETE FROM pairs WHERE t = 't19999'; INSERT INTO busy VALUES (-1, 1, 'new');
+            UPDATE moments SET v = 9 WHERE at = 'infinity'; UPDATE moments SET at = '0044-03-15 12:00:00+00 BC' WHERE at = '-infinity'",
+        );
+        let (report, equal) = verify(&scene, &[]);
+        assert!(!equal);
+        let found: Vec<String> =
+            differences(&report).into_iter().map(|text| text.split_once(' ').unwrap().1.to_owned()).collect();
+        let key = scene
+            .source
+            .psql("SELECT format('u=%s, N=%s, t=%s missing_row', u, \"N\", t) FROM pairs WHERE t = 't19999'");
+        let mut expected = vec![
+            "id=-1 extra_row",
+            "id=10001 value t",
+            "id=15000 value t",
+            "id=20000 value t",
+            key.trim(),
+            "at=infinity value v",
+            "at=-infinity missing_row",
+            "at=0044-03-15 12:00:00+00 BC extra_row",
+        ];
+        let mut found: Vec<&str> = found.iter().map(String::as_str).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    });
+}
+
+/// A verify that a crash of pgshadow has interrupted is gone on with: what is proven isn't compared again, unless that is asked for, or it isn't any more.
+#[test]
+fn an_interrupted_verify_goes_on() {
+    let large = "CREATE TABLE large (id int PRIMARY KEY, t text); INSERT INTO large SELECT g, repeat('x', 1000) FROM generate_series(1, 40000) g";
+    let mut scene =
+        Scene::with(&format!("{SCHEMA}; {large}"), "", |builder| builder.set("verify", "rate_max", "\"8MiB\""));
+    let mut running = scene.pgshadow.begin(&["verify"]);
+    let from = std::time::Instant::now();
+    loop {
+        let (_, body) = scene.pgshadow.http("/api/verify").expect("it answers");
+        let state: Value = serde_json::from_str(&body).unwrap();
+        let progress = &state["running"]["progress"];
+        if progress["tables_done"].as_u64().is_some_and(|done| done >= 6) {
+            let waits = progress["waiting"].as_str().unwrap_or_default();
+            assert!(waits.starts_with("the limit, rate_max: 8.0 MiB/s"), "{state:#}");
+            break;
+        }
+        assert!(from.elapsed() < LIMIT, "{state:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    scene.pgshadow.kill9();
+    running.wait().unwrap();
+    scene.pgshadow.start();
+    // `named` isn't proven any more
+    scene.app().psql("ALTER TABLE named ADD COLUMN more int");
+    scene.drain();
+    let (report, equal) = verify(&scene, &[]);
+    assert!(equal, "{report:#}");
+    let before = |report: &Value| -> BTreeSet<String> {
+        let known = tables(report).iter().filter(|table| table["snapshots"] == 0);
+        known.map(|table| table["table"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let known = before(&report);
+    assert!(known.len() >= 4 && known.contains("kinds"), "{known:?}");
+    assert!(!known.contains("large") && !known.contains("named"), "{known:?}");
+    assert_eq!(tables(&report).iter().find(|t| t["table"]["name"] == "kinds").unwrap()["rows"], 60);
+    assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true, "{}", scene.pgshadow.status()["certificate"]);
+    // that one has ended
+    assert_eq!(before(&verify(&scene, &["public.bag"]).0), BTreeSet::new());
+}

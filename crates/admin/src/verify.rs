@@ -9,6 +9,9 @@ pub struct VerifyRequest {
     /// Only these tables, as `schema.name`; empty: all.
     #[serde(default)]
     pub tables: Vec<String>,
+    /// Compare everything anew, also what an interrupted one has found to be equal.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// Answer of `POST /api/verify`.

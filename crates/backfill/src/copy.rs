@@ -4,9 +4,8 @@ use crate::Error;
 use crate::progress::Progress;
 use crate::shadow::Shadow;
 use crate::source::Table;
-use crate::throttle::Throttle;
 use futures::{SinkExt, StreamExt, pin_mut};
-use pgshadow_verify::{Pages, Pool};
+use pgshadow_verify::{Pace, Pages, Pool};
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -49,7 +48,7 @@ fn select(range: &Range, table: &Table) -> String {
 pub(crate) struct Copying<'a> {
     pub(crate) primary: &'a Pool,
     pub(crate) shadow: &'a Shadow<'a>,
-    pub(crate) throttle: &'a Throttle,
+    pub(crate) pace: &'a Pace,
     pub(crate) progress: &'a Progress,
 }
 
@@ -109,7 +108,7 @@ impl Copying<'_> {
             pin_mut!(sink, stream);
             while let Some(data) = stream.next().await {
                 let data = data.map_err(Failed::Primary)?;
-                self.throttle.take(data.len()).await;
+                drop(self.pace.take(data.len() as u64).await);
                 sink.feed(data).await.map_err(on_shadow)?;
             }
             sink.finish().await.map_err(on_shadow)?

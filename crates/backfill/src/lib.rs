@@ -27,7 +27,6 @@ mod run;
 mod schema;
 mod shadow;
 mod source;
-mod throttle;
 mod tools;
 
 pub use error::Error;

@@ -1,9 +1,10 @@
 //! How far a backfill is.
 
 use pgshadow_model::QualifiedName;
+use pgshadow_verify::Pace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -89,6 +90,7 @@ pub struct Shown {
 struct State {
     stage: Stage,
     waiting: Option<String>,
+    pace: Option<Arc<Pace>>,
     started: Instant,
     loading_since: Option<Instant>,
     /// Read when the loading began.
@@ -108,6 +110,7 @@ impl Default for Progress {
         let state = State {
             stage: Stage::Looking,
             waiting: None,
+            pace: None,
             started: Instant::now(),
             loading_since: None,
             read_before: 0,
@@ -137,7 +140,7 @@ impl Progress {
         });
         let mut shown = Shown {
             stage: state.stage,
-            waiting: state.waiting.clone(),
+            waiting: state.waiting.clone().or_else(|| state.pace.as_ref()?.waits_for()),
             tables: state.tables.len() as u64,
             snapshot_age_ms: state.snapshot.map_or(0, |since| millis(since.elapsed())),
             elapsed_ms: millis(state.started.elapsed()),
@@ -168,6 +171,10 @@ impl Progress {
 
     pub(crate) fn snapshot(&self, since: Option<Instant>) {
         self.lock().snapshot = since;
+    }
+
+    pub(crate) fn paced(&self, pace: Arc<Pace>) {
+        self.lock().pace = Some(pace);
     }
 
     pub(crate) fn waits(&self, why: Option<String>) {

@@ -284,7 +284,7 @@ impl Shared<'_> {
         let copying = Copying {
             primary: &self.primary,
             shadow: &self.work.shadow,
-            throttle: &self.work.throttle,
+            pace: &self.work.pace,
             progress: self.work.progress,
         };
         let mut parts: Vec<BoxFuture<'_, Result<(), Error>>> = Vec::new();

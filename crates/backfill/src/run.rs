@@ -9,10 +9,10 @@ use crate::round::{Ended, Round};
 use crate::schema::{self, Definitions, Difference};
 use crate::shadow::{Shadow, Step};
 use crate::source::NAMES;
-use crate::throttle::Throttle;
 use crate::tools::Tools;
 use pgshadow_apply::{Connected, Dial, Hold, HoldOf, connect};
 use pgshadow_model::QualifiedName;
+use pgshadow_verify::{Limits, Pace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -47,8 +47,8 @@ pub struct Job {
     pub create_schema: bool,
     /// Load everything, though it is loaded already.
     pub again: bool,
-    /// Bytes a second.
-    pub rate_max: Option<u64>,
+    /// How fast the primary may be read.
+    pub limits: Limits,
     /// Tables that aren't begun when the snapshot is so old are loaded from another one.
     pub snapshot_age_max: Option<Duration>,
     /// Where `pg_dump` and `pg_restore` are; else they are looked for.
@@ -84,7 +84,7 @@ pub(crate) struct Work<'a> {
     only: Vec<QualifiedName>,
     pub(crate) handover: &'a dyn Handover,
     pub(crate) progress: &'a Progress,
-    pub(crate) throttle: Throttle,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) shadow: Shadow<'a>,
     /// Where the target's schema is made.
     pub(crate) archive: Option<Archive>,
@@ -140,6 +140,8 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         false => None,
     };
     let makes_tables = archive.is_some() && matches!(resumed, None | Some((Step::Schema, _)));
+    let pace = Arc::new(Pace::new(job.limits));
+    progress.paced(Arc::clone(&pace));
     let work = Work {
         makes_tables: makes_tables.then_some(resumed.is_some()),
         done: Mutex::default(),
@@ -147,7 +149,7 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         only,
         handover,
         progress,
-        throttle: Throttle::new(job.rate_max),
+        pace: Arc::clone(&pace),
         shadow,
         archive,
         version,
@@ -160,7 +162,10 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         resumed: resumed.is_some(),
         doubts: None,
     };
-    work.run(&primary, resumed.map(|(step, _)| step)).await
+    tokio::select! {
+        ended = work.run(&primary, resumed.map(|(step, _)| step)) => ended,
+        never = pace.govern() => match never {},
+    }
 }
 
 async fn connect_primary(job: &Job) -> Result<Connected, Error> {

@@ -3,7 +3,7 @@ use crate::{Error, Store};
 use pgshadow_model::{Finding, Kind, QualifiedName};
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
 /// Name of the text that says whether all tables were verified: this word, or why not.
@@ -86,35 +86,38 @@ impl Store {
         self.lapses().number
     }
 
-    /// Keeps certificates of tables, each with the mark that was read before its snapshot was taken: what made its table's lapse since then, makes it
-    /// lapse too. `whole`: these are all tables that there are, so that those of others go.
+    /// Keeps a table's certificate, with the mark that was read before its snapshot was taken: what made it lapse since then, makes it lapse too.
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn certify(&self, certificates: Vec<(u64, TableCertificate)>, whole: bool) -> Result<(), Error> {
-        // held to the end: what lapses meanwhile finds them written
+    pub fn certify(&self, mark: u64, mut certificate: TableCertificate) -> Result<(), Error> {
+        // held to the end: what lapses meanwhile finds it written
+        let lapses = self.lapses();
+        let since = lapses.last.iter().filter(|(of, (n, _))| *n > mark && of.covers(&certificate.table));
+        if let Some((_, (_, reason))) = since.min_by_key(|(_, (number, _))| *number)
+            && certificate.lapsed.is_none()
+        {
+            (certificate.lapsed, certificate.lapsed_at) = (Some(reason.clone()), Some(now()));
+        }
+        let write = self.database.begin_write()?;
+        let key = serde_json::to_string(&certificate.table)?;
+        write.open_table(CERTIFICATES)?.insert(key.as_str(), serde_json::to_vec(&certificate)?.as_slice())?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// These were all tables that there were, at a snapshot before which this mark was read: certificates of others go.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn certify_whole(&self, mark: u64, tables: &[QualifiedName]) -> Result<(), Error> {
         let lapses = self.lapses();
         let write = self.database.begin_write()?;
-        {
-            let mut rows = write.open_table(CERTIFICATES)?;
-            if whole {
-                rows.retain(|_, _| false)?;
-                let first = certificates.iter().map(|(mark, _)| *mark).min().unwrap_or(0);
-                let (number, reason) = &lapses.redefined;
-                let known = if *number > first { reason.as_str() } else { WHOLE };
-                write.open_table(META)?.insert(WHOLE, known)?;
-            }
-            for (mark, mut certificate) in certificates {
-                let since = lapses.last.iter().filter(|(of, (n, _))| *n > mark && of.covers(&certificate.table));
-                if let Some((_, (_, reason))) = since.min_by_key(|(_, (number, _))| *number)
-                    && certificate.lapsed.is_none()
-                {
-                    (certificate.lapsed, certificate.lapsed_at) = (Some(reason.clone()), Some(now()));
-                }
-                let key = serde_json::to_string(&certificate.table)?;
-                rows.insert(key.as_str(), serde_json::to_vec(&certificate)?.as_slice())?;
-            }
-        }
+        let keys = tables.iter().map(serde_json::to_string).collect::<Result<HashSet<String>, _>>()?;
+        write.open_table(CERTIFICATES)?.retain(|key, _| keys.contains(key))?;
+        let (number, reason) = &lapses.redefined;
+        let known = if *number > mark { reason.as_str() } else { WHOLE };
+        write.open_table(META)?.insert(WHOLE, known)?;
         write.commit()?;
         Ok(())
     }

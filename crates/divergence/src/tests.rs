@@ -271,7 +271,8 @@ fn certificates_lapse_by_what_happens_to_their_tables() {
     assert_eq!(store.certificates().unwrap().not_whole.as_deref(), Some("not all tables were verified"));
     let all = |store: &Store| {
         let mark = store.lapse_mark();
-        store.certify(["a", "b", "t"].map(|name| (mark, certificate(name))).into(), true).unwrap();
+        ["a", "b", "t"].iter().for_each(|name| store.certify(mark, certificate(name)).unwrap());
+        store.certify_whole(mark, &["a", "b", "t"].map(|name| QualifiedName::new("public", name))).unwrap();
         assert!(lapsed(store).iter().all(|(_, lapsed)| lapsed.is_none()));
         assert_eq!(store.certificates().unwrap().not_whole, None);
     };
@@ -300,14 +301,18 @@ fn what_happens_between_snapshot_and_certificate_is_not_forgotten() {
     let first = store.lapse_mark();
     store.suspect(Some(&table()), "meanwhile", None).unwrap();
     let second = store.lapse_mark();
-    store.certify(vec![(first, certificate("t")), (second, certificate("u"))], true).unwrap();
+    let names = ["t", "u"].map(|name| QualifiedName::new("public", name));
+    store.certify(first, certificate("gone")).unwrap();
+    store.certify(first, certificate("t")).unwrap();
+    store.certify(second, certificate("u")).unwrap();
+    store.certify_whole(first, &names).unwrap();
     let reason = |text: &str| Some(text.to_owned());
     assert_eq!(lapsed(&store), [("t".to_owned(), reason("meanwhile")), ("u".to_owned(), None)]);
     assert_eq!(store.certificates().unwrap().not_whole, None);
     // compared again, in a later snapshot
-    store.certify(vec![(second, certificate("t"))], false).unwrap();
+    store.certify(second, certificate("t")).unwrap();
     assert_eq!(lapsed(&store), [("t".to_owned(), None), ("u".to_owned(), None)]);
     store.lapse(&[], "a table was made", true).unwrap();
-    store.certify(vec![(second, certificate("t"))], true).unwrap();
+    store.certify_whole(second, &names).unwrap();
     assert_eq!(store.certificates().unwrap().not_whole, reason("a table was made"));
 }

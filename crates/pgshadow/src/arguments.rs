@@ -98,8 +98,11 @@ pub struct VerifyArguments {
     /// Write the certificate, which names each table with its rows and hash, to this file as JSON.
     #[arg(long, value_name = "FILE", conflicts_with = "stop")]
     pub certificate: Option<PathBuf>,
+    /// Compare everything anew, also what a verify that was interrupted by a restart has found to be equal.
+    #[arg(long)]
+    pub again: bool,
     /// End the verify that runs.
-    #[arg(long, conflicts_with = "table")]
+    #[arg(long, conflicts_with_all = ["table", "again"])]
     pub stop: bool,
     /// Print JSON.
     #[arg(long)]

@@ -4,7 +4,7 @@ use crate::handshake::{Login, Stream};
 use crate::listener::Gate;
 use bytes::{Bytes, BytesMut};
 use pgshadow_capture::{Output, Session, Shared, ToServer};
-use pgshadow_telemetry::{Counter, Direction, StatementClass};
+use pgshadow_telemetry::{Counter, Direction, RoundTrip, StatementClass};
 use pgshadow_wire::{Frame, Header, backend, error, frontend};
 use std::future::Future;
 use std::io::Result;
@@ -55,6 +55,7 @@ pub(crate) struct Relay<J: Gate> {
     passing_client: usize,
     passing_server: usize,
     durable: Option<Durable>,
+    round_trip: RoundTrip,
     client_ended: bool,
     client_gone: bool,
     server_told: bool,
@@ -81,6 +82,7 @@ impl<J: Gate> Relay<J> {
             passing_client: 0,
             passing_server: 0,
             durable: None,
+            round_trip: RoundTrip::default(),
             client_ended: false,
             client_gone: false,
             server_told: false,
@@ -291,6 +293,9 @@ impl<J: Gate> Relay<J> {
             Phase::Raw => {}
         }
         Counter::Frames(Direction::ToPrimary).add(1);
+        if matches!(header.tag, frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL) {
+            self.round_trip.begin();
+        }
         true
     }
 
@@ -380,6 +385,9 @@ impl<J: Gate> Relay<J> {
             Phase::Raw => {}
         }
         Counter::Frames(Direction::ToClient).add(1);
+        if header.tag == backend::READY_FOR_QUERY {
+            self.round_trip.end();
+        }
         true
     }
 

@@ -75,10 +75,10 @@ impl Common {
         format!("SELECT {key} AS k, {whole} AS t{more} FROM ONLY {} AS r{condition} OFFSET 0", table.name.sql())
     }
 
-    /// Rows, bytes and the sums of their hashes. `order`: the columns, as both sides are to take them.
-    pub(crate) fn totals(self, table: &Table, order: &[Column], pages: Option<&Pages>) -> String {
+    /// Rows, bytes and the sums of their hashes. `order`: the columns, as both sides are to take them; `condition`: which rows, under the name `r`.
+    pub(crate) fn totals(self, table: &Table, order: &[Column], condition: &str) -> String {
         let (one, two) = (self.hash("t", 0), self.hash("t", 1));
-        let texts = self.texts(table, order, "", &pages.map(Pages::condition).unwrap_or_default());
+        let texts = self.texts(table, order, "", condition);
         format!(
             "SELECT count(*), coalesce(sum(octet_length(t)), 0)::int8, coalesce(sum({one}), 0)::text, coalesce(sum({two}), 0)::text
              FROM ({texts}) AS x"
@@ -86,16 +86,10 @@ impl Common {
     }
 
     /// The same by bucket: the key's hash below `buckets`, a power of two.
-    pub(crate) fn totals_by_bucket(
-        self,
-        table: &Table,
-        order: &[Column],
-        pages: Option<&Pages>,
-        buckets: u32,
-    ) -> String {
+    pub(crate) fn totals_by_bucket(self, table: &Table, order: &[Column], condition: &str, buckets: u32) -> String {
         let (one, two) = (self.hash("t", 0), self.hash("t", 1));
         let bucket = self.bucket(buckets);
-        let texts = self.texts(table, order, "", &pages.map(Pages::condition).unwrap_or_default());
+        let texts = self.texts(table, order, "", condition);
         format!(
             "SELECT {bucket} AS b, count(*), sum(octet_length(t))::int8, sum({one})::text, sum({two})::text
              FROM ({texts}) AS x GROUP BY 1"
@@ -107,12 +101,12 @@ impl Common {
     }
 
     /// The rows of the buckets in `$1`: key, both hashes, and each column as text, in the order of the columns.
-    pub(crate) fn rows(self, table: &Table, order: &[Column], pages: Option<&Pages>, buckets: u32) -> String {
+    pub(crate) fn rows(self, table: &Table, order: &[Column], condition: &str, buckets: u32) -> String {
         let (one, two) = (self.hash("t", 0), self.hash("t", 1));
         let column = |(i, column): (usize, &Column)| format!(", r.{}::text AS c{i}", quote(&column.name));
         let more: String = order.iter().enumerate().map(column).collect();
         let columns: String = (0..order.len()).map(|i| format!(", c{i}")).collect();
-        let texts = self.texts(table, order, &more, &pages.map(Pages::condition).unwrap_or_default());
+        let texts = self.texts(table, order, &more, condition);
         let bucket = self.bucket(buckets);
         format!("SELECT k, {one}, {two}{columns} FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int4[])")
     }

@@ -1,7 +1,7 @@
 //! Which rows differ: first the buckets of keys that do, then the rows in them.
 
 use crate::Error;
-use crate::expression::{Common, Pages};
+use crate::expression::Common;
 use crate::outcome::{Difference, DifferentColumn};
 use crate::table::{Column, Table};
 use crate::totals::{Side, Totals};
@@ -30,6 +30,23 @@ pub(crate) struct Located {
     pub(crate) not_located: u64,
 }
 
+impl Located {
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.missing + self.extra + self.different + self.not_located
+    }
+
+    /// Those of another part.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.different += other.different;
+        self.not_located += other.not_located;
+        self.differences.append(&mut other.differences);
+        self.differences.truncate(DIFFERENCES_MAX);
+    }
+}
+
 /// A table to be looked into.
 pub(crate) struct Place<'a> {
     pub(crate) common: Common,
@@ -52,7 +69,7 @@ impl Place<'_> {
     pub(crate) async fn locate(&self, rows: i64) -> Result<Located, Error> {
         let wanted = u32::try_from(rows / BUCKET_ROWS).unwrap_or(BUCKETS_MAX);
         let buckets = wanted.clamp(BUCKETS_MIN, BUCKETS_MAX).next_power_of_two();
-        let sql = |pages: Option<&Pages>| self.common.totals_by_bucket(self.table, self.columns, pages, buckets);
+        let sql = |condition: &str| self.common.totals_by_bucket(self.table, self.columns, condition, buckets);
         let [here, there] = [self.primary, self.shadow].map(|side| side.by_bucket(self.at_once, &sql));
         let (here, there) = futures::try_join!(here, there)?;
         let (looked_at, not_located) = choose(&here, &there);
@@ -69,9 +86,9 @@ impl Place<'_> {
 
     async fn rows(&self, side: &Side<'_>, buckets: u32, wanted: &[i32]) -> Result<Rows, Error> {
         let mut asked: Vec<BoxFuture<'_, Result<Vec<Row>, Error>>> = Vec::with_capacity(side.pieces.len());
-        for pages in &side.pieces {
-            let sql = self.common.rows(self.table, self.columns, pages.as_ref(), buckets);
-            asked.push(Box::pin(async move { side.pool.ask(&sql, &[&wanted]).await }));
+        for condition in &side.pieces {
+            let sql = self.common.rows(self.table, self.columns, condition, buckets);
+            asked.push(Box::pin(async move { side.piece(&sql, &[&wanted]).await }));
         }
         let mut fetched = stream::iter(asked).buffer_unordered(self.at_once);
         let mut rows = Rows::new();

@@ -1,5 +1,7 @@
 //! What a verify found.
 
+use crate::locate::Located;
+use crate::totals::Totals;
 use pgshadow_compare::fingerprint;
 use pgshadow_model::{Cause, Finding, Kind, QualifiedName, Severity};
 use serde::{Deserialize, Serialize};
@@ -9,8 +11,11 @@ use serde::{Deserialize, Serialize};
 pub struct TableOutcome {
     /// Which.
     pub table: QualifiedName,
-    /// In which of [`crate::Outcome::pairs`] it was read.
+    /// In which of [`crate::Outcome::pairs`] it was read, or its first part was.
     pub pair: usize,
+    /// In how many pairs of snapshots its parts were read; 0: by an earlier verify that was interrupted, and it has been applied exactly since.
+    #[serde(default)]
+    pub snapshots: usize,
     /// Rows of the primary, as `count(*)` gives them in the snapshot.
     pub rows: u64,
     /// Bytes of the primary's rows as texts.
@@ -69,10 +74,37 @@ pub struct DifferentColumn {
 }
 
 impl TableOutcome {
+    /// One that is known to be equal, from its certificate.
+    #[must_use]
+    pub fn known(table: QualifiedName, rows: u64, bytes: u64, hash: String) -> Self {
+        let unknown = Self::not_compared(&table, String::new());
+        Self { rows, bytes, hash, snapshots: 0, not_compared: None, ..unknown }
+    }
+
+    pub(crate) fn compared(table: &QualifiedName, here: Totals, located: Located, seconds: f64) -> Self {
+        let Located { missing, extra, different, differences, not_located } = located;
+        Self {
+            table: table.clone(),
+            pair: 0,
+            snapshots: 1,
+            rows: u64::try_from(here.rows).unwrap_or(0),
+            bytes: u64::try_from(here.bytes).unwrap_or(0),
+            hash: here.hash(),
+            missing,
+            extra,
+            different,
+            differences,
+            not_located,
+            not_compared: None,
+            seconds,
+        }
+    }
+
     pub(crate) fn not_compared(table: &QualifiedName, why: String) -> Self {
         Self {
             table: table.clone(),
             pair: 0,
+            snapshots: 1,
             rows: 0,
             bytes: 0,
             hash: String::new(),

@@ -1,7 +1,8 @@
 //! How far a verify is.
 
+use crate::pace::Pace;
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,12 +43,14 @@ pub struct Progress {
 struct State {
     shown: Shown,
     started: Instant,
+    pace: Option<Arc<Pace>>,
     snapshot: Option<Instant>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { state: Mutex::new(State { shown: Shown::default(), started: Instant::now(), snapshot: None }) }
+        let state = State { shown: Shown::default(), started: Instant::now(), pace: None, snapshot: None };
+        Self { state: Mutex::new(state) }
     }
 }
 
@@ -63,6 +66,7 @@ impl Progress {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let elapsed = state.started.elapsed();
         let mut shown = state.shown.clone();
+        shown.waiting = shown.waiting.or_else(|| state.pace.as_ref()?.waits_for());
         shown.elapsed_ms = millis(elapsed);
         shown.snapshot_age_ms = state.snapshot.map_or(0, |since| millis(since.elapsed()));
         let left = shown.bytes.saturating_sub(shown.bytes_done);
@@ -72,6 +76,10 @@ impl Progress {
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Shown)) {
         change(&mut self.lock().shown);
+    }
+
+    pub(crate) fn paced(&self, pace: Arc<Pace>) {
+        self.lock().pace = Some(pace);
     }
 
     pub(crate) fn snapshot(&self, since: Option<Instant>) {

@@ -2,8 +2,9 @@
 
 use crate::Error;
 use crate::outcome::TableOutcome;
+use crate::pace::{Limits, Pace};
 use crate::progress::Progress;
-use crate::round::{Ended, Round};
+use crate::round::{AllParts, Ended, Round, Told};
 use futures::future::BoxFuture;
 use pgshadow_apply::{Dial, PairError, SnapshotPair};
 use pgshadow_model::QualifiedName;
@@ -32,11 +33,20 @@ pub struct Job {
     pub dial: Arc<dyn Dial>,
     /// Connections to each side.
     pub connections: usize,
+    /// How fast the primary may be read.
+    pub limits: Limits,
     /// Only these; empty: all.
     pub only: Vec<QualifiedName>,
     /// Not these.
     pub excluded: Vec<QualifiedName>,
+    /// When two snapshots are so old, what is left is compared in other ones.
+    pub snapshot_age_max: Option<Duration>,
+    /// Tables that needn't be compared.
+    pub known: Vec<TableOutcome>,
 }
+
+/// Told of each table that is over, with the pair that it, or its first part, was read in.
+pub type Done = dyn Fn(&TableOutcome, &PairOutcome) + Send + Sync;
 
 /// Gives two snapshots that hold the same, or says why there are none now.
 pub type Pairs = dyn Fn() -> BoxFuture<'static, Result<SnapshotPair, PairError>> + Send + Sync;
@@ -63,21 +73,39 @@ pub struct Outcome {
 ///
 /// # Errors
 /// A server stays away.
-pub async fn verify(job: &Job, pair: &Pairs, progress: &Progress) -> Result<Outcome, Error> {
-    let mut work = Work::new(progress);
+pub async fn verify(job: &Job, pair: &Pairs, done: &Done, progress: &Progress) -> Result<Outcome, Error> {
+    let pace = Arc::new(Pace::new(job.limits));
+    progress.paced(Arc::clone(&pace));
+    tokio::select! {
+        ended = compare(job, pair, done, &pace, progress) => ended,
+        never = pace.govern() => match never {},
+    }
+}
+
+async fn compare(job: &Job, pair: &Pairs, done: &Done, pace: &Pace, progress: &Progress) -> Result<Outcome, Error> {
+    let mut work = Work::new(done, progress);
+    let parts = AllParts::default();
     while work.left.as_ref().is_none_or(|left| !left.is_empty()) {
         let pair = work.take(pair).await;
         progress.snapshot(Some(Instant::now()));
-        let ended = Round::new(job, &pair, progress).run(&mut work.left).await;
+        let round = Round::new(job, &pair, work.pairs.len() - 1, &parts, pace, progress);
+        let (left, mut lost) = (work.left.clone(), None);
+        let ended = round.run(left, &mut |told| lost = work.settle(told).or(lost.take())).await;
         progress.snapshot(None);
         drop(pair);
-        work.settle(ended).await?;
+        match ended {
+            Err(error) if !error.is_lost() => return Err(error),
+            Err(error) => lost = Some(error),
+            Ok(()) => {}
+        }
+        work.end_round(lost).await?;
     }
     Ok(Outcome { tables: work.done.into_values().collect(), pairs: work.pairs })
 }
 
 /// What is done and what is left.
 struct Work<'a> {
+    done_with: &'a Done,
     progress: &'a Progress,
     done: BTreeMap<QualifiedName, TableOutcome>,
     /// Not known before the first round.
@@ -90,9 +118,9 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(progress: &'a Progress) -> Self {
+    fn new(done_with: &'a Done, progress: &'a Progress) -> Self {
         let (done, attempts) = (BTreeMap::new(), BTreeMap::new());
-        Self { progress, done, left: None, attempts, pairs: Vec::new(), lost: 0 }
+        Self { done_with, progress, done, left: None, attempts, pairs: Vec::new(), lost: 0 }
     }
 
     async fn take(&mut self, pair: &Pairs) -> SnapshotPair {
@@ -107,22 +135,23 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What became of a round's tables.
-    async fn settle(&mut self, ended: Result<Vec<(QualifiedName, Ended)>, Error>) -> Result<(), Error> {
-        let mut lost = None;
-        match ended {
-            Err(error) if !error.is_lost() => return Err(error),
-            Err(error) => lost = Some(error),
-            Ok(ended) => {
-                for (name, ended) in ended {
-                    match ended {
-                        Ended::Done(outcome) => self.finish(*outcome),
-                        Ended::Again(why) => self.again(&name, why),
-                        Ended::Lost(error) => lost = Some(error),
-                    }
-                }
+    /// What became of a table; an error if connections were lost.
+    fn settle(&mut self, told: Told) -> Option<Error> {
+        match told {
+            Told::All(all) => {
+                self.progress.update(|shown| shown.tables = all.len() as u64);
+                self.left = Some(all);
             }
+            Told::Ended(_, Ended::Done(outcome)) => self.finish(*outcome),
+            Told::Ended(_, Ended::Known(outcome)) => self.keep(*outcome),
+            Told::Ended(name, Ended::Again(why)) => self.again(&name, why),
+            Told::Ended(_, Ended::Later) => {}
+            Told::Ended(_, Ended::Lost(error)) => return Some(error),
         }
+        None
+    }
+
+    async fn end_round(&mut self, lost: Option<Error>) -> Result<(), Error> {
         let Some(error) = lost else {
             self.lost = 0;
             return Ok(());
@@ -142,12 +171,19 @@ impl<'a> Work<'a> {
         *attempt += 1;
         tracing::info!(table = %name, why, attempt, "verify: a table begins again");
         if *attempt >= ATTEMPTS {
-            self.finish(TableOutcome::not_compared(name, why));
+            let pair = self.pairs.len().saturating_sub(1);
+            self.finish(TableOutcome { pair, ..TableOutcome::not_compared(name, why) });
         }
     }
 
-    fn finish(&mut self, mut outcome: TableOutcome) {
-        outcome.pair = self.pairs.len().saturating_sub(1);
+    fn finish(&mut self, outcome: TableOutcome) {
+        if let Some(pair) = self.pairs.get(outcome.pair) {
+            (self.done_with)(&outcome, pair);
+        }
+        self.keep(outcome);
+    }
+
+    fn keep(&mut self, outcome: TableOutcome) {
         self.progress.update(|shown| {
             shown.tables_done += 1;
             shown.rows += outcome.rows;

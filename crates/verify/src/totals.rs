@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::expression::Pages;
+use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::progress::Progress;
 use crate::table::Table;
@@ -9,9 +10,10 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::HashMap;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// Pages in one statement: it takes a moment, and holds the table's lock for no longer.
-const PIECE_PAGES: u32 = 4096;
+const PIECE_PAGES: u32 = 1024;
 
 /// Rows with their hashes, added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +25,7 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.bytes += other.bytes;
         for (mine, theirs) in self.hashes.iter_mut().zip(other.hashes) {
@@ -57,30 +59,57 @@ impl Totals {
 pub(crate) struct Side<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) table: &'a Table,
-    /// What is asked for in one statement; `None`: all of it.
-    pub(crate) pieces: Vec<Option<Pages>>,
+    /// What is asked for in one statement, as conditions.
+    pub(crate) pieces: Vec<String>,
+    /// Bytes of all of them, about.
+    bytes: u64,
+    /// How fast it may be read, if that matters.
+    pace: Option<&'a Pace>,
 }
 
 impl<'a> Side<'a> {
     /// `by_pages`: the server can be asked for some of a table's pages.
-    pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool) -> Self {
-        let pieces =
-            if by_pages { Pages::of(table.size, PIECE_PAGES).into_iter().map(Some).collect() } else { vec![None] };
-        Self { pool, table, pieces }
+    pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool, pace: Option<&'a Pace>) -> Self {
+        let pieces = if by_pages {
+            Pages::of(table.size, PIECE_PAGES).iter().map(Pages::condition).collect()
+        } else {
+            vec![String::new()]
+        };
+        Self { pool, table, pieces, bytes: table.size, pace }
+    }
+
+    /// Only the rows of which this is so, of one in so many parts.
+    pub(crate) fn part(&mut self, condition: &str, parts: usize) {
+        self.pieces = vec![condition.to_owned()];
+        self.bytes = self.table.size / parts.max(1) as u64;
+    }
+
+    /// Bytes of a piece, about.
+    fn piece_bytes(&self) -> u64 {
+        self.bytes / self.pieces.len().max(1) as u64
+    }
+
+    /// Asks for one piece.
+    pub(crate) async fn piece(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        let _reads = match self.pace {
+            Some(pace) => Some(pace.take(self.piece_bytes()).await),
+            None => None,
+        };
+        self.pool.ask(sql, parameters).await
     }
 
     /// Asks for all pieces, several at a time. `done`: after each.
     async fn ask<T: Default>(
         &self,
         at_once: usize,
-        sql: &impl Fn(Option<&Pages>) -> String,
+        sql: &impl Fn(&str) -> String,
         add: impl Fn(&mut T, &Row) -> Result<(), Error>,
         done: impl Fn(),
     ) -> Result<T, Error> {
         let mut asked: Vec<BoxFuture<'_, Result<Vec<Row>, Error>>> = Vec::with_capacity(self.pieces.len());
-        for pages in &self.pieces {
-            let sql = sql(pages.as_ref());
-            asked.push(Box::pin(async move { self.pool.ask(&sql, &[]).await }));
+        for condition in &self.pieces {
+            let sql = sql(condition);
+            asked.push(Box::pin(async move { self.piece(&sql, &[]).await }));
         }
         let mut answers = stream::iter(asked).buffer_unordered(at_once);
         let mut sum = T::default();
@@ -94,11 +123,11 @@ impl<'a> Side<'a> {
     pub(crate) async fn totals(
         &self,
         at_once: usize,
-        sql: &impl Fn(Option<&Pages>) -> String,
+        sql: &impl Fn(&str) -> String,
         progress: &Progress,
     ) -> Result<Totals, Error> {
         let whom = self.pool.whom();
-        let bytes = self.table.size / self.pieces.len().max(1) as u64;
+        let bytes = self.piece_bytes();
         let add = |sum: &mut Totals, row: &Row| Totals::read(row, 0, whom).map(|part| sum.add(part));
         self.ask(at_once, sql, add, || progress.read(bytes)).await
     }
@@ -106,7 +135,7 @@ impl<'a> Side<'a> {
     pub(crate) async fn by_bucket(
         &self,
         at_once: usize,
-        sql: &impl Fn(Option<&Pages>) -> String,
+        sql: &impl Fn(&str) -> String,
     ) -> Result<HashMap<i32, Totals>, Error> {
         let whom = self.pool.whom();
         let add = |sums: &mut HashMap<i32, Totals>, row: &Row| {
@@ -117,10 +146,11 @@ impl<'a> Side<'a> {
         self.ask(at_once, sql, add, || ()).await
     }
 
-    /// Whether the table still is the one that the snapshot shows, which a look at it says as it is at present.
+    /// Whether the name still is that of the table that the snapshot shows, and its rows are in the same file: a look at both says what is at present.
     pub(crate) async fn is_as_it_was(&self) -> Result<bool, Error> {
-        let rows = self.pool.ask("SELECT pg_catalog.pg_relation_filenode($1::oid)", &[&self.table.oid]).await?;
-        let file = rows.first().map(|row| row.try_get::<_, Option<u32>>(0)).transpose();
-        Ok(file.map_err(Error::of(self.pool.whom()))?.flatten() == Some(self.table.file))
+        let sql = "SELECT pg_catalog.to_regclass($1)::oid = $2 AND pg_catalog.pg_relation_filenode($2) = $3";
+        let rows = self.pool.ask(sql, &[&self.table.name.sql(), &self.table.oid, &self.table.file]).await?;
+        let same = rows.first().map(|row| row.try_get::<_, Option<bool>>(0)).transpose();
+        Ok(same.map_err(Error::of(self.pool.whom()))?.flatten() == Some(true))
     }
 }

@@ -8,6 +8,7 @@ use pgshadow_admin::{BackfillReport, BackfillRequest, BackfillRunning, BackfillS
 use pgshadow_apply::{Connected, Handle, Hold, HoldOf, LoadSnapshot, PairError, Plain};
 use pgshadow_backfill::{Handover, Job, Progress};
 use pgshadow_model::{QualifiedName, Suspect};
+use pgshadow_verify::Limits;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,17 +54,19 @@ impl Backfilling {
         if self.mirror.is_stopped() {
             return Err("mirroring has stopped: what is loaded would soon be old; see `pgshadow status`".to_owned());
         }
+        let reading = self.config.backfill.reading;
+        let rate_max = request.rate_max_bytes.or(reading.limits.rate_max);
         let job = Job {
             primary: self.config.source.postgres.clone(),
             shadow: self.config.target.postgres.clone(),
             dial: Arc::new(Plain),
-            connections: self.config.backfill.connections,
+            connections: reading.connections,
             only,
             excluded: self.config.mirror.exclude.clone(),
             create_schema: request.create_schema,
             again: request.again,
-            rate_max: request.rate_max_bytes.or(self.config.backfill.rate_max_bytes),
-            snapshot_age_max: self.config.backfill.snapshot_age_max,
+            limits: Limits { rate_max, ..reading.limits },
+            snapshot_age_max: reading.snapshot_age_max,
             bindir: self.config.backfill.bindir.clone(),
             directory: self.config.mirror_log.directory.clone(),
         };

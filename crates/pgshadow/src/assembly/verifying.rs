@@ -3,7 +3,7 @@ use super::mirror::Mirror;
 use super::repairing::{self, Plan};
 use super::task::{Begun, Task, now};
 use super::windows::certificate;
-use crate::config::{Config, table};
+use crate::config::{Config, Reading, table};
 use pgshadow_admin::{
     Certificate, CertificateRecord, RepairRequest, Running, VERSION, VerifyReport, VerifyRequest, VerifyStarted,
     VerifyState,
@@ -11,17 +11,15 @@ use pgshadow_admin::{
 use pgshadow_apply::Plain;
 use pgshadow_divergence::TableCertificate;
 use pgshadow_model::{Finding, QualifiedName};
-use pgshadow_verify::{Job, Outcome, Pairs, Progress, TableOutcome, is_of_verify};
-use std::collections::HashSet;
+use pgshadow_verify::{Job, Outcome, PairOutcome, Pairs, Progress, TableOutcome, is_of_verify};
+use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Connections to each side.
-const CONNECTIONS: usize = 2;
 
 /// Runs verifies.
 pub(super) struct Verifying {
     primary: tokio_postgres::Config,
     shadow: tokio_postgres::Config,
+    reading: Reading,
     excluded: Vec<QualifiedName>,
     /// Source and target, for people.
     places: [String; 2],
@@ -31,10 +29,20 @@ pub(super) struct Verifying {
 }
 
 /// As they were before a pair of snapshots was asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Marks {
     lapses: u64,
     doubts: u64,
+}
+
+/// Name of the text that says which verify runs, or was interrupted.
+const NOTED: &str = "verify";
+
+/// The verify that runs, or was interrupted.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted {
+    started: String,
+    only: Vec<QualifiedName>,
 }
 
 pub(super) fn tables(names: &[String]) -> Result<Vec<QualifiedName>, String> {
@@ -49,6 +57,7 @@ impl Verifying {
         Self {
             primary: config.source.postgres.clone(),
             shadow: config.target.postgres.clone(),
+            reading: config.verify,
             excluded: config.mirror.exclude.clone(),
             places: [&config.source, &config.target].map(|place| format!("{}/{}", place.server, place.name)),
             mirror,
@@ -70,25 +79,36 @@ impl Verifying {
             return Err("mirroring has stopped, so both databases go different ways; see `pgshadow status`".to_owned());
         }
         let this = Arc::clone(self);
-        let started = self.task.start(|begun| async move { this.run(begun, only).await });
+        let again = request.again;
+        let started = self.task.start(|begun| this.run(begun, only, again));
         let taken = || "a verify runs already; `pgshadow verify --stop` ends it".to_owned();
         started.map(|number| VerifyStarted { number }).ok_or_else(taken)
     }
 
-    async fn run(self: &Arc<Self>, begun: Begun<Progress>, only: Vec<QualifiedName>) -> VerifyReport {
+    async fn run(self: Arc<Self>, begun: Begun<Progress>, only: Vec<QualifiedName>, again: bool) -> VerifyReport {
         let Begun { number, progress, started } = begun;
+        let (started, known) = match self.interrupted(&only).filter(|_| !again) {
+            Some((earlier, known)) => (earlier, known),
+            None => (started, Vec::new()),
+        };
+        tracing::info!(number, known = known.len(), "a verify begins");
+        if let Err(error) = self.note(Some(&Noted { started: started.clone(), only: only.clone() })) {
+            return failed(number, started, format!("it can't be written down: {error}"), self.excluded());
+        }
+        let (whole, all_anew) = (only.is_empty(), known.is_empty());
         let job = Job {
             primary: self.primary.clone(),
             shadow: self.shadow.clone(),
             dial: Arc::new(Plain),
-            connections: CONNECTIONS,
+            connections: self.reading.connections,
+            limits: self.reading.limits,
+            snapshot_age_max: self.reading.snapshot_age_max,
             only,
             excluded: self.excluded.clone(),
+            known,
         };
-        tracing::info!(number, "a verify begins");
-        let whole = job.only.is_empty();
         let marks = Arc::<Mutex<Vec<Marks>>>::default();
-        let (noted, this) = (Arc::clone(&marks), Arc::clone(self));
+        let (noted, this) = (Arc::clone(&marks), Arc::clone(&self));
         let pair: Box<Pairs> = Box::new(move || {
             let store = &this.mirror.store;
             let before = Marks { lapses: store.lapse_mark(), doubts: store.doubt_mark() };
@@ -99,91 +119,113 @@ impl Verifying {
                 Ok(pair)
             })
         });
-        let ended = pgshadow_verify::verify(&job, &*pair, &progress).await;
-        let report = match ended {
+        let (noted, this, began) = (Arc::clone(&marks), Arc::clone(&self), started.clone());
+        let done = move |table: &TableOutcome, pair: &PairOutcome| {
+            let mark = noted.lock().unwrap_or_else(PoisonError::into_inner).get(table.pair).copied();
+            let kept = tokio::task::block_in_place(|| this.keep(table, pair, mark.unwrap_or_default(), &began));
+            if let Err(error) = kept {
+                tracing::error!(%error, table = %table.table, "what the verify found could not be written down");
+            }
+        };
+        let ended = pgshadow_verify::verify(&job, &*pair, &done, &progress).await;
+        let mut report = failed(number, started, String::new(), self.excluded());
+        match ended {
             Ok(outcome) => {
                 let marks = marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                self.report(number, started, outcome, marks, whole).await
+                let kept = tokio::task::block_in_place(|| self.keep_whole(&outcome, &marks, whole, all_anew));
+                if let Err(error) = kept {
+                    tracing::error!(%error, "the end of the verify could not be written down");
+                }
+                report.failed = None;
+                report.tables = outcome.tables;
+                report.held_ms = outcome.pairs.iter().map(|pair| pair.held.as_secs_f64() * 1000.0).collect();
             }
-            Err(error) => failed(number, started, error.to_string(), self.excluded()),
-        };
+            Err(error) => report.failed = Some(error.to_string()),
+        }
         tracing::info!(number, equal = report.is_equal(), failed = report.failed, "a verify has ended");
         report
     }
 
-    /// Tables that are equal are suspect no more, but for what has been doubted since their snapshot.
-    fn lift(&self, outcome: &Outcome, marks: &[Marks], whole: bool) -> Result<(), pgshadow_divergence::Error> {
-        if self.mirror.backends.unfollowed() > 0 || self.mirror.store.suspects()?.is_empty() {
-            return Ok(());
-        }
-        let whole = whole && marks.len() == 1 && outcome.tables.iter().all(TableOutcome::is_equal);
-        for (number, mark) in marks.iter().enumerate() {
-            let equal = outcome.tables.iter().filter(|table| table.pair == number && table.is_equal());
-            let equal: Vec<QualifiedName> = equal.map(|table| table.table.clone()).collect();
-            self.mirror.store.lift(&equal, mark.doubts, whole, None)?;
-        }
-        Ok(())
+    /// What an interrupted verify of the same tables has proven: when it began, and the tables whose certificates are valid.
+    fn interrupted(&self, only: &[QualifiedName]) -> Option<(String, Vec<TableOutcome>)> {
+        let text = self.mirror.store.meta_get(NOTED).ok().flatten()?;
+        let noted: Noted = serde_json::from_str(&text).ok().filter(|noted: &Noted| noted.only == only)?;
+        let kept = self.mirror.store.certificates().ok()?.tables.into_iter();
+        let kept = kept.filter(|certificate| certificate.started == noted.started && certificate.lapsed.is_none());
+        let known = kept.map(|c| TableOutcome::known(c.table, c.rows, c.bytes, c.hash)).collect();
+        Some((noted.started, known))
     }
 
-    /// What the verify proves of each table, with the mark of its snapshot.
-    fn certificates(&self, outcome: &Outcome, marks: &[Marks], started: &str) -> Vec<(u64, TableCertificate)> {
-        let ended = now();
-        let certificate = |table: &TableOutcome| {
-            let differ = table.missing + table.extra + table.different + table.not_located;
-            let why = match &table.not_compared {
-                Some(why) => Some(format!("not compared: {why}")),
-                None if differ > 0 => Some(format!("{differ} rows differ")),
-                None => self.mirror.store.is_suspect(&table.table).map(|reason| format!("suspect: {reason}")),
-            };
-            let certificate = TableCertificate {
-                table: table.table.clone(),
-                rows: table.rows,
-                bytes: table.bytes,
-                hash: table.hash.clone(),
-                snapshot: outcome.pairs.get(table.pair).map(|pair| pair.sees.clone()).unwrap_or_default(),
-                started: started.to_owned(),
-                ended: ended.clone(),
-                lapsed_at: why.is_some().then(|| ended.clone()),
-                lapsed: why,
-            };
-            (marks.get(table.pair).map_or(0, |marks| marks.lapses), certificate)
-        };
-        outcome.tables.iter().map(certificate).collect()
+    /// Notes the verify that runs, or that none does.
+    fn note(&self, noted: Option<&Noted>) -> Result<(), pgshadow_divergence::Error> {
+        let text = noted.map(serde_json::to_string).transpose()?.unwrap_or_default();
+        tokio::task::block_in_place(|| self.mirror.store.meta_set(NOTED, &text))
     }
 
-    async fn report(
-        self: &Arc<Self>,
-        number: u64,
-        started: String,
-        outcome: Outcome,
-        marks: Vec<Marks>,
-        whole: bool,
-    ) -> VerifyReport {
-        let findings: Vec<_> = outcome.tables.iter().flat_map(TableOutcome::findings).map(|f| (None, f)).collect();
-        let compared = outcome.tables.iter().filter(|t| t.not_compared.is_none());
-        let compared: HashSet<QualifiedName> = compared.map(|t| t.table.clone()).collect();
-        let (this, noted, began) = (Arc::clone(self), outcome.clone(), started.clone());
-        let record = move || {
-            let mirror = &this.mirror;
+    /// What was found of a table. If it is equal it is suspect no more, but for what has been doubted since its snapshot.
+    fn keep(
+        &self,
+        table: &TableOutcome,
+        pair: &PairOutcome,
+        mark: Marks,
+        started: &str,
+    ) -> Result<(), pgshadow_divergence::Error> {
+        let store = &self.mirror.store;
+        if table.not_compared.is_none() {
             // what isn't found again is mended
-            let is_old =
-                |f: &Finding| f.table.as_ref().is_some_and(|table| compared.contains(table)) && is_of_verify(f);
-            for old in mirror.store.list()?.into_iter().filter(|f| !f.healed && is_old(f)) {
-                mirror.store.mark_healed(old.id)?;
-            }
-            mirror.store.record_all(findings)?;
-            this.lift(&noted, &marks, whole)?;
-            mirror.store.certify(this.certificates(&noted, &marks, &began), whole)
-        };
-        let recorded = tokio::task::spawn_blocking(record).await;
-        if let Ok(Err(error)) = recorded {
-            tracing::error!(%error, "what the verify found could not be written down");
+            let is_old = |f: &Finding| f.table.as_ref() == Some(&table.table) && !f.healed && is_of_verify(f);
+            store.list()?.into_iter().filter(is_old).try_for_each(|old| store.mark_healed(old.id).map(drop))?;
         }
-        let mut report = failed(number, started, String::new(), self.excluded());
-        report.failed = None;
-        report.tables = outcome.tables;
-        report.held_ms = outcome.pairs.iter().map(|pair| pair.held.as_secs_f64() * 1000.0).collect();
-        report
+        store.record_all(table.findings().into_iter().map(|finding| (None, finding)).collect())?;
+        if table.is_equal() && self.mirror.backends.unfollowed() == 0 {
+            store.lift(std::slice::from_ref(&table.table), mark.doubts, false, None)?;
+        }
+        store.certify(mark.lapses, self.certificate_of(table, pair, started))
+    }
+
+    /// What the verify proves of a table.
+    fn certificate_of(&self, table: &TableOutcome, pair: &PairOutcome, started: &str) -> TableCertificate {
+        let differ = table.missing + table.extra + table.different + table.not_located;
+        let why = match &table.not_compared {
+            Some(why) => Some(format!("not compared: {why}")),
+            None if differ > 0 => Some(format!("{differ} rows differ")),
+            None => self.mirror.store.is_suspect(&table.table).map(|reason| format!("suspect: {reason}")),
+        };
+        let ended = now();
+        let more = match table.snapshots {
+            0 | 1 => String::new(),
+            all => format!(" and {} later ones, part by part", all - 1),
+        };
+        TableCertificate {
+            table: table.table.clone(),
+            rows: table.rows,
+            bytes: table.bytes,
+            hash: table.hash.clone(),
+            snapshot: format!("{}{more}", pair.sees),
+            started: started.to_owned(),
+            ended: ended.clone(),
+            lapsed_at: why.is_some().then_some(ended),
+            lapsed: why,
+        }
+    }
+
+    /// `whole`: these are all tables; `all_anew`: and none is known from an earlier verify.
+    fn keep_whole(
+        &self,
+        outcome: &Outcome,
+        marks: &[Marks],
+        whole: bool,
+        all_anew: bool,
+    ) -> Result<(), pgshadow_divergence::Error> {
+        self.note(None)?;
+        let Some(first) = marks.first().filter(|_| whole) else { return Ok(()) };
+        let tables: Vec<QualifiedName> = outcome.tables.iter().map(|table| table.table.clone()).collect();
+        let store = &self.mirror.store;
+        let is_equal = outcome.tables.iter().all(TableOutcome::is_equal);
+        if all_anew && marks.len() == 1 && is_equal && self.mirror.backends.unfollowed() == 0 {
+            store.lift(&tables, first.doubts, true, None)?;
+        }
+        store.certify_whole(first.lapses, &tables)
     }
 
     fn excluded(&self) -> Vec<String> {
@@ -236,9 +278,13 @@ impl Verifying {
         self.task.running().is_some()
     }
 
-    /// Ends the one that runs; false if none does.
+    /// Ends the one that runs; false if none does. The next one begins anew.
     pub fn stop(&self) -> bool {
-        self.task.stop()
+        let stopped = self.task.stop();
+        if stopped && let Err(error) = self.note(None) {
+            tracing::error!(%error, "the end of the verify could not be written down");
+        }
+        stopped
     }
 }
 

@@ -32,8 +32,8 @@ pub async fn repair(client: &Client, arguments: &RepairArguments) -> Result<Endi
         eprintln!("pgshadow: the rows were not written within {waited}; they still will be: see `pgshadow status`");
         return Ok(Ending::TimedOut);
     }
-    verify::verify(client, &VerifyArguments { table: tables, certificate: None, stop: false, json: arguments.json })
-        .await
+    let again = VerifyArguments { table: tables, certificate: None, again: false, stop: false, json: arguments.json };
+    verify::verify(client, &again).await
 }
 
 fn describe(report: &RepairReport, dry_run: bool) -> String {

@@ -19,7 +19,7 @@ pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Endi
         output::print("stopped: there is no result")?;
         return Ok(Ending::Done);
     }
-    let started = client.verify(&VerifyRequest { tables: arguments.table.clone() }).await?;
+    let started = client.verify(&VerifyRequest { tables: arguments.table.clone(), again: arguments.again }).await?;
     let screen = Screen::new("verify");
     let report = loop {
         let state = client.verify_state().await?;
@@ -28,7 +28,11 @@ pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Endi
                 screen.show(running.progress.bytes_done, running.progress.bytes, words(&running.progress))
             }
             (_, Some(last)) if last.number == started.number => break last,
-            _ => return Err(Failure::Verify("no result: pgshadow was restarted meanwhile; begin again".to_owned())),
+            _ => {
+                return Err(Failure::Verify(
+                    "no result: pgshadow was restarted meanwhile; begin again, it goes on".to_owned(),
+                ));
+            }
         }
         tokio::time::sleep(screen::LOOKS_EVERY).await;
     };
@@ -80,7 +84,7 @@ fn describe(report: &VerifyReport) -> String {
             t.missing.to_string(),
             t.extra.to_string(),
             t.different.to_string(),
-            format!("{:.1}", t.seconds),
+            if t.snapshots == 0 { "before".to_owned() } else { format!("{:.1}", t.seconds) },
         ]);
     }
     let mut text = format!("{table}\n");
@@ -89,6 +93,12 @@ fn describe(report: &VerifyReport) -> String {
     }
     if !report.excluded.is_empty() {
         text.push_str(&format!("Not mirrored, and not compared: {}.\n", report.excluded.join(", ")));
+    }
+    let before = report.tables.iter().filter(|t| t.snapshots == 0).count();
+    if before > 0 {
+        text.push_str(&format!(
+            "{before} tables were found equal before pgshadow was restarted, and have been applied exactly since (--again compares them anew).\n"
+        ));
     }
     let unequal = report.tables.iter().filter(|t| !t.is_equal()).count();
     let rows: u64 = report.tables.iter().map(|t| t.rows).sum();

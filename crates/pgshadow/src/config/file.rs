@@ -12,6 +12,7 @@ pub(super) struct File {
     pub mirror: Mirror,
     pub apply: Apply,
     pub backfill: Backfill,
+    pub verify: Verify,
     pub compare: Compare,
     pub admin: Admin,
     pub test: Test,
@@ -96,13 +97,35 @@ impl Default for Apply {
 pub(super) struct Backfill {
     pub connections: i64,
     pub rate_max: String,
+    pub latency_rise_max: String,
     pub snapshot_age_max: String,
     pub bindir: String,
 }
 
 impl Default for Backfill {
     fn default() -> Self {
-        Self { connections: 2, rate_max: String::new(), snapshot_age_max: String::new(), bindir: String::new() }
+        let Verify { connections, rate_max, latency_rise_max, snapshot_age_max } = Verify::default();
+        Self { connections, rate_max, latency_rise_max, snapshot_age_max, bindir: String::new() }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Verify {
+    pub connections: i64,
+    pub rate_max: String,
+    pub latency_rise_max: String,
+    pub snapshot_age_max: String,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self {
+            connections: 2,
+            rate_max: String::new(),
+            latency_rise_max: "10%".into(),
+            snapshot_age_max: String::new(),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub use error::ConfigError;
 use bytesize::ByteSize;
 use document::Document;
 use pgshadow_model::QualifiedName;
+use pgshadow_verify::Limits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub apply: Apply,
     /// How the shadow is loaded.
     pub backfill: Backfill,
+    /// How both databases are compared.
+    pub verify: Reading,
     /// What is compared.
     pub compare: Compare,
     /// The windows.
@@ -128,15 +131,22 @@ pub struct Apply {
     pub lanes: usize,
 }
 
-/// `[backfill]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backfill {
+/// How tables are read, by `[backfill]` or `[verify]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
     /// Connections to each side.
     pub connections: usize,
-    /// Bytes a second, if there is a limit.
-    pub rate_max_bytes: Option<u64>,
-    /// Tables that aren't begun when the snapshot is so old are loaded from another one.
+    /// How fast the primary may be read.
+    pub limits: Limits,
+    /// When a snapshot is so old, what is left is read in another one.
     pub snapshot_age_max: Option<Duration>,
+}
+
+/// `[backfill]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backfill {
+    /// How tables are read.
+    pub reading: Reading,
     /// Where `pg_dump` and `pg_restore` are, if that isn't to be found out.
     pub bindir: Option<PathBuf>,
 }
@@ -213,7 +223,8 @@ impl Config {
                     .collect::<Result<_, _>>()?,
             },
             apply: Apply { lanes: connections(&document, "apply.lanes", file.apply.lanes)? },
-            backfill: backfill(&document, &file.backfill)?,
+            backfill: backfill(&document, file.backfill)?,
+            verify: reading(&document, "verify", &file.verify)?,
             compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
             admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
             test: Test {
@@ -292,20 +303,46 @@ fn connections(document: &Document, key: &str, number: i64) -> Result<usize, Con
     known.ok_or_else(|| document.wrong(key, format!("must be from 1 to {CONNECTIONS_MAX}, not {number}")))
 }
 
-fn backfill(document: &Document, file: &file::Backfill) -> Result<Backfill, ConfigError> {
-    let rate = (!file.rate_max.is_empty()).then(|| size(&file.rate_max)).transpose();
-    let age =
-        (!file.snapshot_age_max.is_empty()).then(|| humantime::parse_duration(&file.snapshot_age_max)).transpose();
-    let wrong_age = |_| {
-        let text = &file.snapshot_age_max;
-        document.wrong("backfill.snapshot_age_max", format!("must be a time such as \"30min\" or \"2h\", not {text:?}"))
-    };
+fn backfill(document: &Document, file: file::Backfill) -> Result<Backfill, ConfigError> {
+    let file::Backfill { connections, rate_max, latency_rise_max, snapshot_age_max, bindir } = file;
+    let read = file::Verify { connections, rate_max, latency_rise_max, snapshot_age_max };
     Ok(Backfill {
-        snapshot_age_max: age.map_err(wrong_age)?,
-        connections: connections(document, "backfill.connections", file.connections)?,
-        rate_max_bytes: rate.map_err(|reason| document.wrong("backfill.rate_max", reason))?,
-        bindir: (!file.bindir.is_empty()).then(|| PathBuf::from(&file.bindir)),
+        reading: reading(document, "backfill", &read)?,
+        bindir: (!bindir.is_empty()).then(|| PathBuf::from(bindir)),
     })
+}
+
+/// A section's keys for reading tables; an empty text: no limit.
+fn reading(document: &Document, section: &str, file: &file::Verify) -> Result<Reading, ConfigError> {
+    fn limit<T>(
+        document: &Document,
+        key: &str,
+        text: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let value = (!text.is_empty()).then(|| read(text)).transpose();
+        value.map_err(|reason| document.wrong(key, reason))
+    }
+    let key = |name: &str| format!("{section}.{name}");
+    let age = |text: &str| {
+        let wrong = |_| format!("must be a time such as \"30min\" or \"2h\", not {text:?}");
+        humantime::parse_duration(text).map_err(wrong)
+    };
+    Ok(Reading {
+        connections: connections(document, &key("connections"), file.connections)?,
+        limits: Limits {
+            rate_max: limit(document, &key("rate_max"), &file.rate_max, size)?,
+            latency_rise_max: limit(document, &key("latency_rise_max"), &file.latency_rise_max, percent)?,
+        },
+        snapshot_age_max: limit(document, &key("snapshot_age_max"), &file.snapshot_age_max, age)?,
+    })
+}
+
+/// A share from its percents.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    let known = number.filter(|number| (1.0..=1000.0).contains(number)).map(|number| number / 100.0);
+    known.ok_or_else(|| format!("must be from \"1%\" to \"1000%\", or \"\" for no limit, not {text:?}"))
 }
 
 fn size(text: &str) -> Result<u64, String> {
