@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// So many entries are brought to the shadow by one lane, while the others are held; and so long they have to do the rest.
-const NEARLY: u64 = 200;
+const NEARLY: u64 = 20;
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(3);
 
 /// How the applier fares.
