@@ -141,7 +141,8 @@ fn a_target_without_tables_is_made_and_loaded_under_load() {
 /// A target with the schema, with foreign keys, triggers and old rows in it; all of it, and then one table again while others go on.
 #[test]
 fn a_target_with_tables_is_loaded_and_one_table_again() {
-    let scene = Scene::of(SCHEMA);
+    // at full speed, whatever the load feels of it
+    let scene = Scene::with(SCHEMA, "", |builder| builder.set("backfill", "latency_rise_max", "\"\""));
     scene.target.psql("UPDATE wide SET v = -1 WHERE id % 7 = 0; DELETE FROM child WHERE id % 3 = 0; INSERT INTO bag VALUES (1, 'extra')");
     load().during(&scene.app(), || backfill(&scene.pgshadow, &[]));
     expect_loaded(&scene);
@@ -291,6 +292,27 @@ fn what_was_left_is_loaded_by_the_next_one() {
     scene.pgshadow.start();
     scene.app().psql("DROP TABLE nothing");
     backfill(&scene.pgshadow, &[]);
+    expect_loaded(&scene);
+}
+
+/// Whoever waits for a table that is being copied doesn't wait for the end of it.
+#[test]
+fn a_copy_gives_way() {
+    let scene = Scene::with(
+        "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT g, repeat('x', 1000) FROM generate_series(1, 12000) g",
+        "",
+        |builder| builder.set("backfill", "rate_max", "\"1MiB\""),
+    );
+    std::thread::scope(|threads| {
+        let loading = threads.spawn(|| backfill(&scene.pgshadow, &[]));
+        wait_for(&scene.pgshadow, |state| state["running"]["progress"]["each"][0]["state"] == "copying");
+        // what is copied takes more than ten seconds
+        scene.app().psql("SET lock_timeout = '6s'; BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE; UPDATE a SET t = 'y' WHERE id = 1; COMMIT");
+        let (_, body) = scene.pgshadow.http("/api/backfill").expect("it answers");
+        let state: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(state["running"]["progress"]["each"][0]["state"], "copying", "{state:#}");
+        loading.join().unwrap();
+    });
     expect_loaded(&scene);
 }
 

@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use crate::shadow::Shadow;
 use crate::source::Table;
 use futures::{SinkExt, StreamExt, pin_mut};
-use pgshadow_verify::{Pace, Pages, Pool};
+use pgshadow_verify::{Pace, Pages, Pool, Turn};
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -58,7 +58,7 @@ impl Copying<'_> {
         let mut attempt = 0;
         loop {
             let turn = self.primary.turn().await?;
-            let copied = match self.attempt(turn.client(), table, range).await {
+            let copied = match self.attempt(&turn, table, range).await {
                 Ok(rows) => Ok(Ok(rows)),
                 Err(Failed::Shadow(error)) => Ok(Err(error)),
                 Err(Failed::Primary(error)) => Err(error),
@@ -82,16 +82,17 @@ impl Copying<'_> {
         }
     }
 
-    async fn attempt(&self, primary: &Client, table: &Table, range: &Range) -> Result<u64, Failed> {
+    async fn attempt(&self, turn: &Turn<'_>, table: &Table, range: &Range) -> Result<u64, Failed> {
         let writer = self.shadow.writer().await.map_err(Failed::Shadow)?;
-        let rows = self.copy(primary, &writer.client, table, range).await?;
+        let rows = self.copy(turn, &writer.client, table, range).await?;
         // only a connection of which all is known is used again
         self.shadow.give_back(writer);
         Ok(rows)
     }
 
-    async fn copy(&self, primary: &Client, shadow: &Client, table: &Table, range: &Range) -> Result<u64, Failed> {
+    async fn copy(&self, turn: &Turn<'_>, shadow: &Client, table: &Table, range: &Range) -> Result<u64, Failed> {
         let on_shadow = |error| Failed::Shadow(Error::shadow(error));
+        let primary = turn.client();
         if let Some(rows) = self.shadow.copied(shadow, &table.name, start(range)).await.map_err(Failed::Shadow)? {
             return Ok(rows);
         }
@@ -106,9 +107,15 @@ impl Copying<'_> {
             let from = format!("COPY ({select}) TO STDOUT (FORMAT {format})");
             let stream = primary.copy_out(&from).await.map_err(Failed::Primary)?;
             pin_mut!(sink, stream);
+            let mut gives_way = false;
             while let Some(data) = stream.next().await {
                 let data = data.map_err(Failed::Primary)?;
-                drop(self.pace.take(data.len() as u64).await);
+                if !gives_way {
+                    gives_way = tokio::select! {
+                        _ = self.pace.take(data.len() as u64) => false,
+                        () = turn.gives_way() => true,
+                    };
+                }
                 sink.feed(data).await.map_err(on_shadow)?;
             }
             sink.finish().await.map_err(on_shadow)?

@@ -8,7 +8,7 @@ use pgshadow_apply::{Connected, Dial, connect};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -22,10 +22,11 @@ const GIVES_WAY: Duration = Duration::from_millis(200);
 /// Those of our statements (`$1`: processes) that somebody waits for, cancelled. A look into `pg_locks` comes first: it is
 /// cheap. A process that has ours' number since is another's: it is left alone.
 const CANCEL: &str = "
-SELECT pg_catalog.pg_cancel_backend(pid) FROM (SELECT DISTINCT b.pid FROM pg_catalog.pg_locks l
+SELECT pid FROM (SELECT DISTINCT b.pid FROM pg_catalog.pg_locks l
     CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
     WHERE NOT l.granted AND l.locktype = 'relation') AS blocking WHERE pid = ANY ($1)
-    AND pid IN (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.usename = CURRENT_USER AND a.application_name LIKE 'pgshadow%')";
+    AND pid IN (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.usename = CURRENT_USER AND a.application_name LIKE 'pgshadow%')
+    AND pg_catalog.pg_cancel_backend(pid)";
 
 struct Worker {
     connected: Connected,
@@ -42,7 +43,7 @@ pub struct Pool {
     snapshot: String,
     permits: Semaphore,
     idle: Mutex<Vec<Worker>>,
-    busy: Mutex<Vec<i32>>,
+    busy: Mutex<Vec<(i32, Arc<Notify>)>>,
     gave_way: AtomicU64,
 }
 
@@ -125,7 +126,7 @@ impl Pool {
             self.snapshot.replace('\'', "''")
         );
         worker.connected.client.batch_execute(&begin).await.map_err(Error::of(self.whom))?;
-        Ok(Turn { pool: self, worker, _busy: busy, _permit: permit })
+        Ok(Turn { pool: self, worker, busy, _permit: permit })
     }
 
     /// Cancels statements that somebody waits for, until it is dropped.
@@ -136,9 +137,14 @@ impl Pool {
         let watcher = self.worker().await?;
         loop {
             tokio::time::sleep(LOOKS_EVERY).await;
-            let busy = lock(&self.busy).clone();
-            if !busy.is_empty() {
-                watcher.connected.client.execute(CANCEL, &[&busy]).await.map_err(Error::of(self.whom))?;
+            let busy: Vec<i32> = lock(&self.busy).iter().map(|(pid, _)| *pid).collect();
+            if busy.is_empty() {
+                continue;
+            }
+            let failed = Error::of(self.whom);
+            for row in watcher.connected.client.query(CANCEL, &[&busy]).await.map_err(failed)? {
+                let cancelled: i32 = row.try_get(0).map_err(failed)?;
+                lock(&self.busy).iter().filter(|(pid, _)| *pid == cancelled).for_each(|(_, told)| told.notify_one());
             }
         }
     }
@@ -148,7 +154,7 @@ impl Pool {
 pub struct Turn<'a> {
     pool: &'a Pool,
     worker: Worker,
-    _busy: Busy<'a>,
+    busy: Busy<'a>,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -157,6 +163,12 @@ impl Turn<'_> {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.worker.connected.client
+    }
+
+    /// Returns when its statement was cancelled, to give way. A server that has rows to send sees that only once they are read: whoever is slow in
+    /// reading them hurries then.
+    pub async fn gives_way(&self) {
+        self.busy.told.notified().await;
     }
 
     /// Ends it. `None`: it had to give way, and is to be tried again; whoever waited has had time by then.
@@ -186,19 +198,22 @@ impl Turn<'_> {
 
 /// A process that is at work.
 struct Busy<'a> {
-    of: &'a Mutex<Vec<i32>>,
+    of: &'a Mutex<Vec<(i32, Arc<Notify>)>>,
     pid: i32,
+    /// Told when it is cancelled.
+    told: Arc<Notify>,
 }
 
 impl<'a> Busy<'a> {
-    fn new(of: &'a Mutex<Vec<i32>>, pid: i32) -> Self {
-        lock(of).push(pid);
-        Self { of, pid }
+    fn new(of: &'a Mutex<Vec<(i32, Arc<Notify>)>>, pid: i32) -> Self {
+        let told = Arc::<Notify>::default();
+        lock(of).push((pid, Arc::clone(&told)));
+        Self { of, pid, told }
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        lock(self.of).retain(|pid| *pid != self.pid);
+        lock(self.of).retain(|(pid, _)| *pid != self.pid);
     }
 }

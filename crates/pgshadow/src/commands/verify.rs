@@ -16,7 +16,7 @@ const EXAMPLES: usize = 3;
 pub async fn verify(client: &Client, arguments: &VerifyArguments) -> Result<Ending, Failure> {
     if arguments.stop {
         client.stop_verify().await?;
-        output::print("stopped: there is no result")?;
+        output::print("stopped: tables that were compared by then keep what was found; the next one begins anew")?;
         return Ok(Ending::Done);
     }
     let started = client.verify(&VerifyRequest { tables: arguments.table.clone(), again: arguments.again }).await?;
