@@ -185,8 +185,9 @@ impl<'a> Round<'a> {
             return Ended::Done(Box::new(TableOutcome::not_compared(&ours.name, why)));
         }
         let sides = [
-            Side::new(&self.primary, ours, pages[0], Some(self.pace)),
-            Side::new(&self.shadow, theirs, pages[1], None),
+            Side::new(&self.primary, ours, pages[0], self.pace),
+            // the shadow too: it may share a machine with the primary, and is behind while it is read
+            Side::new(&self.shadow, theirs, pages[1], self.pace),
         ];
         match self.rows(common, ours, sides).await {
             Ok(ended) => ended,

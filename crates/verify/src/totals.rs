@@ -63,13 +63,13 @@ pub(crate) struct Side<'a> {
     pub(crate) pieces: Vec<String>,
     /// Bytes of all of them, about.
     bytes: u64,
-    /// How fast it may be read, if that matters.
-    pace: Option<&'a Pace>,
+    /// How fast it may be read.
+    pace: &'a Pace,
 }
 
 impl<'a> Side<'a> {
     /// `by_pages`: the server can be asked for some of a table's pages.
-    pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool, pace: Option<&'a Pace>) -> Self {
+    pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool, pace: &'a Pace) -> Self {
         let pieces = if by_pages {
             Pages::of(table.size, PIECE_PAGES).iter().map(Pages::condition).collect()
         } else {
@@ -91,10 +91,7 @@ impl<'a> Side<'a> {
 
     /// Asks for one piece.
     pub(crate) async fn piece(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        let _reads = match self.pace {
-            Some(pace) => Some(pace.take(self.piece_bytes()).await),
-            None => None,
-        };
+        let _reads = self.pace.take(self.piece_bytes()).await;
         self.pool.ask(sql, parameters).await
     }
 
