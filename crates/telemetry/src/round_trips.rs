@@ -11,6 +11,7 @@ const LONGEST: u64 = 600_000_000;
 const DIGITS: u8 = 2;
 
 static WATCHES: AtomicUsize = AtomicUsize::new(0);
+static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
 static TIMES: Mutex<Option<Times>> = Mutex::new(None);
 
 fn times() -> MutexGuard<'static, Option<Times>> {
@@ -60,18 +61,32 @@ pub struct RoundTrip(Option<Instant>);
 impl RoundTrip {
     /// The client has asked.
     pub fn begin(&mut self) {
-        if WATCHES.load(Ordering::Relaxed) > 0 {
-            self.0.get_or_insert_with(Instant::now);
+        if self.0.is_none() && WATCHES.load(Ordering::Relaxed) > 0 {
+            self.0 = Some(Instant::now());
+            IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// The primary is ready for the next one.
     pub fn end(&mut self) {
-        if let Some(begun) = self.0.take()
+        if let Some(begun) = self.leave()
             && let Some(times) = times().as_mut()
         {
             times.record(begun.elapsed());
         }
+    }
+
+    fn leave(&mut self) -> Option<Instant> {
+        let begun = self.0.take()?;
+        IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
+        Some(begun)
+    }
+}
+
+/// A session that ends in the middle of one waits no more.
+impl Drop for RoundTrip {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -87,6 +102,12 @@ impl Watch {
     pub fn begin() -> Self {
         WATCHES.fetch_add(1, Ordering::Relaxed);
         Self { seen: times().get_or_insert_default().clone() }
+    }
+
+    /// How many have begun, since somebody watches, and not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        IN_FLIGHT.load(Ordering::Relaxed)
     }
 
     /// Those since this was asked last.
@@ -125,6 +146,11 @@ mod tests {
         }
         let seen = one.take();
         assert_eq!((seen.count(), one.take().count(), two.take().count()), (3, 0, 3));
+        trip.begin();
+        trip.begin();
+        assert_eq!(one.in_flight(), 1);
+        drop(trip);
+        assert_eq!((one.in_flight(), one.take().count()), (0, 0), "its session has ended");
         assert!(seen.quantile(0.0) >= Duration::from_micros(1980), "{:?}", seen.quantile(0.0));
     }
 

@@ -1,7 +1,7 @@
-//! How fast the primary is read beside the application: no faster than is allowed, and slower where the application's round trips take longer for it.
+//! How fast tables are read beside the application: no faster than is allowed, and slower where the application's round trips take longer for it.
 //!
 //! Whether they do is measured, again and again: for a second nothing is read, then it is, and the two are compared. So it doesn't matter what the
-//! application does, nor whether it does something else than an hour ago.
+//! application does, nor whether it does something else than an hour ago. Where somebody is there it begins slowly.
 
 use pgshadow_telemetry::{Times, Watch};
 use std::collections::VecDeque;
@@ -16,6 +16,10 @@ const BURST: f64 = 0.1;
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 /// What was asked of the primary before is over after this.
 const SETTLES: Duration = Duration::from_millis(100);
+/// Bytes a second, until it is known whether somebody is there, and how much can be read then.
+const RATE_FIRST: f64 = 8.0 * 1_048_576.0;
+/// When that is looked at first.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// So long nothing is read.
 const QUIET: Duration = Duration::from_secs(1);
 /// Pauses that are remembered.
@@ -60,8 +64,8 @@ struct State {
     asked: f64,
     allowed: f64,
     at: Instant,
-    /// How much longer round trips were, when that was found.
-    rise: f64,
+    /// How much longer round trips were, if that was found.
+    rise: Option<f64>,
     /// Who waits for the rate.
     waiting: u32,
 }
@@ -70,7 +74,8 @@ impl Pace {
     /// With nothing read so far.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let state = State { left: None, asked: 0.0, allowed: 0.0, at: Instant::now(), rise: 0.0, waiting: 0 };
+        let left = limits.latency_rise_max.map(|_| RATE_FIRST);
+        let state = State { left, asked: 0.0, allowed: 0.0, at: Instant::now(), rise: None, waiting: 0 };
         Self { limits, state: Mutex::new(state), gate: RwLock::new(()) }
     }
 
@@ -129,25 +134,40 @@ impl Pace {
         let mut watch = Watch::begin();
         let mut pauses = Pauses::default();
         let mut harmless = 0;
+        let mut rest = QUIET;
+        tokio::time::sleep(FIRST_LOOK).await;
         loop {
-            tokio::time::sleep(QUIET).await;
-            if watch.take().count() < TELLING {
-                // nobody is there who could be harmed
+            // whoever gets no answer is there as well
+            if watch.take().count() == 0 && watch.in_flight() == 0 {
                 self.lock().left = None;
+                tokio::time::sleep(QUIET).await;
                 continue;
             }
-            {
-                let _closed = self.gate.write().await;
-                tokio::time::sleep(SETTLES).await;
-                watch.take();
-                tokio::time::sleep(QUIET).await;
-                pauses.note(watch.take());
+            let quiet = self.pause(&mut watch).await;
+            if quiet.count() < TELLING {
+                // it can't be said of so few, and isn't asked again and again
+                self.lock().left = None;
+                pauses = Pauses::default();
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(READING_LONG);
+                continue;
             }
+            rest = QUIET;
+            pauses.note(quiet);
             let long = if harmless >= HARMLESS { READING_LONG } else { READING };
             let rise = self.read_on(&mut watch, &pauses, long).await;
             let is_free = self.settle(rise, most);
             harmless = if is_free { harmless + 1 } else { 0 };
         }
+    }
+
+    /// How long round trips take while nothing is read.
+    async fn pause(&self, watch: &mut Watch) -> Times {
+        let _closed = self.gate.write().await;
+        tokio::time::sleep(SETTLES).await;
+        watch.take();
+        tokio::time::sleep(QUIET).await;
+        watch.take()
     }
 
     /// How much longer round trips are while it is read, with the bytes a second that were.
@@ -174,10 +194,11 @@ impl Pace {
         if rise > most {
             let share = if rise > SHARP { 0.4 } else { 0.7 };
             state.left = Some((state.left.unwrap_or(rate).min(rate) * share).max(RATE_MIN));
-            state.rise = rise;
+            state.rise = Some(rise);
         } else if let Some(left) = state.left {
-            // faster again; where less is read than might be, there is no limit
-            state.left = (rate > left / 2.0).then_some(left * 1.3);
+            // faster; where less is read than might be, there is no limit
+            let faster = if state.rise.is_some() { 1.3 } else { 2.0 };
+            state.left = (rate > left / 2.0).then_some(left * faster);
         }
         tracing::debug!(rise, rate, left = state.left, "pace");
         state.left.is_none()
@@ -193,8 +214,8 @@ impl Pace {
         }
         let rate = self.rate(&state)?;
         if state.left.is_some_and(|left| left <= rate) {
-            let percent = state.rise * 100.0;
-            return Some(format!("the application, whose round trips took {percent:.0} % longer: {}", mib(rate)));
+            let why = state.rise.map(|rise| format!(", whose round trips took {:.0} % longer", rise * 100.0));
+            return Some(format!("the application{}: {}", why.unwrap_or_default(), mib(rate)));
         }
         Some(format!("the limit, rate_max: {}", mib(rate)))
     }
@@ -275,14 +296,14 @@ mod tests {
         }
         let took = from.elapsed();
         assert!(took >= Duration::from_millis(4_850) && took <= Duration::from_millis(5_050), "{took:?}");
-        drop(limited(None).take(u64::MAX).await);
+        drop(Pace::new(Limits::default()).take(u64::MAX).await);
         assert_eq!(from.elapsed(), took);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_profits_from_a_higher_rate_and_says_what_it_waits_for() {
         let pace = limited(Some(1_000_000));
-        pace.lock().left = Some(1000.0);
+        (pace.lock().left, pace.lock().rise) = (Some(1000.0), Some(0.2));
         let from = Instant::now();
         let reading = pace.take(1_000_000);
         let faster = async {
@@ -327,7 +348,10 @@ mod tests {
     async fn the_rate_follows_what_is_found() {
         let pace = limited(None);
         let left = |pace: &Pace| pace.lock().left;
-        assert!(pace.settle((0.05, 50e6), 0.1), "no harm, no limit");
+        assert_eq!(left(&pace), Some(RATE_FIRST));
+        assert!(!pace.settle((0.05, RATE_FIRST), 0.1));
+        assert_eq!(left(&pace), Some(2.0 * RATE_FIRST), "no harm was seen yet");
+        assert!(pace.settle((0.05, 1e6), 0.1), "less is read than might be");
         assert!(!pace.settle((0.2, 50e6), 0.1));
         assert_eq!(left(&pace), Some(35e6));
         pace.settle((2.0, 30e6), 0.1);
@@ -339,5 +363,30 @@ mod tests {
         }
         assert_eq!(left(&pace), Some(RATE_MIN));
         assert!(pace.settle((0.0, 1e3), 0.1), "less is read than might be");
+    }
+    /// Round trips that end only while nothing is read: whoever is starved isn't taken for somebody who is gone.
+    #[tokio::test(start_paused = true)]
+    async fn the_starved_are_seen_and_nobody_is_waited_for() {
+        let pace = limited(None);
+        let from = Instant::now();
+        let mut trip = pgshadow_telemetry::RoundTrip::default();
+        let starved = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            while from.elapsed() < Duration::from_secs(60) {
+                trip.begin();
+                if pace.gate.try_read().is_err() {
+                    trip.end();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                // it never is without a limit
+                assert!(pace.lock().left.is_some(), "after {:?}", from.elapsed());
+            }
+        };
+        tokio::select! { () = starved => {}, never = pace.govern() => match never {} }
+        assert_eq!(pace.lock().left, Some(RATE_MIN));
+        drop(trip);
+        let alone = limited(None);
+        tokio::select! { () = tokio::time::sleep(2 * FIRST_LOOK) => {}, never = alone.govern() => match never {} }
+        assert_eq!(alone.lock().left, None);
     }
 }

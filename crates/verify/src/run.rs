@@ -33,7 +33,7 @@ pub struct Job {
     pub dial: Arc<dyn Dial>,
     /// Connections to each side.
     pub connections: usize,
-    /// How fast the primary may be read.
+    /// How fast both may be read.
     pub limits: Limits,
     /// Only these; empty: all.
     pub only: Vec<QualifiedName>,

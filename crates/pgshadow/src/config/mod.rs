@@ -136,7 +136,7 @@ pub struct Apply {
 pub struct Reading {
     /// Connections to each side.
     pub connections: usize,
-    /// How fast the primary may be read.
+    /// How fast they may be read.
     pub limits: Limits,
     /// When a snapshot is so old, what is left is read in another one.
     pub snapshot_age_max: Option<Duration>,

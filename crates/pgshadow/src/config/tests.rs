@@ -90,6 +90,13 @@ fn wrong_values_say_what_they_must_be() {
         ("[mirror_log]\nsize_max = '1KiB'", "line 2: mirror_log.size_max must be at least 1.0 MiB"),
         ("[mirror_log]\nsize_max = 10", "line 2: mirror_log.size_max must be a text in quotes"),
         ("[mirror_log]\non_full = 'panic'", "must be \"stop_mirroring\" or \"block_writes\", not \"panic\""),
+        (
+            "[verify]\nlatency_rise_max = '10'",
+            "line 2: verify.latency_rise_max must be from \"1%\" to \"1000%\", or \"\" for no limit",
+        ),
+        ("[backfill]\nlatency_rise_max = '0.5%'", "line 2: backfill.latency_rise_max must be from \"1%\" to \"1000%\""),
+        ("[verify]\nsnapshot_age_max = '2 apples'", "line 2: verify.snapshot_age_max must be a time such as \"30min\""),
+        ("[verify]\nrate_max = '1KiB'", "line 2: verify.rate_max must be at least 1.0 MiB"),
         ("[apply]\nlanes = 0", "line 2: apply.lanes must be from 1 to 64, not 0"),
         ("[compare]\nstatements = 1.5", "line 2: compare.statements must be a share from 0.0 to 1.0, not 1.5"),
         ("[mirror]\nexclude = ['a.']", "line 2: mirror.exclude must hold names such as \"schema.table\""),
