@@ -4,7 +4,7 @@
 //! seeds, made by the server's own `hashtextextended`, where both servers give the same number for the same text; else the halves
 //! of MD5. Hashes of many rows are added, so that neither order nor place counts.
 
-use crate::table::{Column, Table};
+use crate::table::{Column, PAGE, Table};
 use pgshadow_model::quote;
 
 /// Settings that a text depends on, that no row is hidden by a policy, and that a server's resources depend on.
@@ -85,10 +85,10 @@ impl Common {
         )
     }
 
-    /// The same by bucket: the key's hash below `buckets`, a power of two.
-    pub(crate) fn totals_by_bucket(self, table: &Table, order: &[Column], condition: &str, buckets: u32) -> String {
+    /// The same by bucket: those bits of the key's hash.
+    pub(crate) fn totals_by_bucket(self, table: &Table, order: &[Column], condition: &str, bits: i64) -> String {
         let (one, two) = (self.hash("t", 0), self.hash("t", 1));
-        let bucket = self.bucket(buckets);
+        let bucket = self.bucket(bits);
         let texts = self.texts(table, order, "", condition);
         format!(
             "SELECT {bucket} AS b, count(*), sum(octet_length(t))::int8, sum({one})::text, sum({two})::text
@@ -96,19 +96,32 @@ impl Common {
         )
     }
 
-    fn bucket(self, buckets: u32) -> String {
-        format!("({} & {})::int4", self.hash("k", 0), buckets - 1)
+    fn bucket(self, bits: i64) -> String {
+        format!("({} & {bits})", self.hash("k", 0))
     }
 
-    /// The rows of the buckets in `$1`: key, both hashes, and each column as text, in the order of the columns.
-    pub(crate) fn rows(self, table: &Table, order: &[Column], condition: &str, buckets: u32) -> String {
+    /// The rows of the buckets in `$1`, equal ones together: key, both hashes, how many there are, and each column as text, in the order of the columns.
+    pub(crate) fn rows(self, table: &Table, order: &[Column], condition: &str, bits: i64) -> String {
         let (one, two) = (self.hash("t", 0), self.hash("t", 1));
-        let column = |(i, column): (usize, &Column)| format!(", r.{}::text AS c{i}", quote(&column.name));
+        // whatever the column's collation takes for equal
+        let column = |(i, column): (usize, &Column)| format!(", r.{}::text COLLATE \"C\" AS c{i}", quote(&column.name));
         let more: String = order.iter().enumerate().map(column).collect();
         let columns: String = (0..order.len()).map(|i| format!(", c{i}")).collect();
         let texts = self.texts(table, order, &more, condition);
-        let bucket = self.bucket(buckets);
-        format!("SELECT k, {one}, {two}{columns} FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int4[])")
+        let bucket = self.bucket(bits);
+        format!(
+            "SELECT k, {one}, {two}, count(*){columns} FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int8[]) GROUP BY 1, 2, 3{columns}"
+        )
+    }
+
+    /// The rows of the buckets in `$1`, equal ones together: both hashes of the key, both of the whole, and how many there are.
+    pub(crate) fn hashes(self, table: &Table, order: &[Column], condition: &str, bits: i64) -> String {
+        let [key, other, one, two] = [("k", 0), ("k", 1), ("t", 0), ("t", 1)].map(|(text, seed)| self.hash(text, seed));
+        let texts = self.texts(table, order, "", condition);
+        let bucket = self.bucket(bits);
+        format!(
+            "SELECT {key}, {other}, {one}, {two}, count(*) FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int8[]) GROUP BY 1, 2, 3, 4"
+        )
     }
 }
 
@@ -130,7 +143,7 @@ impl Pages {
     /// A table of so many bytes in pieces of so many pages, of which the last has no end.
     #[must_use]
     pub fn of(bytes: u64, piece: u32) -> Vec<Self> {
-        let pages = u32::try_from(bytes / 8192).unwrap_or(u32::MAX - piece);
+        let pages = u32::try_from(bytes / PAGE).unwrap_or(u32::MAX - piece);
         let starts = (0..=pages / piece).map(|n| n * piece);
         starts.map(|from| Self(from, (from + piece <= pages).then_some(from + piece))).collect()
     }
@@ -143,7 +156,7 @@ mod tests {
     #[test]
     fn pieces_cover_a_table_once() {
         for pages in [0, 1, 9, 10, 11, 20, 25] {
-            let pieces = Pages::of(pages * 8192, 10);
+            let pieces = Pages::of(pages * PAGE, 10);
             assert_eq!(pieces.first().map(|p| p.0), Some(0), "{pages}");
             assert!(pieces.windows(2).all(|two| two[0].1 == Some(two[1].0)), "{pages}: {pieces:?}");
             assert_eq!(pieces.iter().filter(|p| p.1.is_none()).count(), 1, "{pages}: {pieces:?}");

@@ -1,22 +1,25 @@
-//! Which rows differ: first the buckets of keys that do, then the rows in them.
+//! Which rows differ: first the buckets of keys that do, then the rows in them; where those are too many to be held, all are counted by their hashes.
 
 use crate::Error;
 use crate::expression::Common;
 use crate::outcome::{Difference, DifferentColumn};
 use crate::table::{Column, Table};
 use crate::totals::{Side, Totals};
-use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, stream};
 use pgshadow_model::Kind;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use tokio::sync::Mutex;
 use tokio_postgres::Row;
 
 /// Rows in a bucket, about.
 const BUCKET_ROWS: i64 = 32;
-const BUCKETS_MIN: u32 = 1 << 8;
-const BUCKETS_MAX: u32 = 1 << 16;
-/// Rows that are fetched from each side at most: they are held in memory. Beyond, differing rows are only told to be there.
+const BUCKETS_MIN: i64 = 1 << 8;
+const BUCKETS_MAX: i64 = 1 << 16;
+/// Rows that are fetched from each side at most, with all their columns: they are held in memory.
 const ROWS_MAX: i64 = 100_000;
+/// Rows of each side whose hashes are held at most, 40 bytes each.
+const HASHES_MAX: i64 = 2_000_000;
+/// A bucket for each hash.
+const ALL_BITS: i64 = -1;
 /// Differences that are kept.
 const DIFFERENCES_MAX: usize = 1000;
 
@@ -26,14 +29,14 @@ pub(crate) struct Located {
     pub(crate) missing: u64,
     pub(crate) extra: u64,
     pub(crate) different: u64,
+    /// Some of them.
     pub(crate) differences: Vec<Difference>,
-    pub(crate) not_located: u64,
 }
 
 impl Located {
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
-        self.missing + self.extra + self.different + self.not_located
+        self.missing + self.extra + self.different
     }
 
     /// Those of another part.
@@ -41,9 +44,14 @@ impl Located {
         self.missing += other.missing;
         self.extra += other.extra;
         self.different += other.different;
-        self.not_located += other.not_located;
         self.differences.append(&mut other.differences);
         self.differences.truncate(DIFFERENCES_MAX);
+    }
+
+    fn keep(&mut self, rows: i64, difference: &Difference) {
+        let room = DIFFERENCES_MAX.saturating_sub(self.differences.len());
+        let kept = usize::try_from(rows).unwrap_or(0).min(room);
+        self.differences.extend(std::iter::repeat_n(difference, kept).cloned());
     }
 }
 
@@ -55,86 +63,124 @@ pub(crate) struct Place<'a> {
     pub(crate) at_once: usize,
     pub(crate) primary: &'a Side<'a>,
     pub(crate) shadow: &'a Side<'a>,
+    /// Held by whoever holds many hashes.
+    pub(crate) counting: &'a Mutex<()>,
 }
 
-/// A row: what it is, and each of its columns.
+/// A row, so many times: what it is, and each of its columns.
 struct Found {
     hashes: (i64, i64),
+    rows: i64,
     values: Vec<Option<String>>,
 }
 
 type Rows = BTreeMap<String, Vec<Found>>;
 
+/// A row of the primary's, so many times, or of the shadow's (then the number is negative): hashes of its key, and of the whole.
+type Hashed = ([i64; 2], [i64; 2], i64);
+
 impl Place<'_> {
     pub(crate) async fn locate(&self, rows: i64) -> Result<Located, Error> {
-        let wanted = u32::try_from(rows / BUCKET_ROWS).unwrap_or(BUCKETS_MAX);
-        let buckets = wanted.clamp(BUCKETS_MIN, BUCKETS_MAX).next_power_of_two();
-        let sql = |condition: &str| self.common.totals_by_bucket(self.table, self.columns, condition, buckets);
+        let wanted = (rows / BUCKET_ROWS).clamp(BUCKETS_MIN, BUCKETS_MAX);
+        // a power of two, less one
+        let bits = (1 << (i64::BITS - (wanted - 1).leading_zeros())) - 1;
+        let sql = |condition: &str| self.common.totals_by_bucket(self.table, self.columns, condition, bits);
         let [here, there] = [self.primary, self.shadow].map(|side| side.by_bucket(self.at_once, &sql));
         let (here, there) = futures::try_join!(here, there)?;
-        let (looked_at, not_located) = choose(&here, &there);
-        let [here, there] = [self.primary, self.shadow].map(|side| self.rows(side, buckets, &looked_at));
-        let (mut here, mut there) = futures::try_join!(here, there)?;
-        let mut located = Located { not_located, ..Located::default() };
-        let keys: BTreeSet<String> = here.keys().chain(there.keys()).cloned().collect();
-        for key in keys {
-            let (ours, theirs) = (here.remove(&key).unwrap_or_default(), there.remove(&key).unwrap_or_default());
-            self.compare(&mut located, ours, theirs);
+        let mut located = Located::default();
+        let Chosen { looked_at, counted } = choose(&here, &there, &mut located);
+        self.look_at(&mut located, bits, &looked_at).await?;
+        let mut differ = Vec::new();
+        for wanted in counted {
+            let _one = self.counting.lock().await;
+            let [here, there] = [(self.primary, 1), (self.shadow, -1)].map(|side| self.hashes(side, bits, &wanted));
+            let (mut all, mut there) = futures::try_join!(here, there)?;
+            all.append(&mut there);
+            tally(&mut located, all, &mut differ);
+        }
+        if !differ.is_empty() && located.differences.len() < DIFFERENCES_MAX {
+            // some of those as well
+            let mut seen = Located { differences: std::mem::take(&mut located.differences), ..Located::default() };
+            self.look_at(&mut seen, ALL_BITS, &differ).await?;
+            located.differences = seen.differences;
         }
         Ok(located)
     }
 
-    async fn rows(&self, side: &Side<'_>, buckets: u32, wanted: &[i32]) -> Result<Rows, Error> {
-        let mut asked: Vec<BoxFuture<'_, Result<Vec<Row>, Error>>> = Vec::with_capacity(side.pieces.len());
-        for condition in &side.pieces {
-            let sql = self.common.rows(self.table, self.columns, condition, buckets);
-            asked.push(Box::pin(async move { side.piece(&sql, &[&wanted]).await }));
+    /// Compares the rows of these buckets.
+    async fn look_at(&self, located: &mut Located, bits: i64, wanted: &[i64]) -> Result<(), Error> {
+        let [here, there] = [self.primary, self.shadow].map(|side| self.rows(side, bits, wanted));
+        let (mut here, mut there) = futures::try_join!(here, there)?;
+        let keys: BTreeSet<String> = here.keys().chain(there.keys()).cloned().collect();
+        for key in keys {
+            let (ours, theirs) = (here.remove(&key).unwrap_or_default(), there.remove(&key).unwrap_or_default());
+            self.compare(located, ours, theirs);
         }
-        let mut fetched = stream::iter(asked).buffer_unordered(self.at_once);
-        let mut rows = Rows::new();
-        while let Some(part) = fetched.try_next().await? {
-            for row in part {
-                let (key, found) = self.found(&row).map_err(Error::of(side.pool.whom()))?;
-                rows.entry(key).or_default().push(found);
+        Ok(())
+    }
+
+    async fn rows(&self, side: &Side<'_>, bits: i64, wanted: &[i64]) -> Result<Rows, Error> {
+        let sql = |condition: &str| self.common.rows(self.table, self.columns, condition, bits);
+        let add = |rows: &mut Rows, row: &Row| {
+            let (key, found) = self.found(row).map_err(Error::of(side.pool.whom()))?;
+            let of_key = rows.entry(key).or_default();
+            // from another page
+            match of_key.iter_mut().find(|other| other.hashes == found.hashes) {
+                Some(other) => other.rows += found.rows,
+                None => of_key.push(found),
             }
-        }
-        Ok(rows)
+            Ok(())
+        };
+        side.ask(self.at_once, &sql, &[&wanted], add, |_| ()).await
     }
 
     fn found(&self, row: &Row) -> Result<(String, Found), tokio_postgres::Error> {
-        let values = (0..self.columns.len()).map(|i| row.try_get(i + 3)).collect::<Result<_, _>>()?;
-        Ok((row.try_get(0)?, Found { hashes: (row.try_get(1)?, row.try_get(2)?), values }))
+        let values = (0..self.columns.len()).map(|i| row.try_get(i + 4)).collect::<Result<_, _>>()?;
+        let found = Found { hashes: (row.try_get(1)?, row.try_get(2)?), rows: row.try_get(3)?, values };
+        Ok((row.try_get(0)?, found))
+    }
+
+    async fn hashes(&self, (side, sign): (&Side<'_>, i64), bits: i64, wanted: &[i64]) -> Result<Vec<Hashed>, Error> {
+        let sql = |condition: &str| self.common.hashes(self.table, self.columns, condition, bits);
+        let hashed = |row: &Row| -> Result<Hashed, tokio_postgres::Error> {
+            let key = [row.try_get(0)?, row.try_get(1)?];
+            Ok((key, [row.try_get(2)?, row.try_get(3)?], sign * row.try_get::<_, i64>(4)?))
+        };
+        let add = |all: &mut Vec<Hashed>, row: &Row| {
+            all.push(hashed(row).map_err(Error::of(side.pool.whom()))?);
+            Ok(())
+        };
+        side.ask(self.at_once, &sql, &[&wanted], add, |_| ()).await
     }
 
     /// Rows of one key; of a table without a key, equal rows.
     fn compare(&self, located: &mut Located, mut ours: Vec<Found>, mut theirs: Vec<Found>) {
-        ours.retain(|row| match theirs.iter().position(|other| other.hashes == row.hashes) {
-            Some(place) => {
-                theirs.swap_remove(place);
-                false
+        for row in &mut ours {
+            if let Some(other) = theirs.iter_mut().find(|other| other.hashes == row.hashes) {
+                let same = row.rows.min(other.rows);
+                row.rows -= same;
+                other.rows -= same;
             }
-            None => true,
-        });
-        let (mut ours, mut theirs) = (ours.into_iter(), theirs.into_iter());
+        }
         loop {
-            let difference = match (ours.next(), theirs.next()) {
+            [&mut ours, &mut theirs].into_iter().for_each(|rows| rows.retain(|row| row.rows > 0));
+            let (count, rows, difference) = match (ours.first_mut(), theirs.first_mut()) {
                 (None, None) => return,
                 (Some(row), None) => {
-                    located.missing += 1;
-                    self.alone(Kind::MissingRow, &row)
+                    (&mut located.missing, std::mem::take(&mut row.rows), self.alone(Kind::MissingRow, row))
                 }
                 (None, Some(row)) => {
-                    located.extra += 1;
-                    self.alone(Kind::ExtraRow, &row)
+                    (&mut located.extra, std::mem::take(&mut row.rows), self.alone(Kind::ExtraRow, row))
                 }
                 (Some(row), Some(other)) => {
-                    located.different += 1;
-                    self.both(&row, &other)
+                    let rows = row.rows.min(other.rows);
+                    row.rows -= rows;
+                    other.rows -= rows;
+                    (&mut located.different, rows, self.both(row, other))
                 }
             };
-            if located.differences.len() < DIFFERENCES_MAX {
-                located.differences.push(difference);
-            }
+            *count += rows.unsigned_abs();
+            located.keep(rows, &difference);
         }
     }
 
@@ -179,25 +225,141 @@ impl Place<'_> {
     }
 }
 
-/// Which of the buckets that differ are looked into, and how many rows at least differ in the others.
-fn choose(here: &HashMap<i32, Totals>, there: &HashMap<i32, Totals>) -> (Vec<i32>, u64) {
-    let of = |side: &HashMap<i32, Totals>, bucket: i32| side.get(&bucket).copied().unwrap_or_default();
-    let mut differ: Vec<i32> = here.keys().chain(there.keys()).copied().collect();
-    differ.sort_unstable();
-    differ.dedup();
-    let (mut chosen, mut rows, mut left) = (Vec::new(), 0, 0);
-    for bucket in differ {
-        let (ours, theirs) = (of(here, bucket), of(there, bucket));
-        if ours == theirs {
-            continue;
-        }
+/// Buckets that differ.
+#[derive(Debug, Default)]
+struct Chosen {
+    /// Their rows are fetched.
+    looked_at: Vec<i64>,
+    /// Their rows are counted by their hashes, so many at a time.
+    counted: Vec<Vec<i64>>,
+}
+
+/// What is done with the buckets that differ. Those of which one side has nothing are counted at once, unless they are looked at.
+fn choose(here: &HashMap<i64, Totals>, there: &HashMap<i64, Totals>, located: &mut Located) -> Chosen {
+    let of = |side: &HashMap<i64, Totals>, bucket: i64| side.get(&bucket).copied().unwrap_or_default();
+    let buckets: BTreeSet<i64> = here.keys().chain(there.keys()).copied().collect();
+    let both = buckets.into_iter().map(|bucket| (bucket, of(here, bucket), of(there, bucket)));
+    let mut differ: Vec<_> = both.filter(|(_, ours, theirs)| ours != theirs).collect();
+    // the smallest first: equal rows, however many, are all in one
+    differ.sort_by_key(|(bucket, ours, theirs)| (ours.rows.max(theirs.rows), *bucket));
+    let (mut chosen, mut rows, mut hashes) = (Chosen::default(), 0, HASHES_MAX);
+    for (bucket, ours, theirs) in differ {
         let most = ours.rows.max(theirs.rows);
-        if chosen.is_empty() || rows + most <= ROWS_MAX {
+        if chosen.looked_at.is_empty() || rows + most <= ROWS_MAX {
             rows += most;
-            chosen.push(bucket);
+            chosen.looked_at.push(bucket);
+        } else if ours.rows == 0 || theirs.rows == 0 {
+            located.missing += ours.rows.unsigned_abs();
+            located.extra += theirs.rows.unsigned_abs();
         } else {
-            left += ours.rows.abs_diff(theirs.rows).max(1);
+            hashes += most;
+            match chosen.counted.last_mut() {
+                Some(together) if hashes <= HASHES_MAX => together.push(bucket),
+                _ => {
+                    hashes = most;
+                    chosen.counted.push(vec![bucket]);
+                }
+            }
         }
     }
-    (chosen, left)
+    chosen
+}
+
+/// Counts what differs. `differ`: hashes of some of the keys.
+fn tally(located: &mut Located, mut all: Vec<Hashed>, differ: &mut Vec<i64>) {
+    all.sort_unstable_by_key(|(key, row, _)| (*key, *row));
+    for of_key in all.chunk_by(|one, other| one.0 == other.0) {
+        let left = of_key.chunk_by(|one, other| one.1 == other.1).map(|same| same.iter().map(|one| one.2).sum::<i64>());
+        let (mut ours, mut theirs) = (0, 0);
+        for rows in left {
+            ours += rows.max(0).unsigned_abs();
+            theirs += rows.min(0).unsigned_abs();
+        }
+        let different = ours.min(theirs);
+        located.different += different;
+        located.missing += ours - different;
+        located.extra += theirs - different;
+        if ours + theirs > 0 && differ.len() < DIFFERENCES_MAX {
+            differ.extend(of_key.first().map(|one| one.0[0]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Rows as `(key, value)`, with what there is of each.
+    fn hashed(ours: &[(i64, i64)], theirs: &[(i64, i64)]) -> Vec<Hashed> {
+        let of = |rows: &[(i64, i64)], sign: i64| {
+            rows.iter().map(|(key, value)| ([*key, 0], [*value, *key], sign)).collect::<Vec<_>>()
+        };
+        [of(ours, 1), of(theirs, -1)].concat()
+    }
+
+    fn told(located: &Located) -> [u64; 3] {
+        [located.missing, located.extra, located.different]
+    }
+
+    #[test]
+    fn hashes_tell_how_many_differ() {
+        for (ours, theirs, expected) in [
+            (vec![(1, 1), (2, 2)], vec![(2, 2), (1, 1)], [0, 0, 0]),
+            (vec![(1, 1), (2, 2)], vec![(1, 1)], [1, 0, 0]),
+            (vec![(1, 1)], vec![(1, 1), (2, 2), (3, 3)], [0, 2, 0]),
+            (vec![(1, 1), (2, 2)], vec![(1, 9), (2, 2)], [0, 0, 1]),
+            // a row that is there several times
+            (vec![(1, 1), (1, 1), (1, 1)], vec![(1, 1)], [2, 0, 0]),
+            (vec![(1, 1), (1, 1), (1, 2)], vec![(1, 3), (1, 1)], [1, 0, 1]),
+        ] {
+            let mut located = Located::default();
+            tally(&mut located, hashed(&ours, &theirs), &mut Vec::new());
+            assert_eq!(told(&located), expected, "{ours:?} {theirs:?}");
+        }
+    }
+
+    fn totals(rows: i64, hash: i64) -> Totals {
+        Totals::of(rows, hash)
+    }
+
+    #[test]
+    fn all_that_differ_are_looked_at_or_counted() {
+        let all = |side: &[(i64, i64, i64)]| -> HashMap<i64, Totals> {
+            side.iter().map(|(bucket, rows, hash)| (*bucket, totals(*rows, *hash))).collect()
+        };
+        let here = all(&[(0, 50, 1), (1, 60_000, 1), (2, 70_000, 1), (3, 80_000, 1), (4, 1_950_000, 1), (5, 7, 7)]);
+        let there = all(&[(0, 50, 2), (1, 60_000, 2), (2, 70_000, 2), (4, 1_950_000, 2), (5, 7, 7), (6, 90_000, 1)]);
+        let mut located = Located::default();
+        let Chosen { looked_at, counted } = choose(&here, &there, &mut located);
+        assert_eq!(looked_at, [0, 1]);
+        assert_eq!(counted, [vec![2], vec![4]], "two million at a time");
+        assert_eq!(told(&located), [80_000, 90_000, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_of_counting_agree(
+            ours in proptest::collection::vec((0..6i64, 0..3i64), 0..30),
+            theirs in proptest::collection::vec((0..6i64, 0..3i64), 0..30),
+        ) {
+            let mut located = Located::default();
+            tally(&mut located, hashed(&ours, &theirs), &mut Vec::new());
+            // one by one: equal rows of a key go away, the others stand against one another
+            let mut expected = [0, 0, 0];
+            for key in 0..6 {
+                let of = |rows: &[(i64, i64)]| rows.iter().filter(|row| row.0 == key).map(|row| row.1).collect::<Vec<_>>();
+                let (mut mine, mut others) = (of(&ours), of(&theirs));
+                mine.retain(|row| match others.iter().position(|other| other == row) {
+                    Some(place) => { others.remove(place); false }
+                    None => true,
+                });
+                let different = mine.len().min(others.len());
+                for (sum, more) in expected.iter_mut().zip([mine.len() - different, others.len() - different, different]) {
+                    *sum += more as u64;
+                }
+            }
+            prop_assert_eq!(told(&located), expected);
+        }
+    }
 }

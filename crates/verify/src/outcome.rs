@@ -28,10 +28,8 @@ pub struct TableOutcome {
     pub extra: u64,
     /// Rows that both have, under one key, with other values.
     pub different: u64,
-    /// Some of those rows, located.
+    /// Some of those rows, located: a thousand at most.
     pub differences: Vec<Difference>,
-    /// Differing rows there may be besides, where there are too many to look at each.
-    pub not_located: u64,
     /// Why it could not be compared.
     pub not_compared: Option<String>,
     /// Seconds, with what it waited for.
@@ -82,7 +80,7 @@ impl TableOutcome {
     }
 
     pub(crate) fn compared(table: &QualifiedName, here: Totals, located: Located, seconds: f64) -> Self {
-        let Located { missing, extra, different, differences, not_located } = located;
+        let Located { missing, extra, different, differences } = located;
         Self {
             table: table.clone(),
             pair: 0,
@@ -94,7 +92,6 @@ impl TableOutcome {
             extra,
             different,
             differences,
-            not_located,
             not_compared: None,
             seconds,
         }
@@ -112,7 +109,6 @@ impl TableOutcome {
             extra: 0,
             different: 0,
             differences: Vec::new(),
-            not_located: 0,
             not_compared: Some(why),
             seconds: 0.0,
         }
@@ -121,7 +117,13 @@ impl TableOutcome {
     /// Compared, and nothing differs.
     #[must_use]
     pub fn is_equal(&self) -> bool {
-        self.not_compared.is_none() && self.missing + self.extra + self.different + self.not_located == 0
+        self.not_compared.is_none() && self.differ() == 0
+    }
+
+    /// Rows that differ.
+    #[must_use]
+    pub fn differ(&self) -> u64 {
+        self.missing + self.extra + self.different
     }
 
     /// What it found, for the report.

@@ -7,7 +7,7 @@ use pgshadow_telemetry::{Times, Watch};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
 /// What may be read at once after a pause.
@@ -18,6 +18,8 @@ const LOOKS_EVERY: Duration = Duration::from_millis(100);
 const SETTLES: Duration = Duration::from_millis(100);
 /// Bytes a second, until it is known whether somebody is there, and how much can be read then.
 const RATE_FIRST: f64 = 8.0 * 1_048_576.0;
+/// For each of these bytes a second one may read at a time, where somebody is there: what runs beside one another is felt more than what follows it.
+const RATE_OF_ONE: f64 = 32.0 * 1_048_576.0;
 /// When that is looked at first.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// So long nothing is read.
@@ -54,6 +56,26 @@ pub struct Pace {
     state: Mutex<State>,
     /// Held by whoever reads, and while nothing is to be read.
     gate: RwLock<()>,
+    /// Somebody has read.
+    over: Notify,
+}
+
+/// Held while it is read.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    _gate: RwLockReadGuard<'a, ()>,
+    _place: Place<'a>,
+}
+
+/// One of those that read.
+#[derive(Debug)]
+struct Place<'a>(&'a Pace);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.lock().reading -= 1;
+        self.0.over.notify_one();
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +90,8 @@ struct State {
     rise: Option<f64>,
     /// Who waits for the rate.
     waiting: u32,
+    /// Who reads.
+    reading: u32,
 }
 
 impl Pace {
@@ -75,8 +99,8 @@ impl Pace {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let left = limits.latency_rise_max.map(|_| RATE_FIRST);
-        let state = State { left, asked: 0.0, allowed: 0.0, at: Instant::now(), rise: None, waiting: 0 };
-        Self { limits, state: Mutex::new(state), gate: RwLock::new(()) }
+        let state = State { left, asked: 0.0, allowed: 0.0, at: Instant::now(), rise: None, waiting: 0, reading: 0 };
+        Self { limits, state: Mutex::new(state), gate: RwLock::new(()), over: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,7 +116,7 @@ impl Pace {
 
     /// Waits until so many bytes may be read; whoever reads them in one statement holds this until it is over.
     #[allow(clippy::cast_precision_loss, reason = "a rate")]
-    pub async fn take(&self, bytes: u64) -> RwLockReadGuard<'_, ()> {
+    pub async fn take(&self, bytes: u64) -> Reading<'_> {
         let mine = {
             let mut state = self.lock();
             // up to now, by the rate up to now
@@ -111,7 +135,31 @@ impl Pace {
                 }
             }
         }
-        self.gate.read().await
+        // a place first: whoever waits for one doesn't keep a pause waiting
+        let place = self.place().await;
+        Reading { _gate: self.gate.read().await, _place: place }
+    }
+
+    /// Waits until one more may read.
+    async fn place(&self) -> Place<'_> {
+        loop {
+            {
+                let mut state = self.lock();
+                let most = state.left.map_or(f64::MAX, |left| (left / RATE_OF_ONE).max(1.0));
+                if f64::from(state.reading) + 1.0 <= most {
+                    state.reading += 1;
+                    return Place(self);
+                }
+            }
+            // the rate may change as well
+            let _ = tokio::time::timeout(LOOKS_EVERY, self.over.notified()).await;
+        }
+    }
+
+    /// Whether the application sets the pace at present: what is asked for then is little at a time.
+    #[must_use]
+    pub fn is_gentle(&self) -> bool {
+        self.lock().left.is_some()
     }
 
     /// How long it is until this byte may be read; `None`: now.
@@ -319,6 +367,31 @@ mod tests {
         let took = from.elapsed();
         assert!(took >= Duration::from_secs(5) && took < Duration::from_millis(6_300), "{took:?}");
         assert_eq!(pace.waits_for(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_somebody_is_there_few_read_at_once() {
+        let pace = limited(None);
+        let mut held = Vec::new();
+        for (left, most) in
+            [(Some(RATE_MIN), 1), (Some(2.5 * RATE_OF_ONE), 2), (Some(5.0 * RATE_OF_ONE), 5), (None, 20)]
+        {
+            pace.lock().left = left;
+            held.clear();
+            while held.len() < 20 {
+                let Ok(reading) = tokio::time::timeout(Duration::from_secs(60), pace.take(1)).await else { break };
+                held.push(reading);
+            }
+            assert_eq!(held.len(), most, "at {left:?}");
+        }
+        pace.lock().left = Some(RATE_MIN);
+        let over = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            held.clear();
+        };
+        let from = Instant::now();
+        let (_reading, ()) = tokio::join!(pace.take(1), over);
+        assert_eq!(from.elapsed(), Duration::from_millis(10));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use crate::Error;
 use crate::locate::Located;
 use crate::pool::Pool;
-use crate::table::{Column, Table};
+use crate::table::{Column, PAGE, Table};
 use crate::totals::Totals;
 
 /// Types that have the same order everywhere: int8, int2, int4, oid, date, timestamp, timestamptz, uuid.
@@ -16,7 +16,6 @@ const PARTS_MAX: u64 = 1000;
 const PART_MIN: u64 = 512 * 1024;
 /// Rows that are looked at for one cut, about, if a page held one.
 const SAMPLE: f64 = 32.0;
-const PAGE: f64 = 8192.0;
 
 /// A table in parts, and what is known of those that are done.
 #[derive(Debug)]
@@ -93,7 +92,7 @@ pub(crate) async fn cut(primary: &Pool, table: &Table, parts: u64) -> Result<Par
     };
     let (texts, names) = (of(&|name| format!("s.{name}::text")), of(&|name| format!("r.{name}")));
     #[allow(clippy::cast_precision_loss, reason = "a share")]
-    let percent = (100.0 * parts as f64 * SAMPLE * PAGE / table.size.max(1) as f64).clamp(0.001, 100.0);
+    let percent = (100.0 * parts as f64 * SAMPLE * PAGE as f64 / table.size.max(1) as f64).clamp(0.001, 100.0);
     let sql = format!(
         "SELECT DISTINCT ON (s.n / (s.c / {parts} + 1)) ARRAY[{texts}] FROM (SELECT {names}, row_number() OVER (ORDER BY {names}) AS n, count(*) OVER () AS c
          FROM ONLY {} AS r TABLESAMPLE SYSTEM ({percent})) AS s ORDER BY s.n / (s.c / {parts} + 1), s.n",

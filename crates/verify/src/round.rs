@@ -63,6 +63,7 @@ pub(crate) struct Round<'a> {
     begun: AtomicUsize,
     pace: &'a Pace,
     progress: &'a Progress,
+    counting: tokio::sync::Mutex<()>,
     primary: Pool,
     shadow: Pool,
 }
@@ -89,7 +90,8 @@ impl<'a> Round<'a> {
         let primary = pool("primary", &job.primary, pair.primary.name());
         let shadow = pool("shadow", &job.shadow, pair.shadow.name());
         let (taken, begun) = (Instant::now(), AtomicUsize::new(0));
-        Self { job, number, taken, parts, begun, pace, progress, primary, shadow }
+        let counting = tokio::sync::Mutex::default();
+        Self { job, number, taken, parts, begun, pace, progress, counting, primary, shadow }
     }
 
     /// Compares what is left, or, the first time, finds out what there is. Tells of each table as it is over.
@@ -301,7 +303,8 @@ impl<'a> Round<'a> {
         let located = if here == there {
             Located::default()
         } else {
-            let place = Place { common, table: ours, columns, at_once, primary, shadow };
+            let counting = &self.counting;
+            let place = Place { common, table: ours, columns, at_once, primary, shadow, counting };
             place.locate(here.rows.max(there.rows)).await?
         };
         for side in [primary, shadow] {

@@ -29,6 +29,9 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind = 'r' AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_'";
 
+/// Bytes of a page.
+pub(crate) const PAGE: u64 = 8192;
+
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {

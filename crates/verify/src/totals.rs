@@ -5,7 +5,7 @@ use crate::expression::Pages;
 use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::progress::Progress;
-use crate::table::Table;
+use crate::table::{PAGE, Table};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::HashMap;
@@ -14,6 +14,8 @@ use tokio_postgres::types::ToSql;
 
 /// Pages in one statement: it takes a moment, and holds the table's lock for no longer.
 const PIECE_PAGES: u32 = 1024;
+/// Where the application sets the pace: a few milliseconds.
+const PIECE_PAGES_GENTLE: u32 = 128;
 
 /// Rows with their hashes, added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +42,11 @@ impl Totals {
         format!("{one:016x}{two:016x}")
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(rows: i64, hash: i64) -> Self {
+        Self { rows, bytes: 0, hashes: [hash.into(); 2] }
+    }
+
     /// From four columns: rows, bytes, both sums as texts.
     fn read(row: &Row, from: usize, whom: &'static str) -> Result<Self, Error> {
         let failed = Error::of(whom);
@@ -55,12 +62,19 @@ impl Totals {
     }
 }
 
+/// Which rows of a table.
+enum Wanted {
+    /// All of them; the table has so many pages, which the server can be asked for.
+    Pages(u32),
+    /// Those of which this is so, asked for in one statement.
+    Where(String),
+}
+
 /// One side of a table.
 pub(crate) struct Side<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) table: &'a Table,
-    /// What is asked for in one statement, as conditions.
-    pub(crate) pieces: Vec<String>,
+    wanted: Wanted,
     /// Bytes of all of them, about.
     bytes: u64,
     /// How fast it may be read.
@@ -70,49 +84,54 @@ pub(crate) struct Side<'a> {
 impl<'a> Side<'a> {
     /// `by_pages`: the server can be asked for some of a table's pages.
     pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool, pace: &'a Pace) -> Self {
-        let pieces = if by_pages {
-            Pages::of(table.size, PIECE_PAGES).iter().map(Pages::condition).collect()
-        } else {
-            vec![String::new()]
-        };
-        Self { pool, table, pieces, bytes: table.size, pace }
+        let pages = || u32::try_from(table.size / PAGE).unwrap_or(u32::MAX - PIECE_PAGES);
+        let wanted = if by_pages { Wanted::Pages(pages()) } else { Wanted::Where(String::new()) };
+        Self { pool, table, wanted, bytes: table.size, pace }
     }
 
     /// Only the rows of which this is so, of one in so many parts.
     pub(crate) fn part(&mut self, condition: &str, parts: usize) {
-        self.pieces = vec![condition.to_owned()];
+        self.wanted = Wanted::Where(condition.to_owned());
         self.bytes = self.table.size / parts.max(1) as u64;
     }
 
-    /// Bytes of a piece, about.
-    fn piece_bytes(&self) -> u64 {
-        self.bytes / self.pieces.len().max(1) as u64
+    /// What is asked for in one statement, as a condition, and about how many bytes that is; as large as it may be by then. The last has no end.
+    fn pieces(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let from = next.take()?;
+            let Wanted::Pages(all) = &self.wanted else {
+                let Wanted::Where(condition) = &self.wanted else { return None };
+                return Some((condition.clone(), self.bytes));
+            };
+            let to = from + if self.pace.is_gentle() { PIECE_PAGES_GENTLE } else { PIECE_PAGES };
+            next = (to <= *all).then_some(to);
+            let pages = next.unwrap_or(*all).saturating_sub(from);
+            Some((Pages(from, next).condition(), u64::from(pages) * PAGE))
+        })
     }
 
-    /// Asks for one piece.
-    pub(crate) async fn piece(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        let _reads = self.pace.take(self.piece_bytes()).await;
-        self.pool.ask(sql, parameters).await
-    }
-
-    /// Asks for all pieces, several at a time. `done`: after each.
-    async fn ask<T: Default>(
+    /// Asks for all of it, several pieces at a time. `add`: each row of the answers; `done`: after each piece, with its bytes.
+    pub(crate) async fn ask<T: Default>(
         &self,
         at_once: usize,
-        sql: &impl Fn(&str) -> String,
-        add: impl Fn(&mut T, &Row) -> Result<(), Error>,
-        done: impl Fn(),
+        sql: &(impl Fn(&str) -> String + Sync),
+        parameters: &[&(dyn ToSql + Sync)],
+        mut add: impl FnMut(&mut T, &Row) -> Result<(), Error>,
+        done: impl Fn(u64),
     ) -> Result<T, Error> {
-        let mut asked: Vec<BoxFuture<'_, Result<Vec<Row>, Error>>> = Vec::with_capacity(self.pieces.len());
-        for condition in &self.pieces {
-            let sql = sql(condition);
-            asked.push(Box::pin(async move { self.piece(&sql, &[]).await }));
-        }
+        let asked = self.pieces().map(|(condition, bytes)| -> BoxFuture<'_, Result<(Vec<Row>, u64), Error>> {
+            let sql = sql(&condition);
+            Box::pin(async move {
+                let _reads = self.pace.take(bytes).await;
+                Ok((self.pool.ask(&sql, parameters).await?, bytes))
+            })
+        });
         let mut answers = stream::iter(asked).buffer_unordered(at_once);
         let mut sum = T::default();
-        while let Some(rows) = answers.try_next().await? {
+        while let Some((rows, bytes)) = answers.try_next().await? {
             rows.iter().try_for_each(|row| add(&mut sum, row))?;
-            done();
+            done(bytes);
         }
         Ok(sum)
     }
@@ -120,27 +139,26 @@ impl<'a> Side<'a> {
     pub(crate) async fn totals(
         &self,
         at_once: usize,
-        sql: &impl Fn(&str) -> String,
+        sql: &(impl Fn(&str) -> String + Sync),
         progress: &Progress,
     ) -> Result<Totals, Error> {
         let whom = self.pool.whom();
-        let bytes = self.piece_bytes();
         let add = |sum: &mut Totals, row: &Row| Totals::read(row, 0, whom).map(|part| sum.add(part));
-        self.ask(at_once, sql, add, || progress.read(bytes)).await
+        self.ask(at_once, sql, &[], add, |bytes| progress.read(bytes)).await
     }
 
     pub(crate) async fn by_bucket(
         &self,
         at_once: usize,
-        sql: &impl Fn(&str) -> String,
-    ) -> Result<HashMap<i32, Totals>, Error> {
+        sql: &(impl Fn(&str) -> String + Sync),
+    ) -> Result<HashMap<i64, Totals>, Error> {
         let whom = self.pool.whom();
-        let add = |sums: &mut HashMap<i32, Totals>, row: &Row| {
+        let add = |sums: &mut HashMap<i64, Totals>, row: &Row| {
             let bucket = row.try_get(0).map_err(Error::of(whom))?;
             sums.entry(bucket).or_default().add(Totals::read(row, 1, whom)?);
             Ok(())
         };
-        self.ask(at_once, sql, add, || ()).await
+        self.ask(at_once, sql, &[], add, |_| ()).await
     }
 
     /// Whether the name still is that of the table that the snapshot shows, and its rows are in the same file: a look at both says what is at present.

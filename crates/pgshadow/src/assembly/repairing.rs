@@ -46,7 +46,7 @@ pub(super) async fn plan(
             }
             Err(why) => table.not_repaired = Some(why),
         }
-        let told = outcome.missing + outcome.extra + outcome.different + outcome.not_located;
+        let told = outcome.differ();
         table.left = told - u64::try_from(table.rows.len()).unwrap_or(told).min(told);
         plan.report.tables.push(table);
     }

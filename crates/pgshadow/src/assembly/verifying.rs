@@ -185,7 +185,7 @@ impl Verifying {
 
     /// What the verify proves of a table.
     fn certificate_of(&self, table: &TableOutcome, pair: &PairOutcome, started: &str) -> TableCertificate {
-        let differ = table.missing + table.extra + table.different + table.not_located;
+        let differ = table.differ();
         let why = match &table.not_compared {
             Some(why) => Some(format!("not compared: {why}")),
             None if differ > 0 => Some(format!("{differ} rows differ")),

@@ -118,12 +118,9 @@ fn examples(outcome: &TableOutcome) -> String {
     let name = outcome.table.to_string();
     let shown = outcome.differences.iter().take(EXAMPLES);
     let mut text: String = shown.map(|difference| describe_difference(&name, difference)).collect();
-    let more = (outcome.missing + outcome.extra + outcome.different).saturating_sub(EXAMPLES as u64);
+    let more = outcome.differ().saturating_sub(EXAMPLES as u64);
     if more > 0 {
         text.push_str(&format!("{name}: ... and {more} more: see `pgshadow report` and --json\n"));
-    }
-    if outcome.not_located > 0 {
-        text.push_str(&format!("{name}: at least {} more differ that were not looked at\n", outcome.not_located));
     }
     text
 }
