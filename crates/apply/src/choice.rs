@@ -3,6 +3,7 @@
 //! Who stands before whom is looked up among the first entries of the order only, so that a long queue costs no memory for it:
 //! what stands before an entry comes before it in the order, so nothing that matters is left out.
 
+use crate::alike::Alike;
 use crate::entry::Entry;
 use crate::position::Fence;
 use crate::queues::{Key, Queues};
@@ -39,6 +40,8 @@ pub(crate) struct Choice {
     pub(crate) taken_at: Option<Instant>,
     /// So many are in the hands of lanes.
     pub(crate) in_hand: usize,
+    /// Of those, who looks for one among equal rows.
+    alike: Alike,
 }
 
 impl Default for Choice {
@@ -53,6 +56,7 @@ impl Default for Choice {
             waiting: HashMap::new(),
             taken_at: None,
             in_hand: 0,
+            alike: Alike::default(),
         }
     }
 }
@@ -97,8 +101,27 @@ impl Choice {
 
     pub(crate) fn remove(&mut self, key: &Key, units: &Units, taken: bool) {
         self.queues.remove(key, units);
-        self.in_hand -= usize::from(taken && !units.beside);
+        if taken {
+            self.put_down(key, units);
+        }
         self.free(key.1);
+    }
+
+    /// A lane takes it in hand.
+    fn pick_up(&mut self, key: Key, units: &Units) {
+        if !units.beside {
+            self.in_hand += 1;
+            self.alike.add(key, units);
+        }
+    }
+
+    /// A lane has it in hand no more. What waited for that is looked at again.
+    pub(crate) fn put_down(&mut self, key: &Key, units: &Units) {
+        if !units.beside {
+            self.in_hand -= 1;
+            self.alike.remove(key, units);
+            self.free(key.1);
+        }
     }
 
     /// What waited for this one is looked at again.
@@ -180,7 +203,7 @@ impl State {
             self.unlist(&key);
             let Some(held) = self.entries.get_mut(&key) else { continue };
             held.taken = true;
-            self.choice.in_hand += usize::from(!held.units.beside);
+            self.choice.pick_up(key, &held.units);
             self.memory_bytes -= held.entry.changes.bytes();
             let changes = held.entry.changes.take();
             // A gate that was passed is no longer said; one that never will be is.
@@ -196,7 +219,8 @@ impl State {
             return Err(Unknown);
         }
         let units = self.entries.get(key).map(|held| &held.units).filter(|_| !self.is_part_b_off());
-        Ok(units.and_then(|units| self.choice.queues.blocker(key, units, chosen)))
+        let before = |units| self.choice.queues.blocker(key, units, chosen);
+        Ok(units.and_then(|units| before(units).or_else(|| self.choice.alike.blocker(units))))
     }
 
     /// Walks along what is ready, until the batch is full or nothing more can go.

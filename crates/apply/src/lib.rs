@@ -26,6 +26,7 @@
 //! `lane.rs`, `batch.rs`, `careful.rs`.
 #![warn(missing_docs)]
 
+mod alike;
 mod applier;
 mod asked;
 mod backlog;

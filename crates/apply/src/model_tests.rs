@@ -1,7 +1,7 @@
 //! The book against a naive model: random histories, and lanes that take and apply in any order.
 
 use crate::entry::Payload;
-use crate::order_tests::{book, entry, relation};
+use crate::order_tests::{book, delete_alike, entry, relation};
 use crate::{Entry, HoldOf};
 use pgshadow_model::{Change, Epoch, Lsn, Sequence};
 use proptest::prelude::*;
@@ -19,6 +19,7 @@ enum Step {
     Raise(usize),
     Take(usize),
     Apply(usize),
+    GiveBack(usize),
     /// The table is held, or let go.
     Hold,
 }
@@ -32,25 +33,35 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..4).prop_map(Step::Raise),
         2 => (1_usize..5).prop_map(Step::Take),
         3 => (0_usize..3).prop_map(Step::Apply),
+        1 => (0_usize..3).prop_map(Step::GiveBack),
         1 => Just(Step::Hold),
     ]
 }
 
-/// Rows of the table; or all of it; or a statement that may reach anything.
+/// Rows of the table; or all of it; or a statement that may reach anything; or one of equal rows of another table.
 fn what() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         12 => prop::collection::vec(0_u8..WHOLE, 0..3),
         1 => Just(vec![WHOLE]),
         1 => Just(vec![EVERYTHING]),
+        6 => Just(vec![ALIKE]),
     ]
 }
 
 const WHOLE: u8 = 5;
 const EVERYTHING: u8 = 6;
+const ALIKE: u8 = 7;
 
 fn conflict(a: &[u8], b: &[u8]) -> bool {
-    let reaches = |a: &[u8], b: &[u8]| a.contains(&EVERYTHING) || (a.contains(&WHOLE) && !b.is_empty());
+    let of_table = |b: &[u8]| !(b.is_empty() || b.contains(&ALIKE));
+    let reaches = |a: &[u8], b: &[u8]| a.contains(&EVERYTHING) || (a.contains(&WHOLE) && of_table(b));
     reaches(a, b) || reaches(b, a) || a.iter().any(|row| b.contains(row))
+}
+
+/// Whether both may look for one among equal rows.
+fn look_alike(a: &[u8], b: &[u8]) -> bool {
+    let may = |rows: &[u8]| rows.iter().any(|row| *row >= EVERYTHING);
+    may(a) && may(b)
 }
 
 /// An entry that touches these.
@@ -71,6 +82,7 @@ fn touching(sequence: Sequence, token: u64, rows: &[u8]) -> Entry {
                 in_transaction: true,
             })]
         }
+        [ALIKE] => vec![delete_alike("bag")],
         rows => return entry(sequence, token, rows),
     };
     Entry { changes: Payload::memory(changes), ..entry(sequence, token, &[]) }
@@ -98,13 +110,15 @@ fn naive_take(all: &[Modelled], n: usize, holding: bool) -> Vec<Sequence> {
         all.iter().any(|m| m.sequence == *s && !m.settled && !(m.raised && e.token < m.token))
     };
     let (mut chosen, mut held): (_, Vec<&Modelled>) = (Vec::new(), Vec::new());
+    let in_hand: Vec<&Modelled> = all.iter().filter(|m| m.taken && !m.applied).collect();
     for m in waiting {
         let waits = m.barrier.as_ref().unwrap().iter().any(|s| open(m, s));
         let stopped = holding && conflict(&[WHOLE], &m.rows);
-        if m.taken || waits || stopped || held.iter().any(|h| conflict(&h.rows, &m.rows)) {
+        let alike = in_hand.iter().any(|other| look_alike(&other.rows, &m.rows));
+        if m.taken || waits || stopped || alike || held.iter().any(|h| conflict(&h.rows, &m.rows)) {
             held.push(m);
         } else if chosen.len() < n {
-            let alone = m.rows.iter().any(|row| *row >= WHOLE);
+            let alone = m.rows.iter().any(|row| [WHOLE, EVERYTHING].contains(row));
             if alone && !chosen.is_empty() {
                 held.push(m);
                 continue;
@@ -124,7 +138,7 @@ fn naive_below(all: &[Modelled], highest: Sequence) -> Sequence {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(30_000))]
     #[test]
     fn the_book_does_what_the_rule_says(steps in prop::collection::vec(step(), 1..120), narrow in any::<bool>()) {
         let book = std::sync::Arc::new(book());
@@ -187,6 +201,11 @@ proptest! {
                         None => Some(book.hold(&HoldOf::Tables { tables, relatives: false })),
                         Some(_) => None,
                     };
+                }
+                Step::GiveBack(n) => {
+                    let batch = if lanes.is_empty() { Vec::new() } else { lanes.swap_remove(n % lanes.len()) };
+                    book.give_back(&batch);
+                    all.iter_mut().filter(|m| batch.contains(&m.sequence)).for_each(|m| m.taken = false);
                 }
                 Step::Apply(n) => {
                     // Any lane may be the first to be done.

@@ -285,6 +285,45 @@ fn what_is_given_back_is_taken_by_others_in_order() {
     assert_eq!(book.applied_position().below, 5);
 }
 
+/// A row of a table without a key that is deleted: any of its equals will do.
+pub(crate) fn delete_alike(table: &str) -> Change {
+    let bare = Arc::new(Relation { key: vec![], ..(*relation(table)).clone() });
+    let Change::Row(image) = row(&bare, 1) else { unreachable!() };
+    Change::Row(RowImage { operation: Operation::Delete, ..image })
+}
+
+/// What was raised settles late, below what a lane is at: neither needs the other one, but among equal rows both would take the same.
+#[test]
+fn of_equal_rows_two_lanes_never_look_for_one_each() {
+    let of = |s, token, table| Entry { changes: Payload::memory(vec![delete_alike(table)]), ..entry(s, token, &[]) };
+    let book = book();
+    book.begin(1).unwrap();
+    book.raise(1, Epoch(1), Lsn(90));
+    for s in 2..=3 {
+        book.begin(s).unwrap();
+        book.settle(s, book.barrier(), Some(of(s, s * 10, "bag")));
+    }
+    assert_eq!(book.take_batch(1, 1, None).len(), 1);
+    book.settle(1, 1, Some(of(1, 10, "bag")));
+    for (s, table) in [(4, "other"), (5, "bag")] {
+        book.begin(s).unwrap();
+        book.settle(s, 0, Some(of(s, 100, table)));
+    }
+    assert_eq!(take(&book), [4], "1 stands before 2 in the order, but another lane has that in its hands");
+    book.give_back(&[2]);
+    assert_eq!(take(&book), [1, 2, 3, 5]);
+    book.begin(6).unwrap();
+    book.settle(6, 0, Some(Entry { changes: ddl("DROP INDEX i", true), ..entry(6, 5, &[]) }));
+    assert!(take(&book).is_empty(), "it may reach any table");
+    book.applied(&[1, 2, 3, 4, 5]);
+    assert_eq!(take(&book), [6]);
+    book.begin(7).unwrap();
+    book.settle(7, 0, Some(of(7, 1, "bag")));
+    assert!(take(&book).is_empty());
+    book.applied(&[6]);
+    assert_eq!(take(&book), [7]);
+}
+
 #[test]
 fn what_runs_beside_waits_for_definitions_only_and_nothing_waits_for_it() {
     let t = relation("t");

@@ -237,7 +237,7 @@ impl State {
             let Some(key) = self.unapplied.get(sequence).map(|order| (*order, *sequence)) else { continue };
             let Some(held) = self.entries.get_mut(&key).filter(|held| held.taken) else { continue };
             held.taken = false;
-            self.choice.in_hand -= usize::from(!held.units.beside);
+            self.choice.put_down(&key, &held.units);
             self.by_barrier.insert((held.barrier, key));
         }
         self.advance();

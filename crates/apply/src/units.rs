@@ -62,6 +62,8 @@ pub(crate) struct Units {
     pub(crate) exclusive: Box<[u64]>,
     /// Tables of rows, and what else others may hold at the same time.
     pub(crate) shared: Box<[u64]>,
+    /// Tables in which it looks for one among equal rows.
+    pub(crate) alike: Box<[u64]>,
 }
 
 impl Units {
@@ -80,8 +82,9 @@ impl Units {
     pub(crate) fn whole(vast: &Vast) -> Self {
         let tables: Option<Vec<&QualifiedName>> = vast.tables.iter().map(Option::as_ref).collect();
         let Some(tables) = tables.filter(|_| !vast.defines) else { return Self::everything() };
-        let exclusive = tables.into_iter().map(|table| hash_table(&table.name)).chain([RELATIVES]).collect();
-        Self { exclusive, ..Self::default() }
+        let alike: Box<[u64]> = tables.into_iter().map(|table| hash_table(&table.name)).collect();
+        let exclusive = alike.iter().copied().chain([RELATIVES]).collect();
+        Self { exclusive, alike, ..Self::default() }
     }
 
     /// Of what is held back.
@@ -122,6 +125,7 @@ struct Collector {
     everything: bool,
     exclusive: HashSet<u64>,
     shared: HashSet<u64>,
+    alike: HashSet<u64>,
     rows: usize,
 }
 
@@ -167,6 +171,9 @@ impl Collector {
             && matches!(image.operation, Operation::Update | Operation::Upsert | Operation::Reread);
         // New rows of a table without a key are in nobody's way but of those who look for one among equals.
         let keyed = !relation.key.is_empty() || is_insert;
+        if !keyed {
+            self.alike.insert(hash_table(&relation.name.name));
+        }
         let by_row = keyed && is_exact(relation) && !has_relatives(relation) && !frees;
         if !by_row || self.rows >= ROWS_MAX {
             return self.table(relation);
@@ -193,9 +200,10 @@ impl Collector {
         if self.everything {
             return Units::everything();
         }
-        let Self { exclusive, shared, .. } = self;
+        let Self { exclusive, shared, alike, .. } = self;
         let shared = shared.into_iter().filter(|unit| !exclusive.contains(unit)).collect();
-        Units { everything: false, beside: false, exclusive: exclusive.into_iter().collect(), shared }
+        let (exclusive, alike) = (exclusive.into_iter().collect(), alike.into_iter().collect());
+        Units { everything: false, beside: false, exclusive, shared, alike }
     }
 }
 
