@@ -37,6 +37,8 @@ const TELLING: u64 = 20;
 const NOT_FELT: Duration = Duration::from_micros(50);
 /// From here it isn't looked at for longer.
 const SHARP: f64 = 1.0;
+/// From here no limit is needed. Bytes a second.
+const RATE_FREE: f64 = 4.0 * 1_073_741_824.0;
 /// It goes on, however slowly: a snapshot that is held for ever harms as well. Bytes a second.
 const RATE_MIN: f64 = 1_048_576.0;
 
@@ -92,6 +94,19 @@ struct State {
     waiting: u32,
     /// Who reads.
     reading: u32,
+    /// Whether anybody had to wait, since that was last looked at.
+    limited: bool,
+}
+
+/// What was seen while it was read.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// How much longer round trips were.
+    rise: f64,
+    /// Bytes a second that were read.
+    rate: f64,
+    /// More would have been.
+    limited: bool,
 }
 
 impl Pace {
@@ -99,7 +114,16 @@ impl Pace {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let left = limits.latency_rise_max.map(|_| RATE_FIRST);
-        let state = State { left, asked: 0.0, allowed: 0.0, at: Instant::now(), rise: None, waiting: 0, reading: 0 };
+        let state = State {
+            left,
+            asked: 0.0,
+            allowed: 0.0,
+            at: Instant::now(),
+            rise: None,
+            waiting: 0,
+            reading: 0,
+            limited: false,
+        };
         Self { limits, state: Mutex::new(state), gate: RwLock::new(()), over: Notify::new() }
     }
 
@@ -150,6 +174,7 @@ impl Pace {
                     state.reading += 1;
                     return Place(self);
                 }
+                state.limited = true;
             }
             // the rate may change as well
             let _ = tokio::time::timeout(LOOKS_EVERY, self.over.notified()).await;
@@ -182,14 +207,18 @@ impl Pace {
         let mut watch = Watch::begin();
         let mut pauses = Pauses::default();
         let mut harmless = 0;
-        let mut rest = QUIET;
+        let (mut rest, mut alone) = (QUIET, false);
         tokio::time::sleep(FIRST_LOOK).await;
         loop {
             // whoever gets no answer is there as well
             if watch.take().count() == 0 && watch.in_flight() == 0 {
                 self.lock().left = None;
+                alone = true;
                 tokio::time::sleep(QUIET).await;
                 continue;
+            }
+            if std::mem::take(&mut alone) {
+                self.lock().left = Some(RATE_FIRST);
             }
             let quiet = self.pause(&mut watch).await;
             if quiet.count() < TELLING {
@@ -203,8 +232,8 @@ impl Pace {
             rest = QUIET;
             pauses.note(quiet);
             let long = if harmless >= HARMLESS { READING_LONG } else { READING };
-            let rise = self.read_on(&mut watch, &pauses, long).await;
-            let is_free = self.settle(rise, most);
+            let seen = self.read_on(&mut watch, &pauses, long).await;
+            let is_free = self.settle(seen, most);
             harmless = if is_free { harmless + 1 } else { 0 };
         }
     }
@@ -218,9 +247,14 @@ impl Pace {
         watch.take()
     }
 
-    /// How much longer round trips are while it is read, with the bytes a second that were.
-    async fn read_on(&self, watch: &mut Watch, pauses: &Pauses, long: Duration) -> (f64, f64) {
-        let (begun, before) = (Instant::now(), self.lock().asked);
+    /// How much longer round trips are while it is read.
+    async fn read_on(&self, watch: &mut Watch, pauses: &Pauses, long: Duration) -> Seen {
+        let begun = Instant::now();
+        let before = {
+            let mut state = self.lock();
+            state.limited = state.waiting > 0;
+            state.asked
+        };
         let mut times = Times::default();
         let mut rise = 0.0;
         while begun.elapsed() < long {
@@ -231,24 +265,26 @@ impl Pace {
                 break;
             }
         }
-        (rise, (self.lock().asked - before) / begun.elapsed().as_secs_f64())
+        let state = self.lock();
+        Seen { rise, rate: (state.asked - before) / begun.elapsed().as_secs_f64(), limited: state.limited }
     }
 
     /// What comes of it; whether there is no limit.
-    fn settle(&self, (rise, rate): (f64, f64), most: f64) -> bool {
+    fn settle(&self, Seen { rise, rate, limited }: Seen, most: f64) -> bool {
         let mut state = self.lock();
         // what was allowed so far was by the old rate
         let _ = self.until(&mut state, f64::MIN);
-        if rise > most {
+        if rise > most && rate < RATE_MIN / 2.0 && state.reading == 0 {
+            // not by what is read
+        } else if rise > most {
             let share = if rise > SHARP { 0.4 } else { 0.7 };
             state.left = Some((state.left.unwrap_or(rate).min(rate) * share).max(RATE_MIN));
             state.rise = Some(rise);
-        } else if let Some(left) = state.left {
-            // faster; where less is read than might be, there is no limit
-            let faster = if state.rise.is_some() { 1.3 } else { 2.0 };
-            state.left = (rate > left / 2.0).then_some(left * faster);
+        } else if let Some(left) = state.left.filter(|_| limited) {
+            let faster = left * if state.rise.is_some() { 1.3 } else { 2.0 };
+            state.left = (faster < RATE_FREE).then_some(faster);
         }
-        tracing::debug!(rise, rate, left = state.left, "pace");
+        tracing::debug!(rise, rate, limited, left = state.left, "pace");
         state.left.is_none()
     }
 
@@ -274,7 +310,10 @@ struct Waits<'a>(&'a Pace);
 
 impl<'a> Waits<'a> {
     fn new(pace: &'a Pace) -> Self {
-        pace.lock().waiting += 1;
+        let mut state = pace.lock();
+        state.waiting += 1;
+        state.limited = true;
+        drop(state);
         Self(pace)
     }
 }
@@ -421,21 +460,25 @@ mod tests {
     async fn the_rate_follows_what_is_found() {
         let pace = limited(None);
         let left = |pace: &Pace| pace.lock().left;
+        let settle = |rise, rate| pace.settle(Seen { rise, rate, limited: true }, 0.1);
         assert_eq!(left(&pace), Some(RATE_FIRST));
-        assert!(!pace.settle((0.05, RATE_FIRST), 0.1));
+        assert!(!pace.settle(Seen { rise: 0.05, rate: 0.0, limited: false }, 0.1));
+        assert!(!settle(0.9, 1e3));
+        assert_eq!(left(&pace), Some(RATE_FIRST), "nothing has been read: nothing is known");
+        assert!(!settle(0.05, RATE_FIRST));
         assert_eq!(left(&pace), Some(2.0 * RATE_FIRST), "no harm was seen yet");
-        assert!(pace.settle((0.05, 1e6), 0.1), "less is read than might be");
-        assert!(!pace.settle((0.2, 50e6), 0.1));
-        assert_eq!(left(&pace), Some(35e6));
-        pace.settle((2.0, 30e6), 0.1);
-        assert_eq!(left(&pace), Some(12e6));
-        pace.settle((0.0, 12e6), 0.1);
-        assert_eq!(left(&pace), Some(15.6e6));
+        settle(0.2, 50e6);
+        assert_eq!(left(&pace), Some(0.7 * 2.0 * RATE_FIRST));
+        settle(2.0, 10e6);
+        assert_eq!(left(&pace), Some(4e6));
+        settle(0.0, 4e6);
+        assert_eq!(left(&pace), Some(5.2e6));
         for _ in 0..40 {
-            pace.settle((0.5, 1e6), 0.1);
+            settle(0.5, 1e6);
         }
         assert_eq!(left(&pace), Some(RATE_MIN));
-        assert!(pace.settle((0.0, 1e3), 0.1), "less is read than might be");
+        let steps = (1..).find(|_| settle(0.0, 1e9));
+        assert!(steps.is_some_and(|steps| steps < 40), "{steps:?}");
     }
     /// Round trips that end only while nothing is read: whoever is starved isn't taken for somebody who is gone.
     #[tokio::test(start_paused = true)]
@@ -455,7 +498,13 @@ mod tests {
                 assert!(pace.lock().left.is_some(), "after {:?}", from.elapsed());
             }
         };
-        tokio::select! { () = starved => {}, never = pace.govern() => match never {} }
+        let reader = async {
+            loop {
+                let _reading = pace.take(1_000_000).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! { () = starved => {}, () = reader => {}, never = pace.govern() => match never {} }
         assert_eq!(pace.lock().left, Some(RATE_MIN));
         drop(trip);
         let alone = limited(None);
