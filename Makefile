@@ -11,7 +11,7 @@ BUILD_TESTS = $(CARGO) build --workspace --tests --bins
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag loads proof conform torture bounded clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag loads proof conform torture bounded large clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -35,6 +35,12 @@ torture: test-deps
 bounded: test-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' scripts/bounded.sh
+
+# make large     10 GB under load: backfill, verify, compared without pgshadow; what the application feels; an hour, resumable (LARGE_GB, FELT_GB, PAIRS)
+large: test-deps
+	$(ENV) && $(BUILD_TESTS)
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' scripts/large.sh
 
 # make lint      format, clippy, shell scripts, the compose file; cargo-deny where it is installed
 lint: lint-deps

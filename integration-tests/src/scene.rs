@@ -69,6 +69,14 @@ impl Scene {
         Scene::on(newest_servers(), schema, "", |builder| builder)
     }
 
+    /// [`of`](Self::of), from the newest major to the oldest one: as after a cutover.
+    #[track_caller]
+    pub fn back(schema: &str) -> Scene {
+        static SERVERS_BACK: OnceLock<[Cluster; 2]> = OnceLock::new();
+        let servers = SERVERS_BACK.get_or_init(|| [Cluster::newest(), Cluster::old()]);
+        Scene::on(servers, schema, "", |builder| builder)
+    }
+
     /// [`with`](Self::with), where the target has none of the tables.
     #[track_caller]
     pub fn onto_nothing(schema: &str, set_up: impl FnOnce(PgshadowBuilder) -> PgshadowBuilder) -> Scene {

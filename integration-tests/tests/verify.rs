@@ -148,26 +148,35 @@ fn planted_differences_are_each_found_and_nothing_else_is() {
 /// All that has a key is mended under load; nothing is written to the primary.
 #[test]
 fn what_was_found_is_mended() {
-    let scene = Scene::of(SCHEMA);
+    mended(&Scene::of(SCHEMA));
+}
+
+/// The same from the newer server to the older one, as it is after a cutover.
+#[test]
+fn what_was_found_is_mended_the_other_way_round() {
+    mended(&Scene::back(SCHEMA));
+}
+
+fn mended(scene: &Scene) {
     let script = SCRIPT.replace("\\set i random(1, 20000)", "\\set i random(1, 10000)");
     let still = "SELECT md5(string_agg(k::text, ',' ORDER BY id)) FROM kinds k WHERE id < 100";
     let before = scene.source.psql(still);
-    under_load(&scene, &script, || {
+    under_load(scene, &script, || {
         let none = scene.pgshadow.run(&["repair"], LIMIT);
         assert!(none.status.code() == Some(1) && none.stderr.contains("no verify has ended"), "{none:#?}");
         for (sql, _) in PLANTED {
             scene.target.psql(sql);
         }
-        let (found, _) = verify(&scene, &[]);
+        let (found, _) = verify(scene, &[]);
         let dry = scene.pgshadow.run(&["repair", "--dry-run"], LIMIT);
         assert_eq!(dry.status.code(), Some(3), "{dry:#?}");
         for part in ["public.kinds: id=2: the shadow has no such row", "bytes: primary \\x0102, shadow \\x0103"] {
             assert!(dry.stdout.contains(part), "{part}\n{}", dry.stdout);
         }
-        assert_eq!(differences(&verify(&scene, &[]).0), differences(&found), "a dry run changes nothing");
+        assert_eq!(differences(&verify(scene, &[]).0), differences(&found), "a dry run changes nothing");
         let some = scene.pgshadow.run(&["repair", "--table", "public.named"], LIMIT);
         assert_eq!(some.status.code(), Some(0), "{some:#?}");
-        let left = differences(&verify(&scene, &[]).0);
+        let left = differences(&verify(scene, &[]).0);
         assert!(
             left.len() == differences(&found).len() - 4 && left.iter().all(|d| !d.starts_with("named ")),
             "{left:?}"
@@ -177,7 +186,7 @@ fn what_was_found_is_mended() {
         for part in ["public.bag: can't be mended row by row", "public.nothing: can't be mended row by row"] {
             assert!(repaired.stdout.contains(part), "{part}\n{}", repaired.stdout);
         }
-        let left = differences(&verify(&scene, &[]).0);
+        let left = differences(&verify(scene, &[]).0);
         let without_key = ["bag a=3, b=b missing_row", "bag a=7, b=new extra_row", "nothing  extra_row"];
         assert_eq!(left, BTreeSet::from(without_key.map(str::to_owned)));
     });
@@ -235,35 +244,24 @@ fn each_of_many_verifies_under_full_load_finds_the_one_row() {
     });
 }
 
-/// Tables that are emptied and rewritten while they are read: read again, never told to differ.
-#[test]
-fn truncated_and_rewritten_tables_are_read_again() {
-    let table = |name: &str| {
-        format!(
-            "CREATE TABLE {name} (id int PRIMARY KEY, v int); INSERT INTO {name} SELECT g, 0 FROM generate_series(1, 3000) g;"
-        )
-    };
-    let names = ["a", "b", "c"];
-    let scene = Scene::of(&names.map(table).concat());
+/// Several verifies, while each of these is run over and over, with a number: nothing is told to differ. Gives how many pairs of snapshots it took.
+fn verified_while(scene: &Scene, changes: &[&(dyn Fn(u32) -> String + Sync)]) -> usize {
     let over = AtomicBool::new(false);
     let changed = std::thread::scope(|threads| {
-        for name in names {
-            let (scene, over) = (&scene, &over);
+        for change in changes {
+            let over = &over;
             threads.spawn(move || {
-                let mut n = 0;
-                while !over.load(Ordering::SeqCst) {
-                    n += 1;
-                    let rewritten = if n % 2 == 0 { "int" } else { "bigint" };
-                    scene.app().psql(&format!(
-                        "TRUNCATE {name}; INSERT INTO {name} SELECT g, {n} FROM generate_series(1, 300) g;
-                         ALTER TABLE {name} ALTER v TYPE {rewritten}; UPDATE {name} SET v = {n} WHERE id <= 20",
-                    ));
+                for n in 1.. {
+                    scene.app().psql(&change(n));
                     std::thread::sleep(Duration::from_millis(100));
+                    if over.load(Ordering::SeqCst) {
+                        return;
+                    }
                 }
             });
         }
         let rounds = (0..4 * repeats()).map(|_| {
-            let (report, _) = verify(&scene, &[]);
+            let (report, _) = verify(scene, &[]);
             for table in tables(&report) {
                 let told = ["missing", "extra", "different"].map(|name| table[name].as_u64().unwrap());
                 assert_eq!(told, [0; 3], "{table:#}");
@@ -275,10 +273,50 @@ fn truncated_and_rewritten_tables_are_read_again() {
         changed
     });
     let pairs = changed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    assert!(pairs > 4, "no table was ever read again");
     scene.drain();
-    let (report, equal) = verify(&scene, &[]);
+    let (report, equal) = verify(scene, &[]);
     assert!(equal, "{report:#}");
+    pairs
+}
+
+/// Tables that are emptied and rewritten while they are read: read again, never told to differ.
+#[test]
+fn truncated_and_rewritten_tables_are_read_again() {
+    let table = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, v int); INSERT INTO {name} SELECT g, 0 FROM generate_series(1, 3000) g;"
+        )
+    };
+    let names = ["a", "b", "c"];
+    let scene = Scene::of(&names.map(table).concat());
+    let changes = names.map(|name| {
+        move |n: u32| {
+            let rewritten = if n % 2 == 0 { "int" } else { "bigint" };
+            format!(
+                "TRUNCATE {name}; INSERT INTO {name} SELECT g, {n} FROM generate_series(1, 300) g;
+                 ALTER TABLE {name} ALTER v TYPE {rewritten}; UPDATE {name} SET v = {n} WHERE id <= 20",
+            )
+        }
+    });
+    let changes: Vec<&(dyn Fn(u32) -> String + Sync)> = changes.iter().map(|change| change as _).collect();
+    assert!(verified_while(&scene, &changes) > 4, "no table was ever read again");
+}
+
+/// Tables that take one another's names while they are read: a snapshot shows each under the name that it had, a statement finds another one.
+#[test]
+fn tables_that_swap_their_names_are_told_apart() {
+    let table = |name: &str, rows: u32| {
+        format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, v int); INSERT INTO {name} SELECT g, {rows} FROM generate_series(1, {rows}) g;"
+        )
+    };
+    let scene = Scene::of(&[table("a", 3000), table("b", 5000)].concat());
+    verified_while(
+        &scene,
+        &[&|_| {
+            "BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE x RENAME TO b; COMMIT".to_owned()
+        }],
+    );
 }
 
 #[test]

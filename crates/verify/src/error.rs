@@ -17,6 +17,9 @@ pub enum Error {
     /// The applier can't be connected.
     #[error(transparent)]
     Dial(#[from] pgshadow_apply::Error),
+    /// The table isn't the one any more that the snapshot shows.
+    #[error("it was truncated, rewritten, renamed or dropped on the {0} meanwhile")]
+    Redefined(&'static str),
     /// An answer that can't be read.
     #[error("the {whom} gave an answer that can't be read: {what}")]
     Answer {
@@ -46,7 +49,7 @@ impl Error {
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Dial(_) => true,
-            Self::Answer { .. } => false,
+            Self::Answer { .. } | Self::Redefined(_) => false,
             Self::Postgres { error, .. } => match error.code() {
                 None => true,
                 // connection exceptions, shutdowns, no more connections; the snapshot is no more

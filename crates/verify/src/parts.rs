@@ -166,6 +166,32 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_of_one_table_as_it_was() {
+        let table = Table {
+            name: QualifiedName::new("public", "t"),
+            oid: 1,
+            file: 1,
+            size: 0,
+            columns: vec![column("a", 20)],
+            key: vec!["a".to_owned()],
+        };
+        let parts = Parts {
+            oid: 1,
+            columns: table.columns.clone(),
+            conditions: Vec::new(),
+            next: 0,
+            here: Totals::default(),
+            located: Located::default(),
+            pair: None,
+            snapshots: 0,
+            seconds: 0.0,
+        };
+        assert!(parts.is_of(&Table { file: 2, ..table.clone() }), "rows in another file are the same rows");
+        assert!(!parts.is_of(&Table { oid: 2, ..table.clone() }));
+        assert!(!parts.is_of(&Table { columns: vec![column("a", 20), column("b", 20)], ..table }));
+    }
+
+    #[test]
     fn only_what_has_the_same_order_everywhere_is_cut_by() {
         let mut table = Table {
             name: QualifiedName::new("public", "t"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody waits.
@@ -104,9 +104,30 @@ impl Pool {
     /// # Errors
     /// The server refused, or was lost.
     pub async fn ask(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        Ok(self.ask_if(sql, parameters, None).await?.unwrap_or_default())
+    }
+
+    /// As [`Pool::ask`], if that is true as long as the locks are held which the statement has taken; else `None`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn ask_if(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+        is_so: Option<&str>,
+    ) -> Result<Option<Vec<Row>>, Error> {
         loop {
             let turn = self.turn().await?;
-            let answer = turn.client().query(sql, parameters).await;
+            let answer = async {
+                let rows = turn.client().query(sql, parameters).await?;
+                let Some(is_so) = is_so else { return Ok(Some(rows)) };
+                let said = turn.client().simple_query(is_so).await?;
+                let is_true =
+                    |m: &SimpleQueryMessage| matches!(m, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"));
+                Ok(said.iter().any(is_true).then_some(rows))
+            };
+            let answer = answer.await;
             if let Some(rows) = turn.end(answer).await? {
                 return Ok(rows);
             }

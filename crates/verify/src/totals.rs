@@ -79,6 +79,9 @@ pub(crate) struct Side<'a> {
     bytes: u64,
     /// How fast it may be read.
     pace: &'a Pace,
+    /// Says whether the name is, at present, that of the table that the snapshot shows, and its rows are in the same file. Asked under the lock
+    /// of each statement, as tables may swap their names and swap them back.
+    is_same: String,
 }
 
 impl<'a> Side<'a> {
@@ -86,7 +89,13 @@ impl<'a> Side<'a> {
     pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool, pace: &'a Pace) -> Self {
         let pages = || u32::try_from(table.size / PAGE).unwrap_or(u32::MAX - PIECE_PAGES);
         let wanted = if by_pages { Wanted::Pages(pages()) } else { Wanted::Where(String::new()) };
-        Self { pool, table, wanted, bytes: table.size, pace }
+        let is_same = format!(
+            "SELECT pg_catalog.to_regclass('{name}')::oid = {oid} AND pg_catalog.pg_relation_filenode({oid}) = {file}",
+            name = table.name.sql().replace('\'', "''"),
+            oid = table.oid,
+            file = table.file
+        );
+        Self { pool, table, wanted, bytes: table.size, pace, is_same }
     }
 
     /// Only the rows of which this is so, of one in so many parts.
@@ -124,7 +133,8 @@ impl<'a> Side<'a> {
             let sql = sql(&condition);
             Box::pin(async move {
                 let _reads = self.pace.take(bytes).await;
-                Ok((self.pool.ask(&sql, parameters).await?, bytes))
+                let rows = self.pool.ask_if(&sql, parameters, Some(&self.is_same)).await?;
+                Ok((rows.ok_or(Error::Redefined(self.pool.whom()))?, bytes))
             })
         });
         let mut answers = stream::iter(asked).buffer_unordered(at_once);
@@ -159,13 +169,5 @@ impl<'a> Side<'a> {
             Ok(())
         };
         self.ask(at_once, sql, &[], add, |_| ()).await
-    }
-
-    /// Whether the name still is that of the table that the snapshot shows, and its rows are in the same file: a look at both says what is at present.
-    pub(crate) async fn is_as_it_was(&self) -> Result<bool, Error> {
-        let sql = "SELECT pg_catalog.to_regclass($1)::oid = $2 AND pg_catalog.pg_relation_filenode($2) = $3";
-        let rows = self.pool.ask(sql, &[&self.table.name.sql(), &self.table.oid, &self.table.file]).await?;
-        let same = rows.first().map(|row| row.try_get::<_, Option<bool>>(0)).transpose();
-        Ok(same.map_err(Error::of(self.pool.whom()))?.flatten() == Some(true))
     }
 }

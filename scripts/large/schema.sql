@@ -1,0 +1,56 @@
+-- 20 tables of several kinds, about `gb` GB with their indexes: TPC-C's, documents, partitions, a table without a key, types of all sorts.
+CREATE TABLE warehouse (w_id int PRIMARY KEY, w_name text, w_ytd numeric(14,2));
+CREATE TABLE district (d_w_id int REFERENCES warehouse, d_id int, d_name text, d_ytd numeric(14,2), d_next_o_id int, PRIMARY KEY (d_w_id, d_id));
+CREATE TABLE customer (c_w_id int, c_d_id int, c_id int, c_first text, c_last text, c_balance numeric(12,2), c_data text, c_since timestamptz DEFAULT now());
+CREATE TABLE history (h_c_id int, h_w_id int, h_date timestamptz, h_amount numeric(6,2), h_data text);
+CREATE TABLE item (i_id int PRIMARY KEY, i_name text, i_price numeric(5,2), i_data text);
+CREATE TABLE stock (s_w_id int, s_i_id int, s_quantity int, s_ytd int, s_order_cnt int, s_dist text, s_data text);
+CREATE TABLE orders (o_w_id int, o_d_id int, o_id int, o_c_id int, o_entry_d timestamptz, o_ol_cnt int);
+CREATE TABLE new_order (no_w_id int, no_d_id int, no_o_id int);
+CREATE TABLE order_line (ol_w_id int, ol_d_id int, ol_o_id int, ol_number int, ol_i_id int, ol_quantity int, ol_amount numeric(6,2), ol_dist_info text);
+CREATE TABLE documents (id bigint, owner int, kind text, body text, meta jsonb, raw bytea, at timestamptz);
+CREATE TABLE events (id bigserial, at timestamptz, kind int, data jsonb) PARTITION BY RANGE (id);
+CREATE TABLE events_0 PARTITION OF events FOR VALUES FROM (0) TO (1000000);
+CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (1000000) TO (2000000);
+CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (2000000) TO (3000000);
+CREATE TABLE events_3 PARTITION OF events FOR VALUES FROM (3000000) TO (100000000);
+CREATE TABLE journal (at timestamptz, who text, what text, n int);
+CREATE TYPE tier AS ENUM ('a', 'b', 'c');
+CREATE TABLE accounts (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), t tier, tags text[], r int4range, n numeric, f float8, i inet, m money, d date, iv interval);
+CREATE TABLE codes (code text PRIMARY KEY, name text);
+CREATE TABLE parent (id int PRIMARY KEY, v int);
+CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent ON DELETE CASCADE, v text);
+CREATE TABLE settings (k text PRIMARY KEY, v jsonb);
+
+SELECT :gb * 66 / 10 AS w \gset
+INSERT INTO warehouse SELECT g, 'w' || g, 0 FROM generate_series(1, :w) g;
+INSERT INTO district SELECT w, d, 'd' || d, 0, 3001 FROM generate_series(1, :w) w, generate_series(1, 10) d;
+INSERT INTO customer SELECT w, d, c, 'first' || c, 'last' || c % 1000, -10, repeat('customer data ', 25) FROM generate_series(1, :w) w, generate_series(1, 10) d, generate_series(1, 3000) c;
+INSERT INTO history SELECT c, w, now(), 10, 'history of a payment' FROM generate_series(1, :w) w, generate_series(1, 30000) c;
+INSERT INTO item SELECT g, 'item ' || g, g % 100, repeat('i', 40) FROM generate_series(1, 100000) g;
+INSERT INTO stock SELECT w, i, 50, 0, 0, repeat('dist', 60), repeat('s', 40) FROM generate_series(1, :w) w, generate_series(1, 100000) i;
+INSERT INTO orders SELECT w, d, o, 1 + o % 3000, now(), 10 FROM generate_series(1, :w) w, generate_series(1, 10) d, generate_series(1, 3000) o;
+INSERT INTO new_order SELECT w, d, o FROM generate_series(1, :w) w, generate_series(1, 10) d, generate_series(2101, 3000) o;
+INSERT INTO order_line SELECT w, d, o, l, 1 + (o * l) % 100000, 5, 9.99, 'dist info dist info dist' FROM generate_series(1, :w) w, generate_series(1, 10) d, generate_series(1, 3000) o, generate_series(1, 10) l;
+INSERT INTO documents SELECT g, g % 1000, 'k' || g % 7, repeat(md5(g::text), 40), jsonb_build_object('a', g, 'b', md5(g::text)), decode(md5(g::text), 'hex'), now() FROM generate_series(1, 200000 * :gb) g;
+INSERT INTO events (at, kind, data) SELECT now(), g % 50, jsonb_build_object('n', g, 'x', md5(g::text)) FROM generate_series(1, 350000 * :gb) g;
+INSERT INTO journal SELECT now(), 'user ' || g % 100, md5(g::text), g FROM generate_series(1, 300000 * :gb) g;
+INSERT INTO accounts (t, tags, r, n, f, i, m, d, iv) SELECT (ARRAY['a', 'b', 'c'])[1 + g % 3]::tier, ARRAY['x', 'y' || g], int4range(g, g + 10), g / 7.0, g * 1.1, '10.0.0.1', g, '2026-01-01', '3 days' FROM generate_series(1, 50000 * :gb) g;
+INSERT INTO codes SELECT 'c' || g, 'code ' || g FROM generate_series(1, 20000) g;
+INSERT INTO parent SELECT g, 0 FROM generate_series(1, 50000) g;
+INSERT INTO child SELECT g, 1 + g % 50000, 'v' FROM generate_series(1, 200000) g;
+INSERT INTO settings SELECT 's' || g, '{}' FROM generate_series(1, 1000) g;
+
+ALTER TABLE customer ADD PRIMARY KEY (c_w_id, c_d_id, c_id);
+CREATE INDEX ON customer (c_w_id, c_d_id, c_last);
+ALTER TABLE stock ADD PRIMARY KEY (s_w_id, s_i_id);
+ALTER TABLE orders ADD PRIMARY KEY (o_w_id, o_d_id, o_id);
+ALTER TABLE new_order ADD PRIMARY KEY (no_w_id, no_d_id, no_o_id);
+ALTER TABLE order_line ADD PRIMARY KEY (ol_w_id, ol_d_id, ol_o_id, ol_number);
+ALTER TABLE documents ADD PRIMARY KEY (id);
+CREATE INDEX ON documents (owner, kind);
+ALTER TABLE events ADD PRIMARY KEY (id);
+CREATE INDEX ON events (kind);
+ALTER TABLE order_line ADD FOREIGN KEY (ol_w_id, ol_d_id, ol_o_id) REFERENCES orders;
+ALTER TABLE stock ADD FOREIGN KEY (s_i_id) REFERENCES item;
+ANALYZE;
