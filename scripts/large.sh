@@ -17,7 +17,7 @@ for part in equal:"${LARGE_GB:-10}" felt:"${FELT_GB:-2}"; do
     fi
     rm -f target/large/felt.lines
     if GB=${part#*:} ./target/debug/stage -- bash "$PWD/scripts/large/${part%:*}.sh" > target/large/last.out 2> target/large/last.err; then
-        result=done
+        result='done'
     else
         result=FAILED failed=1
     fi
