@@ -291,7 +291,7 @@ fn truncated_and_rewritten_tables_are_read_again() {
     let scene = Scene::of(&names.map(table).concat());
     let changes = names.map(|name| {
         move |n: u32| {
-            let rewritten = if n % 2 == 0 { "int" } else { "bigint" };
+            let rewritten = if n.is_multiple_of(2) { "int" } else { "bigint" };
             format!(
                 "TRUNCATE {name}; INSERT INTO {name} SELECT g, {n} FROM generate_series(1, 300) g;
                  ALTER TABLE {name} ALTER v TYPE {rewritten}; UPDATE {name} SET v = {n} WHERE id <= 20",
