@@ -49,6 +49,25 @@ fn a_row_deleted_behind_pgshadows_back_is_missed_and_mended() {
     expect_healed(&scene, &finding);
 }
 
+/// A row is to be read again while its table is being rewritten: a snapshot from before that would see no row any more.
+#[tokio::test]
+async fn a_row_of_a_table_that_is_just_rewritten_is_mended() {
+    let scene = scene("DELETE FROM t WHERE id = 3");
+    let holder = scene.target.connect().await;
+    holder.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
+    scene.app().psql("UPDATE t SET v = 100 WHERE id = 3");
+    let definer = scene.app().connect().await;
+    definer.batch_execute("BEGIN").await.unwrap();
+    definer.batch_execute("ALTER TABLE t ALTER v TYPE bigint").await.unwrap();
+    holder.batch_execute("COMMIT").await.unwrap();
+    let waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 't'::regclass";
+    let reads = (0..1000).any(|_| scene.source.psql(waits) == "t");
+    assert!(reads, "nothing was read again");
+    definer.batch_execute("COMMIT").await.unwrap();
+    let finding = only_finding(&scene, "missing_row");
+    expect_healed(&scene, &finding);
+}
+
 #[test]
 fn a_row_deleted_on_both_sides_is_missed_once() {
     let scene = scene("DELETE FROM t WHERE id = 3");

@@ -9,6 +9,7 @@ use crate::target::Target;
 use crate::{Error, plan};
 use futures::TryStreamExt;
 use pgshadow_model::{RelationKind, Values};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -45,6 +46,32 @@ impl Primary {
 /// A target with what the primary's snapshot holds of it: its row, none, or why it can't be read.
 pub(crate) type Held = (Target, Result<Option<Values>, String>);
 
+/// What is asked of the primary.
+struct Question {
+    /// The table, as `FROM` names its own rows.
+    rows: String,
+    sql: String,
+    target: Target,
+}
+
+/// Ends a savepoint. What the primary refuses for good is a reason; anything else fails.
+async fn over<T, E: Into<Error>>(
+    client: &tokio_postgres::Client,
+    result: Result<T, E>,
+) -> Result<Result<T, String>, Error> {
+    match result.map_err(Into::into) {
+        Ok(value) => {
+            client.batch_execute("RELEASE SAVEPOINT one").await?;
+            Ok(Ok(value))
+        }
+        Err(Error::Postgres(e)) if is_refusal(&e) => {
+            client.batch_execute("ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
+            Ok(Err(Error::Postgres(e).to_string()))
+        }
+        Err(e) => Err(e),
+    }
+}
+
 impl Lane {
     /// Takes a snapshot of the primary and reads the targets' rows in it.
     pub(crate) async fn read_behind_fence(
@@ -68,7 +95,8 @@ impl Lane {
             let relation = &target.relation;
             let all: Vec<u16> = (0..u16::try_from(relation.columns.len()).unwrap_or(u16::MAX)).collect();
             let partitioned = relation.kind == RelationKind::Partitioned;
-            questions.push((plan::read_by(relation, table.as_deref(), partitioned, &all, &relation.key), target));
+            let sql = plan::read_by(relation, table.as_deref(), partitioned, &all, &relation.key);
+            questions.push(Question { rows: plan::own_rows(relation, partitioned), sql, target });
         }
         let read = tokio::time::timeout(READ_MAX, self.read_snapshot(&connected, questions)).await;
         let answer = read.map_err(|_| Error::Timeout("primary"))??;
@@ -80,28 +108,33 @@ impl Lane {
     async fn read_snapshot(
         &self,
         connected: &Connected,
-        questions: Vec<(String, Target)>,
+        questions: Vec<Question>,
     ) -> Result<(Fence, Vec<Held>), Error> {
         let client = &connected.client;
         let epoch = self.book.epoch();
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        // Locks come before the snapshot (LOCK doesn't take it): in one from before, a table that is rewritten meanwhile has no rows, and its name may
+        // be another one's by the time it is read.
+        let mut refused = HashMap::new();
+        for Question { rows, .. } in &questions {
+            if !refused.contains_key(rows) {
+                let lock =
+                    client.batch_execute(&format!("SAVEPOINT one; LOCK TABLE {rows} IN ACCESS SHARE MODE")).await;
+                refused.insert(rows.clone(), over(client, lock).await?.err());
+            }
+        }
         let text: String =
             client.query_one("SELECT pg_catalog.txid_current_snapshot()::text", &[]).await?.try_get(0)?;
         // After the snapshot: whatever it sees had begun before it could commit.
         let mark = self.book.barrier();
         let mut held = Vec::with_capacity(questions.len());
-        for (sql, target) in questions {
-            client.batch_execute("SAVEPOINT one").await?;
-            let row = match read_row(client, &sql, &target).await {
-                Ok(row) => {
-                    client.batch_execute("RELEASE SAVEPOINT one").await?;
-                    Ok(row)
+        for Question { rows, sql, target } in questions {
+            let row = match refused.get(&rows).cloned().flatten() {
+                Some(reason) => Err(reason),
+                None => {
+                    client.batch_execute("SAVEPOINT one").await?;
+                    over(client, read_row(client, &sql, &target).await).await?
                 }
-                Err(Error::Postgres(e)) if is_refusal(&e) => {
-                    client.batch_execute("ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one").await?;
-                    Err(Error::Postgres(e).to_string())
-                }
-                Err(e) => return Err(e),
             };
             held.push((target, row));
         }

@@ -327,7 +327,7 @@ fn cast(of: &ColumnType) -> String {
 }
 
 /// A table's own rows: those of tables that inherit from it have names of their own.
-fn own_rows(relation: &Relation, partitioned: bool) -> String {
+pub(crate) fn own_rows(relation: &Relation, partitioned: bool) -> String {
     let only = if partitioned { "" } else { "ONLY " };
     format!("{only}{}", relation.name.sql())
 }
