@@ -37,6 +37,10 @@ const TELLING: u64 = 20;
 const NOT_FELT: Duration = Duration::from_micros(50);
 /// From here it isn't looked at for longer.
 const SHARP: f64 = 1.0;
+/// By how much it is changed. What is seen is noisy: a rate that does no harm must not sink for as many rises by chance as there are falls.
+const SLOWER: f64 = 0.7;
+const SLOWER_MUCH: f64 = 0.5;
+const FASTER: f64 = 1.5;
 /// From here no limit is needed. Bytes a second.
 const RATE_FREE: f64 = 4.0 * 1_073_741_824.0;
 /// It goes on, however slowly: a snapshot that is held for ever harms as well. Bytes a second.
@@ -277,11 +281,11 @@ impl Pace {
         if rise > most && rate < RATE_MIN / 2.0 && state.reading == 0 {
             // not by what is read
         } else if rise > most {
-            let share = if rise > SHARP { 0.4 } else { 0.7 };
+            let share = if rise > SHARP { SLOWER_MUCH } else { SLOWER };
             state.left = Some((state.left.unwrap_or(rate).min(rate) * share).max(RATE_MIN));
             state.rise = Some(rise);
         } else if let Some(left) = state.left.filter(|_| limited) {
-            let faster = left * if state.rise.is_some() { 1.3 } else { 2.0 };
+            let faster = left * if state.rise.is_some() { FASTER } else { 2.0 };
             state.left = (faster < RATE_FREE).then_some(faster);
         }
         tracing::debug!(rise, rate, limited, left = state.left, "pace");
@@ -470,9 +474,9 @@ mod tests {
         settle(0.2, 50e6);
         assert_eq!(left(&pace), Some(0.7 * 2.0 * RATE_FIRST));
         settle(2.0, 10e6);
-        assert_eq!(left(&pace), Some(4e6));
-        settle(0.0, 4e6);
-        assert_eq!(left(&pace), Some(5.2e6));
+        assert_eq!(left(&pace), Some(5e6));
+        settle(0.0, 5e6);
+        assert_eq!(left(&pace), Some(7.5e6));
         for _ in 0..40 {
             settle(0.5, 1e6);
         }
