@@ -16,6 +16,7 @@ pub const EVERY_TABLE: &str = "every table";
 
 static SERVERS: OnceLock<[Cluster; 2]> = OnceLock::new();
 static NEWEST: OnceLock<[Cluster; 2]> = OnceLock::new();
+static BACK: OnceLock<[Cluster; 2]> = OnceLock::new();
 
 /// The older and the newest server of this test program.
 pub fn servers() -> &'static [Cluster; 2] {
@@ -72,8 +73,7 @@ impl Scene {
     /// [`of`](Self::of), from the newest major to the oldest one: as after a cutover.
     #[track_caller]
     pub fn back(schema: &str) -> Scene {
-        static SERVERS_BACK: OnceLock<[Cluster; 2]> = OnceLock::new();
-        let servers = SERVERS_BACK.get_or_init(|| [Cluster::newest(), Cluster::old()]);
+        let servers = BACK.get_or_init(|| [Cluster::newest(), Cluster::old()]);
         Scene::on(servers, schema, "", |builder| builder)
     }
 

@@ -22,6 +22,7 @@ say "drained: after $((SECONDS - begun)) s more"
 few() { join -t '|' "$out/before" <(writes) | awk -F '|' '$3 > $2 && $3 - $2 < 10000 { printf "%s %d ", $1, $3 - $2 }'; }
 for _ in $(seq 120); do [ -n "$(few)" ] || break; sleep 5; done
 say "written meanwhile: $(join -t '|' "$out/before" <(writes) | awk -F '|' '$3 > $2 { printf "%s %d, ", $1, $3 - $2 }')"
+[ "$(join -t '|' "$out/before" <(writes) | awk -F '|' '$3 > $2' | wc -l)" -ge 12 ] || { say "FAILED: the load doesn't write"; exit 1; }
 left=$(few)
 [ -z "$left" ] || { say "FAILED: written less than 10,000 times: $left"; exit 1; }
 begun=$SECONDS

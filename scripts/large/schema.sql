@@ -1,4 +1,4 @@
--- 20 tables of several kinds, about `gb` GB with their indexes: TPC-C's, documents, partitions, a table without a key, types of all sorts.
+-- 20 tables of several kinds, about `gb` GB with their indexes: TPC-C's, documents, partitions, tables without a key, types of all sorts.
 CREATE TABLE warehouse (w_id int PRIMARY KEY, w_name text, w_ytd numeric(14,2));
 CREATE TABLE district (d_w_id int REFERENCES warehouse, d_id int, d_name text, d_ytd numeric(14,2), d_next_o_id int, PRIMARY KEY (d_w_id, d_id));
 CREATE TABLE customer (c_w_id int, c_d_id int, c_id int, c_first text, c_last text, c_balance numeric(12,2), c_data text, c_since timestamptz DEFAULT now());

@@ -103,8 +103,9 @@ impl Choice {
         self.queues.remove(key, units);
         if taken {
             self.put_down(key, units);
+        } else {
+            self.free(key.1);
         }
-        self.free(key.1);
     }
 
     /// A lane takes it in hand.
@@ -120,8 +121,8 @@ impl Choice {
         if !units.beside {
             self.in_hand -= 1;
             self.alike.remove(key, units);
-            self.free(key.1);
         }
+        self.free(key.1);
     }
 
     /// What waited for this one is looked at again.

@@ -114,12 +114,13 @@ impl Lane {
         let epoch = self.book.epoch();
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         // Locks come before the snapshot (LOCK doesn't take it): in one from before, a table that is rewritten meanwhile has no rows, and its name may
-        // be another one's by the time it is read.
+        // be another one's by the time it is read. None is waited for while others are held: of a deadlock the application could be the victim.
         let mut refused = HashMap::new();
         for Question { rows, .. } in &questions {
             if !refused.contains_key(rows) {
-                let lock =
-                    client.batch_execute(&format!("SAVEPOINT one; LOCK TABLE {rows} IN ACCESS SHARE MODE")).await;
+                let lock = client
+                    .batch_execute(&format!("SAVEPOINT one; LOCK TABLE {rows} IN ACCESS SHARE MODE NOWAIT"))
+                    .await;
                 refused.insert(rows.clone(), over(client, lock).await?.err());
             }
         }

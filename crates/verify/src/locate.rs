@@ -16,8 +16,8 @@ const BUCKETS_MIN: i64 = 1 << 8;
 const BUCKETS_MAX: i64 = 1 << 16;
 /// Rows that are fetched from each side at most, with all their columns: they are held in memory.
 const ROWS_MAX: i64 = 100_000;
-/// Rows of each side whose hashes are held at most, 40 bytes each.
-const HASHES_MAX: i64 = 2_000_000;
+/// Rows of each side whose hashes are held at most, 40 bytes each (docs/memory.md).
+const HASHES_MAX: i64 = 500_000;
 /// A bucket for each hash.
 const ALL_BITS: i64 = -1;
 /// Differences that are kept.
@@ -333,7 +333,7 @@ mod tests {
         let mut located = Located::default();
         let Chosen { looked_at, counted } = choose(&here, &there, &mut located);
         assert_eq!(looked_at, [0, 1]);
-        assert_eq!(counted, [vec![2], vec![4]], "two million at a time");
+        assert_eq!(counted, [vec![2], vec![4]], "no more than are held at a time");
         assert_eq!(told(&located), [80_000, 90_000, 0]);
     }
 

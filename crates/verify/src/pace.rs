@@ -469,6 +469,10 @@ mod tests {
         assert!(!pace.settle(Seen { rise: 0.05, rate: 0.0, limited: false }, 0.1));
         assert!(!settle(0.9, 1e3));
         assert_eq!(left(&pace), Some(RATE_FIRST), "nothing has been read: nothing is known");
+        pace.lock().reading = 1;
+        settle(0.9, 1e3);
+        assert_eq!(left(&pace), Some(RATE_MIN), "somebody is at one statement all the while");
+        (pace.lock().reading, pace.lock().left, pace.lock().rise) = (0, Some(RATE_FIRST), None);
         assert!(!settle(0.05, RATE_FIRST));
         assert_eq!(left(&pace), Some(2.0 * RATE_FIRST), "no harm was seen yet");
         settle(0.2, 50e6);
@@ -512,7 +516,14 @@ mod tests {
         assert_eq!(pace.lock().left, Some(RATE_MIN));
         drop(trip);
         let alone = limited(None);
-        tokio::select! { () = tokio::time::sleep(2 * FIRST_LOOK) => {}, never = alone.govern() => match never {} }
-        assert_eq!(alone.lock().left, None);
+        let mut trip = pgshadow_telemetry::RoundTrip::default();
+        let comes = async {
+            tokio::time::sleep(2 * FIRST_LOOK).await;
+            assert_eq!(alone.lock().left, None);
+            trip.begin();
+            tokio::time::sleep(QUIET).await;
+            assert_eq!(alone.lock().left, Some(RATE_FIRST), "somebody has come");
+        };
+        tokio::select! { () = comes => {}, never = alone.govern() => match never {} }
     }
 }

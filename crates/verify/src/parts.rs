@@ -148,6 +148,11 @@ mod tests {
         Column { name: name.to_owned(), type_name: "any".to_owned(), base }
     }
 
+    fn table(columns: Vec<Column>, key: &[&str]) -> Table {
+        let key = key.iter().map(|name| (*name).to_owned()).collect();
+        Table { name: QualifiedName::new("public", "t"), oid: 1, file: 1, size: 0, columns, key }
+    }
+
     #[test]
     fn parts_meet_and_leave_nothing_out() {
         let (a, b) = (column("a", 23), column("B", 2950));
@@ -167,14 +172,7 @@ mod tests {
 
     #[test]
     fn parts_are_of_one_table_as_it_was() {
-        let table = Table {
-            name: QualifiedName::new("public", "t"),
-            oid: 1,
-            file: 1,
-            size: 0,
-            columns: vec![column("a", 20)],
-            key: vec!["a".to_owned()],
-        };
+        let table = table(vec![column("a", 20)], &["a"]);
         let parts = Parts {
             oid: 1,
             columns: table.columns.clone(),
@@ -193,14 +191,7 @@ mod tests {
 
     #[test]
     fn only_what_has_the_same_order_everywhere_is_cut_by() {
-        let mut table = Table {
-            name: QualifiedName::new("public", "t"),
-            oid: 1,
-            file: 1,
-            size: 0,
-            columns: vec![column("a", 20), column("t", 25), column("c", 23)],
-            key: Vec::new(),
-        };
+        let mut table = table(vec![column("a", 20), column("t", 25), column("c", 23)], &[]);
         assert!(!can_be_cut(&table), "it has no key");
         for (key, by) in [(vec!["a", "t", "c"], vec!["a"]), (vec!["t", "a"], vec![]), (vec!["c", "a"], vec!["c", "a"])]
         {
