@@ -1,7 +1,12 @@
 //! How fast tables are read beside the application: no faster than is allowed, and slower where the application's round trips take longer for it.
 //!
-//! Whether they do is measured, again and again: for a second nothing is read, then it is, and the two are compared. So it doesn't matter what the
-//! application does, nor whether it does something else than an hour ago. Where somebody is there it begins slowly.
+//! Whether they do is measured, again and again: for a second nothing is read, then it is, then it isn't again, and the one is compared with the
+//! other two. So it doesn't matter what the application does, nor whether it does something else than an hour ago. Where somebody is there it begins
+//! slowly.
+//!
+//! Round trips take longer by chance as well, twice as long and more. What is harm goes when the rate does; so of the last comparisons the line
+//! through zero is taken that the rises lie about (rise against rate, by the least absolute deviations), and what it says of the present rate, less
+//! what may be chance (its standard error), is what counts. Rises by chance are as often falls, and cancel.
 
 use pgshadow_telemetry::{Times, Watch};
 use std::collections::VecDeque;
@@ -24,9 +29,9 @@ const RATE_OF_ONE: f64 = 32.0 * 1_048_576.0;
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// So long nothing is read.
 const QUIET: Duration = Duration::from_secs(1);
-/// Pauses that are remembered.
-const PAUSES: usize = 4;
-/// Reading between two pauses: at first, and where it has been seen several times that it does no harm.
+/// Comparisons that are remembered.
+const COMPARED: usize = 8;
+/// Reading between two pauses: at first, and where no limit has been needed for several of them.
 const READING: Duration = Duration::from_secs(4);
 const READING_LONG: Duration = Duration::from_secs(30);
 const HARMLESS: u32 = 3;
@@ -35,12 +40,16 @@ const STEP: Duration = Duration::from_millis(500);
 const TELLING: u64 = 20;
 /// Not felt, however much longer it is than it was.
 const NOT_FELT: Duration = Duration::from_micros(50);
-/// From here it isn't looked at for longer.
-const SHARP: f64 = 1.0;
-/// By how much it is changed. What is seen is noisy: a rate that does no harm must not sink for as many rises by chance as there are falls.
-const SLOWER: f64 = 0.7;
-const SLOWER_MUCH: f64 = 0.5;
-const FASTER: f64 = 1.5;
+/// Logarithm of how much longer they are if they don't end at all; from half of it on it isn't looked at for longer.
+const STARVED: f64 = 1.1;
+/// How many of the round trips take at most what is looked at: half of them, and most.
+const HALF: f64 = 0.5;
+const MOST: f64 = 0.95;
+/// By how much the rate is changed at a time.
+const SLOWER: f64 = 0.5;
+const FASTER: f64 = 2.0;
+/// The standard error of a median by the median of what lies about it, without the root of how many there are: of a normal distribution.
+const ERROR_OF_MEDIAN: f64 = 1.253 * 1.483;
 /// From here no limit is needed. Bytes a second.
 const RATE_FREE: f64 = 4.0 * 1_073_741_824.0;
 /// It goes on, however slowly: a snapshot that is held for ever harms as well. Bytes a second.
@@ -102,15 +111,13 @@ struct State {
     limited: bool,
 }
 
-/// What was seen while it was read.
+/// What was seen while it was read, beside two pauses.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    /// How much longer round trips were.
-    rise: f64,
+    /// How much longer round trips were, see [`longer`].
+    longer: (f64, f64),
     /// Bytes a second that were read.
     rate: f64,
-    /// More would have been.
-    limited: bool,
 }
 
 impl Pace {
@@ -209,13 +216,14 @@ impl Pace {
     pub async fn govern(&self) -> std::convert::Infallible {
         let Some(most) = self.limits.latency_rise_max else { return std::future::pending().await };
         let mut watch = Watch::begin();
-        let mut pauses = Pauses::default();
+        let mut compared = Compared::default();
+        let mut before = None;
         let mut harmless = 0;
         let (mut rest, mut alone) = (QUIET, false);
         tokio::time::sleep(FIRST_LOOK).await;
         loop {
             // whoever gets no answer is there as well
-            if watch.take().count() == 0 && watch.in_flight() == 0 {
+            if before.is_none() && watch.take().count() == 0 && watch.in_flight() == 0 {
                 self.lock().left = None;
                 alone = true;
                 tokio::time::sleep(QUIET).await;
@@ -223,23 +231,45 @@ impl Pace {
             }
             if std::mem::take(&mut alone) {
                 self.lock().left = Some(RATE_FIRST);
+                compared = Compared::default();
             }
-            let quiet = self.pause(&mut watch).await;
-            if quiet.count() < TELLING {
-                // it can't be said of so few, and isn't asked again and again
-                self.lock().left = None;
-                pauses = Pauses::default();
-                tokio::time::sleep(rest).await;
-                rest = (rest * 2).min(READING_LONG);
+            let Some(quiet) = before.take() else {
+                let quiet = self.pause(&mut watch).await;
+                if quiet.count() < TELLING {
+                    // it can't be said of so few, and isn't asked again and again
+                    self.lock().left = None;
+                    compared = Compared::default();
+                    tokio::time::sleep(rest).await;
+                    rest = (rest * 2).min(READING_LONG);
+                } else {
+                    rest = QUIET;
+                    before = Some(quiet);
+                }
+                continue;
+            };
+            let long = if harmless >= HARMLESS { READING_LONG } else { READING };
+            let (times, rate, during) = self.read_on(&mut watch, &quiet, long).await;
+            let after = self.pause(&mut watch).await;
+            if after.count() < TELLING {
                 continue;
             }
-            rest = QUIET;
-            pauses.note(quiet);
-            let long = if harmless >= HARMLESS { READING_LONG } else { READING };
-            let seen = self.read_on(&mut watch, &pauses, long).await;
-            let is_free = self.settle(seen, most);
+            let is_free = match rate {
+                Some(rate) => {
+                    let one = longer(&quiet, &times, during);
+                    let other = longer(&after, &times, during);
+                    let longer = (f64::midpoint(one.0, other.0), f64::midpoint(one.1, other.1));
+                    compared.note(Seen { longer, rate });
+                    self.settle(&compared, most)
+                }
+                None => self.is_free(),
+            };
             harmless = if is_free { harmless + 1 } else { 0 };
+            before = Some(after);
         }
+    }
+
+    fn is_free(&self) -> bool {
+        self.lock().left.is_none()
     }
 
     /// How long round trips take while nothing is read.
@@ -251,8 +281,8 @@ impl Pace {
         watch.take()
     }
 
-    /// How much longer round trips are while it is read.
-    async fn read_on(&self, watch: &mut Watch, pauses: &Pauses, long: Duration) -> Seen {
+    /// How long round trips take while it is read; bytes a second that were, if any were; and for how long that was.
+    async fn read_on(&self, watch: &mut Watch, quiet: &Times, long: Duration) -> (Times, Option<f64>, Duration) {
         let begun = Instant::now();
         let before = {
             let mut state = self.lock();
@@ -260,35 +290,37 @@ impl Pace {
             state.asked
         };
         let mut times = Times::default();
-        let mut rise = 0.0;
         while begun.elapsed() < long {
             tokio::time::sleep(STEP).await;
             times.add(&watch.take());
-            rise = pauses.rise(&times, begun.elapsed());
-            if rise > SHARP {
+            let during = begun.elapsed();
+            let (half, most) = longer(quiet, &times, during);
+            if is_starved(quiet, &times, during) || (during >= READING && half.max(most) > STARVED / 2.0) {
                 break;
             }
         }
-        let state = self.lock();
-        Seen { rise, rate: (state.asked - before) / begun.elapsed().as_secs_f64(), limited: state.limited }
+        let (state, during) = (self.lock(), begun.elapsed());
+        let rate = (state.asked - before) / during.as_secs_f64();
+        // what is asked for in one statement is read for as long as that takes
+        let rate = if state.reading > 0 { rate.max(RATE_MIN) } else { rate };
+        (times, (rate >= RATE_MIN / 2.0).then_some(rate), during)
     }
 
     /// What comes of it; whether there is no limit.
-    fn settle(&self, Seen { rise, rate, limited }: Seen, most: f64) -> bool {
+    fn settle(&self, compared: &Compared, most: f64) -> bool {
         let mut state = self.lock();
         // what was allowed so far was by the old rate
         let _ = self.until(&mut state, f64::MIN);
-        if rise > most && rate < RATE_MIN / 2.0 && state.reading == 0 {
-            // not by what is read
-        } else if rise > most {
-            let share = if rise > SHARP { SLOWER_MUCH } else { SLOWER };
-            state.left = Some((state.left.unwrap_or(rate).min(rate) * share).max(RATE_MIN));
-            state.rise = Some(rise);
-        } else if let Some(left) = state.left.filter(|_| limited) {
-            let faster = left * if state.rise.is_some() { FASTER } else { 2.0 };
-            state.left = (faster < RATE_FREE).then_some(faster);
+        let Some(Seen { rate, .. }) = compared.0.back().copied() else { return state.left.is_none() };
+        let (felt, allowed) = (compared.felt(), most.ln_1p());
+        let by = if felt > 0.0 { (allowed / felt).clamp(SLOWER, FASTER) } else { FASTER };
+        if by < 1.0 {
+            state.left = Some((state.left.unwrap_or(rate).min(rate) * by).max(RATE_MIN));
+            state.rise = Some(felt.exp_m1());
+        } else if let Some(left) = state.left.filter(|_| state.limited) {
+            state.left = (left * by < RATE_FREE).then_some(left * by);
         }
-        tracing::debug!(rise, rate, limited, left = state.left, "pace");
+        tracing::debug!(felt, rate, limited = state.limited, left = state.left, "pace");
         state.left.is_none()
     }
 
@@ -328,40 +360,67 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// How long round trips take while nothing is read.
-#[derive(Debug, Default)]
-struct Pauses(VecDeque<Times>);
+/// Whether so few round trips end, beside what ended in a pause, that they may all be waiting.
+#[allow(clippy::cast_precision_loss, reason = "a share")]
+fn is_starved(quiet: &Times, times: &Times, during: Duration) -> bool {
+    let expected = quiet.count() as f64 / QUIET.as_secs_f64() * during.as_secs_f64();
+    (times.count() as f64) < expected / 4.0
+}
 
-impl Pauses {
-    fn note(&mut self, times: Times) {
-        self.0.push_back(times);
-        while self.0.len() > PAUSES {
+/// How much longer these are than those of a pause, half of them and most, as logarithms; below 0: shorter.
+fn longer(quiet: &Times, times: &Times, during: Duration) -> (f64, f64) {
+    if is_starved(quiet, times, during) {
+        return (STARVED, STARVED);
+    }
+    let of = |share| {
+        let (now, then) = (times.quantile(share), quiet.quantile(share));
+        let longer = (now.as_secs_f64().max(1e-6) / then.as_secs_f64().max(1e-6)).ln();
+        if now.abs_diff(then) <= NOT_FELT { 0.0 } else { longer }
+    };
+    (of(HALF), of(MOST))
+}
+
+/// What was seen last.
+#[derive(Debug, Default)]
+struct Compared(VecDeque<Seen>);
+
+impl Compared {
+    fn note(&mut self, seen: Seen) {
+        self.0.push_back(seen);
+        while self.0.len() > COMPARED {
             self.0.pop_front();
         }
     }
 
-    /// How much longer these are: of half of them, and of 95 %. 0: not at all, or it can't be said.
-    fn rise(&self, times: &Times, during: Duration) -> f64 {
-        let mut quiet = Times::default();
-        self.0.iter().for_each(|pause| quiet.add(pause));
-        if quiet.count() < TELLING {
-            return 0.0;
-        }
-        #[allow(clippy::cast_precision_loss, reason = "a share")]
-        let (seen, expected) = {
-            let each_second = quiet.count() as f64 / (self.0.len() as f64 * QUIET.as_secs_f64());
-            (times.count() as f64, each_second * during.as_secs_f64())
-        };
-        if seen < expected / 4.0 {
-            // they may all be waiting
-            return SHARP * 2.0;
-        }
-        let longer = |share: f64| {
-            let (now, then) = (times.quantile(share), quiet.quantile(share));
-            if now <= then + NOT_FELT { 0.0 } else { now.as_secs_f64() / then.as_secs_f64().max(1e-6) - 1.0 }
-        };
-        longer(0.5).max(longer(0.95))
+    /// How much longer the application's round trips are at the last rate, as a logarithm, less what may be chance. Below 0: by chance.
+    fn felt(&self) -> f64 {
+        let half: Vec<_> = self.0.iter().map(|seen| (seen.rate, seen.longer.0)).collect();
+        let most: Vec<_> = self.0.iter().map(|seen| (seen.rate, seen.longer.1)).collect();
+        felt(&half).max(felt(&most))
     }
+}
+
+/// Of rates, above 0, and how much longer round trips were: see [`Compared::felt`].
+#[allow(clippy::cast_precision_loss, reason = "few")]
+fn felt(seen: &[(f64, f64)]) -> f64 {
+    let Some((now, _)) = seen.last() else { return 0.0 };
+    // of all lines through zero that from which they lie the least away, added
+    let slope = weighted_median(seen.iter().map(|(rate, longer)| (longer / rate, *rate)));
+    let away = weighted_median(seen.iter().map(|(rate, longer)| ((longer - slope * rate).abs(), 1.0)));
+    slope * now - ERROR_OF_MEDIAN * away / (seen.len() as f64).sqrt()
+}
+
+/// Of values with their weights. 0: there are none.
+fn weighted_median(values: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut sum = 0.0;
+    let median = values.iter().find(|(_, weight)| {
+        sum += weight;
+        sum >= half
+    });
+    median.map_or(0.0, |(value, _)| *value)
 }
 
 #[cfg(test)]
@@ -439,55 +498,108 @@ mod tests {
 
     #[test]
     fn what_takes_longer_is_seen() {
-        let mut pauses = Pauses::default();
-        let second = Duration::from_secs(1);
-        assert_eq!(pauses.rise(&times(0..100), second), 0.0, "nothing is known");
-        pauses.note(times(1000..2000));
-        for (now, low, high) in [
-            (times(1000..2000), 0.0, 0.0),
-            (times(1020..2020), 0.0, 0.0),
-            (times(1300..2300), 0.15, 0.25),
+        let quiet = times(1000..2000);
+        for (now, half, most) in [
+            (times(1000..2000), 0.0..=0.0, 0.0..=0.0),
+            (times(1020..2020), 0.0..=0.0, 0.0..=0.0),
+            (times(1300..2300), 0.15..=0.2, 0.1..=0.2),
+            (times(700..1700), -0.25..=-0.2, -0.2..=-0.1),
             // only the slowest
-            (times((1000..1900).chain(4000..4100)), 1.0, 1.2),
-            (times(1000..1200), SHARP, SHARP * 2.0),
+            (times((1000..1900).chain(4000..4100)), 0.0..=0.0, 0.7..=0.8),
+            (times(1000..1200), STARVED..=STARVED, STARVED..=STARVED),
         ] {
-            let rise = pauses.rise(&now, second);
-            assert!(rise >= low && rise <= high, "{rise} is not in {low} to {high}");
+            let found = longer(&quiet, &now, QUIET);
+            assert!(half.contains(&found.0) && most.contains(&found.1), "{found:?} is not in {half:?}, {most:?}");
         }
-        for _ in 0..PAUSES {
-            pauses.note(times(3000..4000));
+    }
+
+    #[test]
+    fn half_of_the_weight_lies_to_either_side() {
+        for (values, expected) in [
+            (vec![], 0.0),
+            (vec![(7.0, 1.0)], 7.0),
+            (vec![(9.0, 1.0), (-1.0, 1.0), (2.0, 1.0)], 2.0),
+            (vec![(9.0, 3.0), (-1.0, 1.0), (2.0, 1.0)], 9.0),
+        ] {
+            assert!((weighted_median(values.into_iter()) - expected).abs() < 1e-9);
         }
-        assert_eq!(pauses.rise(&times(3000..4000), second), 0.0, "what was long ago doesn't count");
+    }
+
+    #[test]
+    fn what_may_be_chance_is_not_felt() {
+        assert!((felt(&[(10.0, 0.5)]) - 0.5).abs() < 1e-9);
+        let harm = [(10.0, 0.2), (20.0, 0.4), (5.0, 0.1), (10.0, 0.2)];
+        assert!((felt(&harm) - 0.2).abs() < 1e-9, "it goes when the rate does");
+        assert!(felt(&[(10.0, 0.0), (10.0, 0.9), (10.0, 0.1), (10.0, 0.0), (10.0, 0.8)]) < 0.1);
+        assert!(felt(&[(10.0, -0.5), (10.0, 0.5), (10.0, -0.2), (10.0, 0.2), (10.0, -0.1)]) < 0.0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_follows_what_is_found() {
         let pace = limited(None);
         let left = |pace: &Pace| pace.lock().left;
-        let settle = |rise, rate| pace.settle(Seen { rise, rate, limited: true }, 0.1);
+        let settle = |longer, rate| {
+            pace.lock().limited = true;
+            let mut compared = Compared::default();
+            compared.note(Seen { longer: (0.0, longer), rate });
+            pace.settle(&compared, 0.1)
+        };
         assert_eq!(left(&pace), Some(RATE_FIRST));
-        assert!(!pace.settle(Seen { rise: 0.05, rate: 0.0, limited: false }, 0.1));
-        assert!(!settle(0.9, 1e3));
+        assert!(!pace.settle(&Compared::default(), 0.1));
         assert_eq!(left(&pace), Some(RATE_FIRST), "nothing has been read: nothing is known");
-        pace.lock().reading = 1;
-        settle(0.9, 1e3);
-        assert_eq!(left(&pace), Some(RATE_MIN), "somebody is at one statement all the while");
-        (pace.lock().reading, pace.lock().left, pace.lock().rise) = (0, Some(RATE_FIRST), None);
-        assert!(!settle(0.05, RATE_FIRST));
-        assert_eq!(left(&pace), Some(2.0 * RATE_FIRST), "no harm was seen yet");
-        settle(0.2, 50e6);
-        assert_eq!(left(&pace), Some(0.7 * 2.0 * RATE_FIRST));
+        assert!(!settle(-0.05, RATE_FIRST));
+        assert_eq!(left(&pace), Some(FASTER * RATE_FIRST));
+        assert!(!settle(0.08, FASTER * RATE_FIRST));
+        assert!(
+            left(&pace).is_some_and(|left| left > 2.2 * RATE_FIRST && left < 2.6 * RATE_FIRST),
+            "nearly what is allowed"
+        );
+        settle(0.12, 50e6);
+        assert!(left(&pace).is_some_and(|left| left > 13e6 && left < 17e6), "by what is allowed: {:?}", left(&pace));
         settle(2.0, 10e6);
-        assert_eq!(left(&pace), Some(5e6));
-        settle(0.0, 5e6);
-        assert_eq!(left(&pace), Some(7.5e6));
+        assert_eq!(left(&pace), Some(SLOWER * 10e6));
+        settle(-2.0, 5e6);
+        assert_eq!(left(&pace), Some(FASTER * SLOWER * 10e6));
         for _ in 0..40 {
             settle(0.5, 1e6);
         }
         assert_eq!(left(&pace), Some(RATE_MIN));
         let steps = (1..).find(|_| settle(0.0, 1e9));
         assert!(steps.is_some_and(|steps| steps < 40), "{steps:?}");
+        let unlimited = Seen { longer: (0.3, 0.0), rate: 80e6 };
+        pace.settle(&Compared(VecDeque::from([unlimited])), 0.1);
+        assert!(left(&pace).is_some_and(|left| left < 80e6), "it is needed again");
     }
+
+    /// Round trips that take twice as long, or half, by chance, and longer for what is read.
+    #[tokio::test(start_paused = true)]
+    async fn chance_neither_sinks_the_rate_nor_hides_harm() {
+        use proptest::prelude::RngExt;
+        use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+        let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        // the sum of some that are as often above as below
+        let mut chance = || (0..4).map(|_| f64::from(runner.rng().random_range(-500..=500)) / 1000.0).sum::<f64>();
+        for (harm_of_mib, low, high) in
+            [(0.0, 200.0, f64::MAX), (0.002, 20.0, 90.0), (0.01, 4.0, 18.0), (0.05, 1.0, 4.0)]
+        {
+            let pace = limited(None);
+            let mut compared = Compared::default();
+            let mut rates = Vec::new();
+            for _ in 0..400 {
+                let rate = pace.lock().left.unwrap_or(RATE_FREE);
+                rates.push(rate / 1_048_576.0);
+                let harm = rate / 1_048_576.0 * harm_of_mib;
+                let longer = (harm + chance(), harm + chance());
+                compared.note(Seen { longer, rate });
+                pace.lock().limited = true;
+                pace.settle(&compared, 0.1);
+            }
+            rates.sort_by(f64::total_cmp);
+            let median = rates[rates.len() / 2];
+            assert!(median >= low && median <= high, "{harm_of_mib}: {median} MiB/s");
+        }
+    }
+
     /// Round trips that end only while nothing is read: whoever is starved isn't taken for somebody who is gone.
     #[tokio::test(start_paused = true)]
     async fn the_starved_are_seen_and_nobody_is_waited_for() {
