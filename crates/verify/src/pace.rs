@@ -6,7 +6,7 @@
 //!
 //! Round trips take longer by chance as well, twice as long and more. What is harm goes when the rate does; so of the last comparisons the line
 //! through zero is taken that the rises lie about (rise against rate, by the least absolute deviations), and what it says of the present rate, less
-//! what may be chance (its standard error), is what counts. Rises by chance are as often falls, and cancel.
+//! what may be chance (half its standard error), is what counts. Rises by chance are as often falls, and cancel.
 
 use pgshadow_telemetry::{Times, Watch};
 use std::collections::VecDeque;
@@ -35,11 +35,10 @@ const COMPARED: usize = 8;
 const READING: Duration = Duration::from_secs(4);
 const READING_LONG: Duration = Duration::from_secs(30);
 const HARMLESS: u32 = 3;
-const STEP: Duration = Duration::from_millis(500);
 /// Round trips in a second from which on it can be said how long they take.
-const TELLING: u64 = 20;
-/// Not felt, however much longer it is than it was.
-const NOT_FELT: Duration = Duration::from_micros(50);
+const TELLING: f64 = 20.0;
+/// Seconds. Not felt, however much longer it is than it was.
+const NOT_FELT: f64 = 50e-6;
 /// Logarithm of how much longer they are if they don't end at all; from half of it on it isn't looked at for longer.
 const STARVED: f64 = 1.1;
 /// How many of the round trips take at most what is looked at: half of them, and most.
@@ -50,6 +49,8 @@ const SLOWER: f64 = 0.5;
 const FASTER: f64 = 2.0;
 /// The standard error of a median by the median of what lies about it, without the root of how many there are: of a normal distribution.
 const ERROR_OF_MEDIAN: f64 = 1.253 * 1.483;
+/// So much of it may be chance.
+const CHANCE: f64 = 0.5;
 /// From here no limit is needed. Bytes a second.
 const RATE_FREE: f64 = 4.0 * 1_073_741_824.0;
 /// It goes on, however slowly: a snapshot that is held for ever harms as well. Bytes a second.
@@ -114,7 +115,7 @@ struct State {
 /// What was seen while it was read, beside two pauses.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    /// How much longer round trips were, see [`longer`].
+    /// How much longer round trips were, see [`Taken::longer_than`].
     longer: (f64, f64),
     /// Bytes a second that were read.
     rate: f64,
@@ -235,7 +236,7 @@ impl Pace {
             }
             let Some(quiet) = before.take() else {
                 let quiet = self.pause(&mut watch).await;
-                if quiet.count() < TELLING {
+                if quiet.trips < TELLING {
                     // it can't be said of so few, and isn't asked again and again
                     self.lock().left = None;
                     compared = Compared::default();
@@ -248,62 +249,58 @@ impl Pace {
                 continue;
             };
             let long = if harmless >= HARMLESS { READING_LONG } else { READING };
-            let (times, rate, during) = self.read_on(&mut watch, &quiet, long).await;
+            let (taken, rate) = self.read_on(&mut watch, quiet, long).await;
             let after = self.pause(&mut watch).await;
-            if after.count() < TELLING {
+            if after.trips < TELLING {
                 continue;
             }
             let is_free = match rate {
                 Some(rate) => {
-                    let one = longer(&quiet, &times, during);
-                    let other = longer(&after, &times, during);
-                    let longer = (f64::midpoint(one.0, other.0), f64::midpoint(one.1, other.1));
+                    let (from_one, from_other) = (taken.longer_than(quiet), taken.longer_than(after));
+                    let longer = (f64::midpoint(from_one.0, from_other.0), f64::midpoint(from_one.1, from_other.1));
                     compared.note(Seen { longer, rate });
                     self.settle(&compared, most)
                 }
-                None => self.is_free(),
+                None => self.lock().left.is_none(),
             };
             harmless = if is_free { harmless + 1 } else { 0 };
             before = Some(after);
         }
     }
 
-    fn is_free(&self) -> bool {
-        self.lock().left.is_none()
-    }
-
     /// How long round trips take while nothing is read.
-    async fn pause(&self, watch: &mut Watch) -> Times {
+    async fn pause(&self, watch: &mut Watch) -> Taken {
         let _closed = self.gate.write().await;
         tokio::time::sleep(SETTLES).await;
         watch.take();
         tokio::time::sleep(QUIET).await;
-        watch.take()
+        Taken::of(&watch.take())
     }
 
-    /// How long round trips take while it is read; bytes a second that were, if any were; and for how long that was.
-    async fn read_on(&self, watch: &mut Watch, quiet: &Times, long: Duration) -> (Times, Option<f64>, Duration) {
+    /// How long round trips take while it is read, and how many bytes a second that were, if any were.
+    async fn read_on(&self, watch: &mut Watch, quiet: Taken, long: Duration) -> (Taken, Option<f64>) {
         let begun = Instant::now();
         let before = {
             let mut state = self.lock();
             state.limited = state.waiting > 0;
             state.asked
         };
-        let mut times = Times::default();
-        while begun.elapsed() < long {
-            tokio::time::sleep(STEP).await;
-            times.add(&watch.take());
-            let during = begun.elapsed();
-            let (half, most) = longer(quiet, &times, during);
-            if is_starved(quiet, &times, during) || (during >= READING && half.max(most) > STARVED / 2.0) {
-                break;
+        // as long as a pause each: of a longer time a few slow moments would count for more
+        let mut seconds = Vec::new();
+        let taken = loop {
+            tokio::time::sleep(QUIET).await;
+            seconds.push(Taken::of(&watch.take()));
+            let (taken, during) = (Taken::mean(&seconds), begun.elapsed());
+            let (half, most) = taken.longer_than(quiet);
+            if during >= long || half >= STARVED || (during >= READING && half.max(most) > STARVED / 2.0) {
+                break taken;
             }
-        }
-        let (state, during) = (self.lock(), begun.elapsed());
-        let rate = (state.asked - before) / during.as_secs_f64();
+        };
+        let state = self.lock();
+        let rate = (state.asked - before) / begun.elapsed().as_secs_f64();
         // what is asked for in one statement is read for as long as that takes
         let rate = if state.reading > 0 { rate.max(RATE_MIN) } else { rate };
-        (times, (rate >= RATE_MIN / 2.0).then_some(rate), during)
+        (taken, (rate >= RATE_MIN / 2.0).then_some(rate))
     }
 
     /// What comes of it; whether there is no limit.
@@ -311,7 +308,7 @@ impl Pace {
         let mut state = self.lock();
         // what was allowed so far was by the old rate
         let _ = self.until(&mut state, f64::MIN);
-        let Some(Seen { rate, .. }) = compared.0.back().copied() else { return state.left.is_none() };
+        let Some(Seen { rate, longer }) = compared.0.back().copied() else { return state.left.is_none() };
         let (felt, allowed) = (compared.felt(), most.ln_1p());
         let by = if felt > 0.0 { (allowed / felt).clamp(SLOWER, FASTER) } else { FASTER };
         if by < 1.0 {
@@ -320,7 +317,15 @@ impl Pace {
         } else if let Some(left) = state.left.filter(|_| state.limited) {
             state.left = (left * by < RATE_FREE).then_some(left * by);
         }
-        tracing::debug!(felt, rate, limited = state.limited, left = state.left, "pace");
+        tracing::debug!(
+            felt,
+            half = longer.0,
+            most = longer.1,
+            rate,
+            limited = state.limited,
+            left = state.left,
+            "pace"
+        );
         state.left.is_none()
     }
 
@@ -360,24 +365,42 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// Whether so few round trips end, beside what ended in a pause, that they may all be waiting.
-#[allow(clippy::cast_precision_loss, reason = "a share")]
-fn is_starved(quiet: &Times, times: &Times, during: Duration) -> bool {
-    let expected = quiet.count() as f64 / QUIET.as_secs_f64() * during.as_secs_f64();
-    (times.count() as f64) < expected / 4.0
+/// How long round trips took.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    /// How many there were, in a second.
+    trips: f64,
+    /// Logarithms of the seconds that half of them, and most, took at most.
+    half: f64,
+    most: f64,
 }
 
-/// How much longer these are than those of a pause, half of them and most, as logarithms; below 0: shorter.
-fn longer(quiet: &Times, times: &Times, during: Duration) -> (f64, f64) {
-    if is_starved(quiet, times, during) {
-        return (STARVED, STARVED);
+impl Taken {
+    /// In a second.
+    #[allow(clippy::cast_precision_loss, reason = "a second's")]
+    fn of(times: &Times) -> Self {
+        // where none has ended they take at least as long
+        let time = |share| if times.count() == 0 { QUIET } else { times.quantile(share) };
+        let of = |share| time(share).as_secs_f64().max(1e-6).ln();
+        Self { trips: times.count() as f64, half: of(HALF), most: of(MOST) }
     }
-    let of = |share| {
-        let (now, then) = (times.quantile(share), quiet.quantile(share));
-        let longer = (now.as_secs_f64().max(1e-6) / then.as_secs_f64().max(1e-6)).ln();
-        if now.abs_diff(then) <= NOT_FELT { 0.0 } else { longer }
-    };
-    (of(HALF), of(MOST))
+
+    /// In each of some seconds.
+    #[allow(clippy::cast_precision_loss, reason = "a few")]
+    fn mean(seconds: &[Self]) -> Self {
+        let mean = |of: fn(&Self) -> f64| seconds.iter().map(of).sum::<f64>() / seconds.len().max(1) as f64;
+        Self { trips: mean(|one| one.trips), half: mean(|one| one.half), most: mean(|one| one.most) }
+    }
+
+    /// How much longer than in a pause, half of them and most, as logarithms; below 0: shorter.
+    fn longer_than(self, quiet: Self) -> (f64, f64) {
+        if self.trips < quiet.trips / 4.0 {
+            // so few that they may all be waiting
+            return (STARVED, STARVED);
+        }
+        let longer = |now: f64, then: f64| if (now.exp() - then.exp()).abs() <= NOT_FELT { 0.0 } else { now - then };
+        (longer(self.half, quiet.half), longer(self.most, quiet.most))
+    }
 }
 
 /// What was seen last.
@@ -407,7 +430,7 @@ fn felt(seen: &[(f64, f64)]) -> f64 {
     // of all lines through zero that from which they lie the least away, added
     let slope = weighted_median(seen.iter().map(|(rate, longer)| (longer / rate, *rate)));
     let away = weighted_median(seen.iter().map(|(rate, longer)| ((longer - slope * rate).abs(), 1.0)));
-    slope * now - ERROR_OF_MEDIAN * away / (seen.len() as f64).sqrt()
+    slope * now - CHANCE * ERROR_OF_MEDIAN * away / (seen.len() as f64).sqrt()
 }
 
 /// Of values with their weights. 0: there are none.
@@ -498,7 +521,7 @@ mod tests {
 
     #[test]
     fn what_takes_longer_is_seen() {
-        let quiet = times(1000..2000);
+        let quiet = Taken::of(&times(1000..2000));
         for (now, half, most) in [
             (times(1000..2000), 0.0..=0.0, 0.0..=0.0),
             (times(1020..2020), 0.0..=0.0, 0.0..=0.0),
@@ -507,10 +530,17 @@ mod tests {
             // only the slowest
             (times((1000..1900).chain(4000..4100)), 0.0..=0.0, 0.7..=0.8),
             (times(1000..1200), STARVED..=STARVED, STARVED..=STARVED),
+            (Times::default(), STARVED..=STARVED, STARVED..=STARVED),
         ] {
-            let found = longer(&quiet, &now, QUIET);
+            let found = Taken::of(&now).longer_than(quiet);
             assert!(half.contains(&found.0) && most.contains(&found.1), "{found:?} is not in {half:?}, {most:?}");
         }
+        // one slow second of four
+        let slow = Taken::of(&times(2000..4000));
+        let (half, _) = Taken::mean(&[quiet, quiet, slow, quiet]).longer_than(quiet);
+        assert!(half > 0.15 && half < 0.2, "{half}");
+        let (half, _) = Taken::mean(&[quiet, quiet, Taken::of(&Times::default()), quiet]).longer_than(quiet);
+        assert!(half > 1.0, "nobody got an answer in one of them: {half}");
     }
 
     #[test]
