@@ -199,13 +199,15 @@ fn mended(scene: &Scene) {
 #[test]
 fn however_many_differ_all_are_counted() {
     let rows = 260_000;
-    let scene = Scene::of(&format!(
+    let schema = format!(
         "CREATE TABLE most (id int PRIMARY KEY, v int, t text COLLATE \"C\");
          INSERT INTO most SELECT g, g, 'row' FROM generate_series(1, {rows}) g;
          CREATE TABLE gone (LIKE most INCLUDING ALL); INSERT INTO gone SELECT * FROM most;
          CREATE TABLE same (a int, b text); INSERT INTO same SELECT 1, 'equal' FROM generate_series(1, {rows}) g;
          INSERT INTO same SELECT g, 'other' FROM generate_series(1, 1000) g; {SCHEMA}"
-    ));
+    );
+    // the application is at its full speed, and would set the pace
+    let scene = Scene::with(&schema, "", |builder| builder.set("verify", "latency_rise_max", "\"\""));
     scene.target.psql(
         "UPDATE most SET v = -v WHERE id % 4 > 0; DELETE FROM most WHERE id % 20 = 0; INSERT INTO most SELECT 300000 + g, g FROM generate_series(1, 70000) g;
          TRUNCATE gone;
@@ -224,6 +226,35 @@ fn however_many_differ_all_are_counted() {
         assert_eq!(told("same"), ([150_001, 0, 0], 1000));
         assert_eq!(told("busy"), ([0, 0, 0], 0));
     });
+}
+
+/// Of wide rows no more is told than can be read; all of them are counted.
+#[test]
+fn wide_rows_that_differ_are_shown_by_what_they_begin_with() {
+    let scene = Scene::of(
+        "CREATE TABLE wide (id text PRIMARY KEY, v text, b bytea);
+         INSERT INTO wide SELECT 'row ' || g, repeat(md5(g::text), 1000), 'short' FROM generate_series(1, 2500) g;
+         CREATE TABLE keyless (v text); INSERT INTO keyless SELECT repeat('long', 100000) FROM generate_series(1, 3) g",
+    );
+    scene.target.psql("UPDATE wide SET v = v || '!'; DELETE FROM keyless; INSERT INTO keyless SELECT repeat('long', 100000) || g FROM generate_series(1, 3) g");
+    let (report, _) = verify(&scene, &[]);
+    let of = |name: &str| tables(&report).iter().find(|t| t["table"]["name"] == name).cloned().unwrap();
+    let (wide, keyless) = (of("wide"), of("keyless"));
+    assert_eq!((&wide["different"], &wide["missing"], &wide["extra"]), (&2500.into(), &0.into(), &0.into()));
+    let shown = wide["differences"].as_array().unwrap();
+    assert!(shown.len() > 900, "{}", shown.len());
+    for difference in shown {
+        let columns = difference["columns"].as_array().unwrap();
+        assert_eq!((columns.len(), &columns[0]["name"]), (1, &"v".into()), "{difference:.300}");
+        let [here, there] = ["primary", "shadow"].map(|side| columns[0][side].as_str().unwrap());
+        for (text, bytes) in [(here, 32_000), (there, 32_001)] {
+            assert!(text.len() < 1100 && text.contains(&format!(" ... ({bytes} bytes, hash ")), "{text:.1200}");
+        }
+        assert_ne!(here, there);
+    }
+    let told = ["missing", "extra"].map(|kind| keyless[kind].as_u64().unwrap());
+    assert!(told[0] == told[1] && told[0] + keyless["different"].as_u64().unwrap() == 3, "{told:?}");
+    assert!(keyless["differences"].to_string().len() < 20_000);
 }
 
 /// One row is planted before each verify: it is found, alone, and the rows told are those of the snapshot.

@@ -39,6 +39,9 @@ pub(crate) struct Common {
 pub(crate) const PROBE: &str = "SELECT pg_catalog.string_agg(pg_catalog.hashtextextended(t COLLATE \"C\", s)::text, ',' ORDER BY t, s)
     FROM (VALUES (''), ('a'), ('pgshadow'), (pg_catalog.repeat('0123456789', 50))) AS t (t), (VALUES (0), (1), (2)) AS s (s)";
 
+/// Characters that are left of a value that is cut.
+const SHOWN: usize = 1000;
+
 impl Common {
     fn hash(self, text: &str, seed: u8) -> String {
         match self.hashing {
@@ -101,26 +104,41 @@ impl Common {
     }
 
     /// The rows of the buckets in `$1`, equal ones together: key, both hashes, how many there are, and each column as text, in the order of the columns.
-    pub(crate) fn rows(self, table: &Table, order: &[Column], condition: &str, bits: i64) -> String {
+    /// Of a row of more than about so many bytes long values are cut: what they begin with, their length and a hash are left. Those of the key are whole.
+    pub(crate) fn rows(self, table: &Table, order: &[Column], condition: &str, bits: i64, most: usize) -> String {
         let (one, two) = (self.hash("t", 0), self.hash("t", 1));
+        let room = (most / order.len().max(1)).max(SHOWN);
+        let cut = |value: &str| {
+            format!(
+                "CASE WHEN octet_length({value}) > {room} THEN left({value}, {SHOWN}) || ' ... (' || octet_length({value})
+                 || ' bytes, hash ' || {} || ')' ELSE {value} END",
+                self.hash(value, 0)
+            )
+        };
         // whatever the column's collation takes for equal
-        let column = |(i, column): (usize, &Column)| format!(", r.{}::text COLLATE \"C\" AS c{i}", quote(&column.name));
-        let more: String = order.iter().enumerate().map(column).collect();
-        let columns: String = (0..order.len()).map(|i| format!(", c{i}")).collect();
-        let texts = self.texts(table, order, &more, condition);
-        let bucket = self.bucket(bits);
+        let text = |(i, column): (usize, &Column)| format!(", r.{}::text COLLATE \"C\" AS c{i}", quote(&column.name));
+        let more: String = order.iter().enumerate().map(text).collect();
+        let shown = |(i, column): (usize, &Column)| {
+            let text = format!("c{i}");
+            format!(", {}", if table.key.contains(&column.name) { text } else { cut(&text) })
+        };
+        let columns: String = order.iter().enumerate().map(shown).collect();
+        let places: String = (0..order.len()).map(|i| format!(", {}", i + 5)).collect();
+        // without a key it is the whole row
+        let key = if table.key.is_empty() { cut("k") } else { "k".to_owned() };
+        let (texts, bucket) = (self.texts(table, order, &more, condition), self.bucket(bits));
         format!(
-            "SELECT k, {one}, {two}, count(*){columns} FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int8[]) GROUP BY 1, 2, 3{columns}"
+            "SELECT {key}, {one}, {two}, count(*){columns} FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int8[]) GROUP BY 1, 2, 3{places}"
         )
     }
 
-    /// The rows of the buckets in `$1`, equal ones together: both hashes of the key, both of the whole, and how many there are.
+    /// The rows of the buckets in `$1`, equal ones together: both hashes of the key, both of the whole, how many there are, and of how many bytes.
     pub(crate) fn hashes(self, table: &Table, order: &[Column], condition: &str, bits: i64) -> String {
         let [key, other, one, two] = [("k", 0), ("k", 1), ("t", 0), ("t", 1)].map(|(text, seed)| self.hash(text, seed));
         let texts = self.texts(table, order, "", condition);
         let bucket = self.bucket(bits);
         format!(
-            "SELECT {key}, {other}, {one}, {two}, count(*) FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int8[]) GROUP BY 1, 2, 3, 4"
+            "SELECT {key}, {other}, {one}, {two}, count(*), max(octet_length(t))::int8 FROM ({texts}) AS x WHERE {bucket} = ANY ($1::int8[]) GROUP BY 1, 2, 3, 4"
         )
     }
 }

@@ -14,9 +14,12 @@ use tokio_postgres::Row;
 const BUCKET_ROWS: i64 = 32;
 const BUCKETS_MIN: i64 = 1 << 8;
 const BUCKETS_MAX: i64 = 1 << 16;
-/// Rows that are fetched from each side at most, with all their columns: they are held in memory.
+/// Rows that are fetched from each side at most, and how many bytes, as texts: they are held in memory (docs/memory.md).
 const ROWS_MAX: i64 = 100_000;
-/// Rows of each side whose hashes are held at most, 40 bytes each (docs/memory.md).
+const BYTES_MAX: i64 = 32 * 1_048_576;
+/// Of a row of so many bytes no more is fetched, without its key.
+const ROW_BYTES_MAX: usize = 65_536;
+/// Rows of each side whose hashes are held at most, 48 bytes each (docs/memory.md).
 const HASHES_MAX: i64 = 500_000;
 /// A bucket for each hash.
 const ALL_BITS: i64 = -1;
@@ -76,8 +79,37 @@ struct Found {
 
 type Rows = BTreeMap<String, Vec<Found>>;
 
-/// A row of the primary's, so many times, or of the shadow's (then the number is negative): hashes of its key, and of the whole.
-type Hashed = ([i64; 2], [i64; 2], i64);
+/// A row of the primary's, so many times, or of the shadow's (then the number is negative).
+#[derive(Debug, Clone, Copy)]
+struct Hashed {
+    /// Hashes of its key.
+    key: [i64; 2],
+    /// Hashes of the whole.
+    row: [i64; 2],
+    rows: i64,
+    bytes: i64,
+}
+
+/// Keys that differ, of which the rows are to be looked at.
+#[derive(Debug, Default)]
+struct Differ {
+    /// Hashes.
+    keys: Vec<i64>,
+    /// What is fetched for them, at most.
+    bytes: i64,
+}
+
+impl Differ {
+    fn add(&mut self, of_key: &[Hashed]) {
+        let most = i64::try_from(ROW_BYTES_MAX).unwrap_or(i64::MAX);
+        let bytes: i64 = of_key.iter().map(|one| one.bytes.min(most)).sum();
+        let is_room = self.keys.is_empty() || self.bytes + bytes <= BYTES_MAX;
+        if let Some(one) = of_key.first().filter(|_| is_room && self.keys.len() < DIFFERENCES_MAX) {
+            self.keys.push(one.key[0]);
+            self.bytes += bytes;
+        }
+    }
+}
 
 impl Place<'_> {
     pub(crate) async fn locate(&self, rows: i64) -> Result<Located, Error> {
@@ -90,7 +122,7 @@ impl Place<'_> {
         let mut located = Located::default();
         let Chosen { looked_at, counted } = choose(&here, &there, &mut located);
         self.look_at(&mut located, bits, &looked_at).await?;
-        let mut differ = Vec::new();
+        let mut differ = Differ::default();
         for wanted in counted {
             let _one = self.counting.lock().await;
             let [here, there] = [(self.primary, 1), (self.shadow, -1)].map(|side| self.hashes(side, bits, &wanted));
@@ -98,10 +130,10 @@ impl Place<'_> {
             all.append(&mut there);
             tally(&mut located, all, &mut differ);
         }
-        if !differ.is_empty() && located.differences.len() < DIFFERENCES_MAX {
+        if !differ.keys.is_empty() && located.differences.len() < DIFFERENCES_MAX {
             // some of those as well
             let mut seen = Located { differences: std::mem::take(&mut located.differences), ..Located::default() };
-            self.look_at(&mut seen, ALL_BITS, &differ).await?;
+            self.look_at(&mut seen, ALL_BITS, &differ.keys).await?;
             located.differences = seen.differences;
         }
         Ok(located)
@@ -120,7 +152,7 @@ impl Place<'_> {
     }
 
     async fn rows(&self, side: &Side<'_>, bits: i64, wanted: &[i64]) -> Result<Rows, Error> {
-        let sql = |condition: &str| self.common.rows(self.table, self.columns, condition, bits);
+        let sql = |condition: &str| self.common.rows(self.table, self.columns, condition, bits, ROW_BYTES_MAX);
         let add = |rows: &mut Rows, row: &Row| {
             let (key, found) = self.found(row).map_err(Error::of(side.pool.whom()))?;
             let of_key = rows.entry(key).or_default();
@@ -143,8 +175,8 @@ impl Place<'_> {
     async fn hashes(&self, (side, sign): (&Side<'_>, i64), bits: i64, wanted: &[i64]) -> Result<Vec<Hashed>, Error> {
         let sql = |condition: &str| self.common.hashes(self.table, self.columns, condition, bits);
         let hashed = |row: &Row| -> Result<Hashed, tokio_postgres::Error> {
-            let key = [row.try_get(0)?, row.try_get(1)?];
-            Ok((key, [row.try_get(2)?, row.try_get(3)?], sign * row.try_get::<_, i64>(4)?))
+            let (key, whole) = ([row.try_get(0)?, row.try_get(1)?], [row.try_get(2)?, row.try_get(3)?]);
+            Ok(Hashed { key, row: whole, rows: sign * row.try_get::<_, i64>(4)?, bytes: row.try_get(5)? })
         };
         let add = |all: &mut Vec<Hashed>, row: &Row| {
             all.push(hashed(row).map_err(Error::of(side.pool.whom()))?);
@@ -234,7 +266,8 @@ struct Chosen {
     counted: Vec<Vec<i64>>,
 }
 
-/// What is done with the buckets that differ. Those of which one side has nothing are counted at once, unless they are looked at.
+/// What is done with the buckets that differ. Of those of which one side has nothing all rows differ: once there are some to be shown, the others are
+/// counted at once.
 fn choose(here: &HashMap<i64, Totals>, there: &HashMap<i64, Totals>, located: &mut Located) -> Chosen {
     let of = |side: &HashMap<i64, Totals>, bucket: i64| side.get(&bucket).copied().unwrap_or_default();
     let buckets: BTreeSet<i64> = here.keys().chain(there.keys()).copied().collect();
@@ -242,13 +275,15 @@ fn choose(here: &HashMap<i64, Totals>, there: &HashMap<i64, Totals>, located: &m
     let mut differ: Vec<_> = both.filter(|(_, ours, theirs)| ours != theirs).collect();
     // the smallest first: equal rows, however many, are all in one
     differ.sort_by_key(|(bucket, ours, theirs)| (ours.rows.max(theirs.rows), *bucket));
-    let (mut chosen, mut rows, mut hashes) = (Chosen::default(), 0, HASHES_MAX);
+    let (mut chosen, mut rows, mut bytes, mut hashes) = (Chosen::default(), 0, 0, HASHES_MAX);
     for (bucket, ours, theirs) in differ {
-        let most = ours.rows.max(theirs.rows);
-        if chosen.looked_at.is_empty() || rows + most <= ROWS_MAX {
+        let (most, most_bytes) = (ours.rows.max(theirs.rows), ours.bytes.max(theirs.bytes));
+        let is_shown = !chosen.looked_at.is_empty() || !chosen.counted.is_empty();
+        if rows + most <= ROWS_MAX && bytes + most_bytes <= BYTES_MAX {
             rows += most;
+            bytes += most_bytes;
             chosen.looked_at.push(bucket);
-        } else if ours.rows == 0 || theirs.rows == 0 {
+        } else if is_shown && (ours.rows == 0 || theirs.rows == 0) {
             located.missing += ours.rows.unsigned_abs();
             located.extra += theirs.rows.unsigned_abs();
         } else {
@@ -265,11 +300,12 @@ fn choose(here: &HashMap<i64, Totals>, there: &HashMap<i64, Totals>, located: &m
     chosen
 }
 
-/// Counts what differs. `differ`: hashes of some of the keys.
-fn tally(located: &mut Located, mut all: Vec<Hashed>, differ: &mut Vec<i64>) {
-    all.sort_unstable_by_key(|(key, row, _)| (*key, *row));
-    for of_key in all.chunk_by(|one, other| one.0 == other.0) {
-        let left = of_key.chunk_by(|one, other| one.1 == other.1).map(|same| same.iter().map(|one| one.2).sum::<i64>());
+/// Counts what differs. `differ`: some of the keys.
+fn tally(located: &mut Located, mut all: Vec<Hashed>, differ: &mut Differ) {
+    all.sort_unstable_by_key(|one| (one.key, one.row));
+    for of_key in all.chunk_by(|one, other| one.key == other.key) {
+        let same = of_key.chunk_by(|one, other| one.row == other.row);
+        let left = same.map(|same| same.iter().map(|one| one.rows).sum::<i64>());
         let (mut ours, mut theirs) = (0, 0);
         for rows in left {
             ours += rows.max(0).unsigned_abs();
@@ -279,8 +315,8 @@ fn tally(located: &mut Located, mut all: Vec<Hashed>, differ: &mut Vec<i64>) {
         located.different += different;
         located.missing += ours - different;
         located.extra += theirs - different;
-        if ours + theirs > 0 && differ.len() < DIFFERENCES_MAX {
-            differ.extend(of_key.first().map(|one| one.0[0]));
+        if ours + theirs > 0 {
+            differ.add(of_key);
         }
     }
 }
@@ -293,7 +329,9 @@ mod tests {
     /// Rows as `(key, value)`, with what there is of each.
     fn hashed(ours: &[(i64, i64)], theirs: &[(i64, i64)]) -> Vec<Hashed> {
         let of = |rows: &[(i64, i64)], sign: i64| {
-            rows.iter().map(|(key, value)| ([*key, 0], [*value, *key], sign)).collect::<Vec<_>>()
+            let hashed =
+                |(key, value): &(i64, i64)| Hashed { key: [*key, 0], row: [*value, *key], rows: sign, bytes: 9 };
+            rows.iter().map(hashed).collect::<Vec<_>>()
         };
         [of(ours, 1), of(theirs, -1)].concat()
     }
@@ -314,19 +352,15 @@ mod tests {
             (vec![(1, 1), (1, 1), (1, 2)], vec![(1, 3), (1, 1)], [1, 0, 1]),
         ] {
             let mut located = Located::default();
-            tally(&mut located, hashed(&ours, &theirs), &mut Vec::new());
+            tally(&mut located, hashed(&ours, &theirs), &mut Differ::default());
             assert_eq!(told(&located), expected, "{ours:?} {theirs:?}");
         }
-    }
-
-    fn totals(rows: i64, hash: i64) -> Totals {
-        Totals::of(rows, hash)
     }
 
     #[test]
     fn all_that_differ_are_looked_at_or_counted() {
         let all = |side: &[(i64, i64, i64)]| -> HashMap<i64, Totals> {
-            side.iter().map(|(bucket, rows, hash)| (*bucket, totals(*rows, *hash))).collect()
+            side.iter().map(|(bucket, rows, hash)| (*bucket, Totals::of(*rows, *rows, *hash))).collect()
         };
         let here = all(&[(0, 50, 1), (1, 60_000, 1), (2, 70_000, 1), (3, 80_000, 1), (4, 1_950_000, 1), (5, 7, 7)]);
         let there = all(&[(0, 50, 2), (1, 60_000, 2), (2, 70_000, 2), (4, 1_950_000, 2), (5, 7, 7), (6, 90_000, 1)]);
@@ -337,6 +371,28 @@ mod tests {
         assert_eq!(told(&located), [80_000, 90_000, 0]);
     }
 
+    #[test]
+    fn no_more_bytes_are_fetched_than_are_held() {
+        let side = |hash| -> HashMap<i64, Totals> {
+            let wide = [(0, 10), (1, BYTES_MAX), (2, BYTES_MAX / 2), (3, BYTES_MAX / 2)];
+            wide.into_iter().map(|(bucket, bytes)| (bucket, Totals::of(32, bytes, hash))).collect()
+        };
+        let mut located = Located::default();
+        let Chosen { looked_at, counted } = choose(&side(1), &side(2), &mut located);
+        assert_eq!((looked_at, counted), (vec![0, 2], vec![vec![1, 3]]));
+        // nothing on the other side, and all of it too much: some are to be shown all the same
+        let only = HashMap::from([(7, Totals::of(9, 2 * BYTES_MAX, 1)), (8, Totals::of(9, 2 * BYTES_MAX, 1))]);
+        let Chosen { looked_at, counted } = choose(&only, &HashMap::new(), &mut located);
+        assert_eq!((looked_at, counted, located.missing), (vec![], vec![vec![7]], 9));
+        let mut differ = Differ::default();
+        let of_key = |key, bytes| [Hashed { key: [key, 0], row: [1, 1], rows: 1, bytes }];
+        (0..2000).for_each(|key| differ.add(&of_key(key, 1 << 30)));
+        assert_eq!(differ.keys.len(), 512, "64 KiB each, at most");
+        let mut narrow = Differ::default();
+        (0..2000).for_each(|key| narrow.add(&of_key(key, 10)));
+        assert_eq!(narrow.keys.len(), DIFFERENCES_MAX);
+    }
+
     proptest! {
         #[test]
         fn both_ways_of_counting_agree(
@@ -344,7 +400,7 @@ mod tests {
             theirs in proptest::collection::vec((0..6i64, 0..3i64), 0..30),
         ) {
             let mut located = Located::default();
-            tally(&mut located, hashed(&ours, &theirs), &mut Vec::new());
+            tally(&mut located, hashed(&ours, &theirs), &mut Differ::default());
             // one by one: equal rows of a key go away, the others stand against one another
             let mut expected = [0, 0, 0];
             for key in 0..6 {

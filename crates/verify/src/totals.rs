@@ -43,8 +43,8 @@ impl Totals {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(rows: i64, hash: i64) -> Self {
-        Self { rows, bytes: 0, hashes: [hash.into(); 2] }
+    pub(crate) fn of(rows: i64, bytes: i64, hash: i64) -> Self {
+        Self { rows, bytes, hashes: [hash.into(); 2] }
     }
 
     /// From four columns: rows, bytes, both sums as texts.
