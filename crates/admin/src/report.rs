@@ -102,27 +102,18 @@ pub(crate) mod tests {
     pub(crate) fn finding(id: u64, last_seen: &str) -> Finding {
         Finding {
             id,
-            kind: Kind::MissingRow,
-            cause: Cause::WrittenBehind,
-            severity: Severity::Error,
             table: Some(QualifiedName::new("public", "orders")),
             key: Some("id=7".into()),
-            column: None,
             primary: Some("(7,new)".into()),
-            shadow: None,
-            sqlstate: None,
             message: Some("the shadow has no such row".into()),
             sql: Some("UPDATE orders SET state = $1 WHERE id = $2".into()),
-            fingerprint: "00ff".into(),
             xid: Some(Xid(4_294_967_999)),
             lsn: Some(Lsn(0x16_B374_8000)),
             user: Some("shop".into()),
             application: Some("psql".into()),
-            healed: false,
-            count: 1,
             first_seen: last_seen.into(),
             last_seen: last_seen.into(),
-            acknowledged: false,
+            ..Finding::new(Kind::MissingRow, Cause::WrittenBehind, Severity::Error, "00ff".into())
         }
     }
 

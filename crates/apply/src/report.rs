@@ -103,29 +103,15 @@ pub(crate) fn finding(
     verdict: &Verdict,
     sqlstate: Option<String>,
 ) -> Finding {
+    let fingerprint = fingerprint(verdict.kind, table, &verdict.columns, sqlstate.as_deref());
     Finding {
-        id: 0,
-        kind: verdict.kind,
-        cause: verdict.cause,
-        severity: verdict.severity,
         table: table.cloned(),
-        key: None,
         column: (!verdict.columns.is_empty()).then(|| verdict.columns.join(", ")),
-        primary: None,
-        shadow: None,
-        fingerprint: fingerprint(verdict.kind, table, &verdict.columns, sqlstate.as_deref()),
         sqlstate,
         message: Some(verdict.message.clone()),
-        sql: None,
         xid: Some(entry.order.xid),
         lsn: Some(entry.order.token),
-        user: None,
-        application: None,
-        healed: false,
-        count: 1,
-        first_seen: String::new(),
-        last_seen: String::new(),
-        acknowledged: false,
+        ..Finding::new(verdict.kind, verdict.cause, verdict.severity, fingerprint)
     }
 }
 

@@ -115,3 +115,34 @@ pub struct Finding {
     /// Whether a DBA has acknowledged it.
     pub acknowledged: bool,
 }
+
+impl Finding {
+    /// Seen once, not stored yet, and nothing else known of it. `fingerprint`: what it is grouped by.
+    #[must_use]
+    pub fn new(kind: Kind, cause: Cause, severity: Severity, fingerprint: String) -> Self {
+        Self {
+            id: 0,
+            kind,
+            cause,
+            severity,
+            table: None,
+            key: None,
+            column: None,
+            primary: None,
+            shadow: None,
+            sqlstate: None,
+            message: None,
+            sql: None,
+            fingerprint,
+            xid: None,
+            lsn: None,
+            user: None,
+            application: None,
+            healed: false,
+            count: 1,
+            first_seen: String::new(),
+            last_seen: String::new(),
+            acknowledged: false,
+        }
+    }
+}

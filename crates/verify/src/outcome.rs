@@ -158,29 +158,15 @@ impl TableOutcome {
         shadow: Option<String>,
         message: String,
     ) -> Finding {
+        let fingerprint = fingerprint(kind, Some(&self.table), columns, None);
         Finding {
-            id: 0,
-            kind,
-            cause: Cause::Unknown,
-            severity: Severity::Error,
             table: Some(self.table.clone()),
             key: key.map(str::to_owned),
             column: (!columns.is_empty()).then(|| columns.join(",")),
             primary,
             shadow,
-            sqlstate: None,
             message: Some(format!("{OF_VERIFY}{message}")),
-            sql: None,
-            fingerprint: fingerprint(kind, Some(&self.table), columns, None),
-            xid: None,
-            lsn: None,
-            user: None,
-            application: None,
-            healed: false,
-            count: 1,
-            first_seen: String::new(),
-            last_seen: String::new(),
-            acknowledged: false,
+            ..Finding::new(kind, Cause::Unknown, Severity::Error, fingerprint)
         }
     }
 }

@@ -174,31 +174,16 @@ impl Journal for Mirror {
     fn not_repeated(&self, sql: &str, reason: &str) {
         let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
         let statement = (!sql.is_empty()).then(|| sql.to_owned());
+        let fingerprint = "schema-not-repeated".to_owned();
         let finding = Finding {
-            id: 0,
-            kind: Kind::Schema,
-            cause: Cause::Unknown,
-            severity: Severity::Warning,
-            table: None,
             key: statement.clone(),
-            column: None,
-            primary: None,
-            shadow: None,
-            sqlstate: None,
             message: Some(format!(
                 "a statement was not repeated on the shadow, since {reason}; run it there yourself where it is wanted"
             )),
             sql: statement,
-            fingerprint: "schema-not-repeated".to_owned(),
-            xid: None,
-            lsn: None,
-            user: None,
-            application: None,
-            healed: false,
-            count: 1,
             first_seen: now.clone(),
             last_seen: now,
-            acknowledged: false,
+            ..Finding::new(Kind::Schema, Cause::Unknown, Severity::Warning, fingerprint)
         };
         if let Err(error) = self.store.record(finding) {
             tracing::error!(%error, "a finding could not be written down");
