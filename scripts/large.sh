@@ -16,11 +16,10 @@ for part in ${PARTS:-equal:"${LARGE_GB:-10}" felt:"${FELT_GB:-2}"}; do
         continue
     fi
     rm -f target/large/felt.lines
-    # 10 GB by what a tenth leaves on two cores, where the load runs as well, would take an hour
-    rise=10%
-    [ "${part%:*}" = felt ] || rise=${LARGE_RISE:-100%}
-    export PGSHADOW__BACKFILL__LATENCY_RISE_MAX="$rise" PGSHADOW__VERIFY__LATENCY_RISE_MAX="$rise"
-    if GB=${part#*:} ./target/debug/stage -- bash "$PWD/scripts/large/${part%:*}.sh" > target/large/last.out 2> target/large/last.err; then
+    # 10 GB by what a tenth leaves on two cores, where the load runs as well, would take more than an hour
+    rise='"10%"'
+    [ "${part%:*}" = felt ] || rise="\"${LARGE_RISE:-100%}\""
+    if GB=${part#*:} ./target/debug/stage --set "backfill.latency_rise_max=$rise" --set "verify.latency_rise_max=$rise" -- bash "$PWD/scripts/large/${part%:*}.sh" > target/large/last.out 2> target/large/last.err; then
         result='done'
     else
         result=FAILED failed=1

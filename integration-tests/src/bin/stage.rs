@@ -2,12 +2,13 @@
 //! benchmarks, a look by hand.
 //!
 //! ```text
-//! stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] [--statements SHARE] -- PROGRAM [ARGUMENT...]
+//! stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] [--set SECTION.KEY=VALUE] -- PROGRAM [ARGUMENT...]
 //! ```
 //!
 //! The program finds in its environment: `SOURCE_PORT`, `TARGET_PORT`, `PROXY_PORT`, `ADMIN_PORT`, `SOURCE_BINDIR`,
 //! `TARGET_BINDIR`, `PGSHADOW_CONFIG`, and `STAGE_DATABASE`, the migrated database; with `--no-proxy` neither `PROXY_PORT`,
 //! `ADMIN_PORT` nor `PGSHADOW_CONFIG`. Its exit code is that of `stage`. pgshadow logs in with its own role, or as superuser.
+//! `--set`, which may stand several times, is a key of its configuration, the value written as in TOML.
 use integration_tests::installation::Installation;
 use integration_tests::postgres::Cluster;
 use integration_tests::proxy::Pgshadow;
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (mut mirroring, mut proxy, mut superuser, mut fsync) = (true, true, false, false);
     let mut database = "app".to_owned();
-    let mut statements = None;
+    let mut keys: Vec<(String, String, String)> = Vec::new();
     loop {
         match arguments.next().as_deref() {
             Some("--mirroring") => match arguments.next().as_deref() {
@@ -25,8 +26,8 @@ fn main() -> ExitCode {
                 Some("off") => mirroring = false,
                 _ => return usage(),
             },
-            Some("--statements") => match arguments.next() {
-                Some(share) => statements = Some(share),
+            Some("--set") => match arguments.next().as_deref().and_then(key) {
+                Some(key) => keys.push(key),
                 None => return usage(),
             },
             Some("--database") => match arguments.next() {
@@ -55,8 +56,8 @@ fn main() -> ExitCode {
         if superuser {
             pgshadow = pgshadow.as_user("postgres", "postgres");
         }
-        if let Some(share) = &statements {
-            pgshadow = pgshadow.set("compare", "statements", share);
+        for (section, key, value) in &keys {
+            pgshadow = pgshadow.set(section, key, value);
         }
         if !mirroring {
             pgshadow = pgshadow.without_mirroring();
@@ -87,9 +88,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// `SECTION.KEY=VALUE`
+fn key(text: &str) -> Option<(String, String, String)> {
+    let (name, value) = text.split_once('=')?;
+    let (section, key) = name.split_once('.')?;
+    Some((section.to_owned(), key.to_owned(), value.to_owned()))
+}
+
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] [--statements SHARE] -- PROGRAM [ARGUMENT...]"
+        "usage: stage [--mirroring on|off] [--no-proxy] [--database NAME] [--superuser] [--fsync] [--set SECTION.KEY=VALUE] -- PROGRAM [ARGUMENT...]"
     );
     ExitCode::from(2)
 }
