@@ -292,7 +292,7 @@ impl Pace {
             seconds.push(Taken::of(&watch.take()));
             let (taken, during) = (Taken::mean(&seconds), begun.elapsed());
             let (half, most) = taken.longer_than(quiet);
-            if during >= long || half >= STARVED || (during >= READING && half.max(most) > STARVED / 2.0) {
+            if during >= long || taken.is_starved(quiet) || (during >= READING && half.max(most) > STARVED / 2.0) {
                 break taken;
             }
         };
@@ -392,10 +392,14 @@ impl Taken {
         Self { trips: mean(|one| one.trips), half: mean(|one| one.half), most: mean(|one| one.most) }
     }
 
+    /// Whether there are so few that they may all be waiting.
+    fn is_starved(self, quiet: Self) -> bool {
+        self.trips < quiet.trips / 4.0
+    }
+
     /// How much longer than in a pause, half of them and most, as logarithms; below 0: shorter.
     fn longer_than(self, quiet: Self) -> (f64, f64) {
-        if self.trips < quiet.trips / 4.0 {
-            // so few that they may all be waiting
+        if self.is_starved(quiet) {
             return (STARVED, STARVED);
         }
         let longer = |now: f64, then: f64| if (now.exp() - then.exp()).abs() <= NOT_FELT { 0.0 } else { now - then };
