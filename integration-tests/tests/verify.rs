@@ -44,6 +44,11 @@ INSERT INTO bag VALUES (:k, 'w');
 END;
 ";
 
+/// The load is at its full speed: it would set the pace, and a verify take minutes.
+fn unpaced(schema: &str) -> Scene {
+    Scene::with(schema, "", |builder| builder.set("verify", "latency_rise_max", "\"\""))
+}
+
 /// The scene under load for as long as `work` takes.
 fn under_load(scene: &Scene, script: &str, work: impl FnOnce()) {
     Load::own("", script).clients(4).during(&scene.app(), work);
@@ -148,7 +153,7 @@ fn planted_differences_are_each_found_and_nothing_else_is() {
 /// All that has a key is mended under load; nothing is written to the primary.
 #[test]
 fn what_was_found_is_mended() {
-    mended(&Scene::of(SCHEMA));
+    mended(&unpaced(SCHEMA));
 }
 
 /// The same from the newer server to the older one, as it is after a cutover.
@@ -206,8 +211,7 @@ fn however_many_differ_all_are_counted() {
          CREATE TABLE same (a int, b text); INSERT INTO same SELECT 1, 'equal' FROM generate_series(1, {rows}) g;
          INSERT INTO same SELECT g, 'other' FROM generate_series(1, 1000) g; {SCHEMA}"
     );
-    // the application is at its full speed, and would set the pace
-    let scene = Scene::with(&schema, "", |builder| builder.set("verify", "latency_rise_max", "\"\""));
+    let scene = unpaced(&schema);
     scene.target.psql(
         "UPDATE most SET v = -v WHERE id % 4 > 0; DELETE FROM most WHERE id % 20 = 0; INSERT INTO most SELECT 300000 + g, g FROM generate_series(1, 70000) g;
          TRUNCATE gone;
@@ -231,7 +235,7 @@ fn however_many_differ_all_are_counted() {
 /// Of wide rows no more is told than can be read; all of them are counted.
 #[test]
 fn wide_rows_that_differ_are_shown_by_what_they_begin_with() {
-    let scene = Scene::of(
+    let scene = unpaced(
         "CREATE TABLE wide (id text PRIMARY KEY, v text, b bytea);
          INSERT INTO wide SELECT 'row ' || g, repeat(md5(g::text), 1000), 'short' FROM generate_series(1, 2500) g;
          CREATE TABLE keyless (v text); INSERT INTO keyless SELECT repeat('long', 100000) FROM generate_series(1, 3) g",
@@ -260,7 +264,7 @@ fn wide_rows_that_differ_are_shown_by_what_they_begin_with() {
 /// One row is planted before each verify: it is found, alone, and the rows told are those of the snapshot.
 #[test]
 fn each_of_many_verifies_under_full_load_finds_the_one_row() {
-    let scene = Scene::of(SCHEMA);
+    let scene = unpaced(SCHEMA);
     let rounds = 5 * repeats();
     under_load(&scene, SCRIPT, || {
         for round in 1..=rounds {
@@ -319,7 +323,7 @@ fn truncated_and_rewritten_tables_are_read_again() {
         )
     };
     let names = ["a", "b", "c"];
-    let scene = Scene::of(&names.map(table).concat());
+    let scene = unpaced(&names.map(table).concat());
     let changes = names.map(|name| {
         move |n: u32| {
             let rewritten = if n.is_multiple_of(2) { "int" } else { "bigint" };
@@ -341,7 +345,7 @@ fn tables_that_swap_their_names_are_told_apart() {
             "CREATE TABLE {name} (id int PRIMARY KEY, v int); INSERT INTO {name} SELECT g, {rows} FROM generate_series(1, {rows}) g;"
         )
     };
-    let scene = Scene::of(&[table("a", 3000), table("b", 5000)].concat());
+    let scene = unpaced(&[table("a", 3000), table("b", 5000)].concat());
     verified_while(
         &scene,
         &[&|_| {
@@ -377,7 +381,7 @@ fn what_cannot_be_compared_says_why() {
 /// A certificate stays valid while all is applied exactly, and lapses, by table and with the reason, when something isn't.
 #[test]
 fn a_certificate_stays_valid_until_something_happens() {
-    let mut scene = Scene::of(SCHEMA);
+    let mut scene = unpaced(SCHEMA);
     let certificate = |scene: &Scene| {
         let status = scene.pgshadow.status();
         let of = &status["certificate"];
@@ -436,7 +440,7 @@ fn a_certificate_stays_valid_until_something_happens() {
 /// commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_equal_is_suspect_no_more_until_it_is_doubted_again() {
-    let scene = Scene::of(
+    let scene = unpaced(
         "CREATE TABLE a (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1); CREATE TABLE b (id int PRIMARY KEY)",
     );
     let suspects = || scene.pgshadow.status()["suspect_tables"].as_array().unwrap().len();
@@ -457,7 +461,7 @@ async fn what_is_equal_is_suspect_no_more_until_it_is_doubted_again() {
 
 #[test]
 fn a_row_that_does_not_fit_ends_its_table_s_certificate() {
-    let scene = Scene::of(
+    let scene = unpaced(
         "CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1)",
     );
     verify(&scene, &[]);
@@ -474,7 +478,7 @@ fn a_row_that_does_not_fit_ends_its_table_s_certificate() {
 /// Who is connected past pgshadow may write unseen: no certificate is valid meanwhile, none is given, and what was valid lapses.
 #[tokio::test]
 async fn a_client_past_pgshadow_ends_all_certificates() {
-    let scene = Scene::of("CREATE TABLE a (id int PRIMARY KEY)");
+    let scene = unpaced("CREATE TABLE a (id int PRIMARY KEY)");
     let certificate = |scene: &Scene| scene.pgshadow.status()["certificate"].clone();
     let through = scene.app().connect().await;
     verify(&scene, &[]);
