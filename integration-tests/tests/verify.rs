@@ -1,5 +1,6 @@
 //! `pgshadow verify` under write load: what differs is found, where it is, and nothing else is.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::proxy::PgshadowBuilder;
 use integration_tests::repeats;
 use integration_tests::scene::Scene;
 use integration_tests::workload::Load;
@@ -44,9 +45,13 @@ INSERT INTO bag VALUES (:k, 'w');
 END;
 ";
 
-/// The load is at its full speed: it would set the pace, and a verify take minutes.
+/// For a load at its full speed: it would set the pace, and a verify take minutes.
 fn unpaced(schema: &str) -> Scene {
-    Scene::with(schema, "", |builder| builder.set("verify", "latency_rise_max", "\"\""))
+    Scene::with(schema, "", without_pace)
+}
+
+fn without_pace(builder: PgshadowBuilder) -> PgshadowBuilder {
+    builder.set("verify", "latency_rise_max", "\"\"")
 }
 
 /// The scene under load for as long as `work` takes.
@@ -235,12 +240,13 @@ fn however_many_differ_all_are_counted() {
 /// Of wide rows no more is told than can be read; all of them are counted.
 #[test]
 fn wide_rows_that_differ_are_shown_by_what_they_begin_with() {
-    let scene = unpaced(
+    let scene = Scene::of(
         "CREATE TABLE wide (id text PRIMARY KEY, v text, b bytea);
          INSERT INTO wide SELECT 'row ' || g, repeat(md5(g::text), 1000), 'short' FROM generate_series(1, 2500) g;
+         CREATE TABLE keyed (id text PRIMARY KEY, v int); INSERT INTO keyed VALUES (repeat('k', 70000), 1);
          CREATE TABLE keyless (v text); INSERT INTO keyless SELECT repeat('long', 100000) FROM generate_series(1, 3) g",
     );
-    scene.target.psql("UPDATE wide SET v = v || '!'; DELETE FROM keyless; INSERT INTO keyless SELECT repeat('long', 100000) || g FROM generate_series(1, 3) g");
+    scene.target.psql("UPDATE wide SET v = v || '!'; UPDATE keyed SET v = 2; DELETE FROM keyless; INSERT INTO keyless SELECT repeat('long', 100000) || g FROM generate_series(1, 3) g");
     let (report, _) = verify(&scene, &[]);
     let of = |name: &str| tables(&report).iter().find(|t| t["table"]["name"] == name).cloned().unwrap();
     let (wide, keyless) = (of("wide"), of("keyless"));
@@ -256,6 +262,8 @@ fn wide_rows_that_differ_are_shown_by_what_they_begin_with() {
         }
         assert_ne!(here, there);
     }
+    let key = of("keyed")["differences"][0]["key"].as_str().map(str::len);
+    assert_eq!(key, Some("id=".len() + 70_000), "what is mended by it is whole");
     let told = ["missing", "extra"].map(|kind| keyless[kind].as_u64().unwrap());
     assert!(told[0] == told[1] && told[0] + keyless["different"].as_u64().unwrap() == 3, "{told:?}");
     assert!(keyless["differences"].to_string().len() < 20_000);
@@ -440,7 +448,7 @@ fn a_certificate_stays_valid_until_something_happens() {
 /// commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_equal_is_suspect_no_more_until_it_is_doubted_again() {
-    let scene = unpaced(
+    let scene = Scene::of(
         "CREATE TABLE a (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1); CREATE TABLE b (id int PRIMARY KEY)",
     );
     let suspects = || scene.pgshadow.status()["suspect_tables"].as_array().unwrap().len();
@@ -461,7 +469,7 @@ async fn what_is_equal_is_suspect_no_more_until_it_is_doubted_again() {
 
 #[test]
 fn a_row_that_does_not_fit_ends_its_table_s_certificate() {
-    let scene = unpaced(
+    let scene = Scene::of(
         "CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1)",
     );
     verify(&scene, &[]);
@@ -478,7 +486,7 @@ fn a_row_that_does_not_fit_ends_its_table_s_certificate() {
 /// Who is connected past pgshadow may write unseen: no certificate is valid meanwhile, none is given, and what was valid lapses.
 #[tokio::test]
 async fn a_client_past_pgshadow_ends_all_certificates() {
-    let scene = unpaced("CREATE TABLE a (id int PRIMARY KEY)");
+    let scene = Scene::of("CREATE TABLE a (id int PRIMARY KEY)");
     let certificate = |scene: &Scene| scene.pgshadow.status()["certificate"].clone();
     let through = scene.app().connect().await;
     verify(&scene, &[]);
@@ -533,8 +541,9 @@ fn large_tables_are_compared_in_parts() {
         CREATE DOMAIN late AS timestamptz; CREATE TABLE moments (at late PRIMARY KEY, v int);
         INSERT INTO moments SELECT '2026-03-29 00:00:00+00'::timestamptz + g * interval '7 min', 0 FROM generate_series(1, 15000) g;
         INSERT INTO moments VALUES ('infinity', 1), ('-infinity', 2)";
-    let scene =
-        Scene::with(&format!("{SCHEMA}; {more}"), "", |builder| builder.set("verify", "snapshot_age_max", "\"1ms\""));
+    let scene = Scene::with(&format!("{SCHEMA}; {more}"), "", |builder| {
+        without_pace(builder).set("verify", "snapshot_age_max", "\"1ms\"")
+    });
     let script = SCRIPT.replace("random(1, 20000)", "random(1, 10000)");
     let script = format!(
         "{script}\nUPDATE pairs SET v = v + 1 WHERE u = md5((:i / 70)::text)::uuid;\nUPDATE moments SET v = v + 1 WHERE at = '2026-03-29 00:00:00+00'::timestamptz + :j * interval '7 min';\n"

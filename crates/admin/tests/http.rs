@@ -43,27 +43,11 @@ impl Source for Fixed {
     fn findings(&self) -> Vec<Finding> {
         let finding = |id: u64, last_seen: &str| Finding {
             id,
-            kind: Kind::Value,
-            cause: Cause::Unknown,
-            severity: Severity::Error,
-            table: None,
-            key: None,
-            column: None,
             primary: Some("1".into()),
             shadow: Some("2".into()),
-            sqlstate: None,
-            message: None,
-            sql: None,
-            fingerprint: "1".into(),
-            xid: None,
-            lsn: None,
-            user: None,
-            application: None,
-            healed: false,
-            count: 1,
             first_seen: last_seen.into(),
             last_seen: last_seen.into(),
-            acknowledged: false,
+            ..Finding::new(Kind::Value, Cause::Unknown, Severity::Error, "1".into())
         };
         vec![finding(1, "2026-11-22T10:00:00Z"), finding(2, "2026-11-22T11:00:00Z")]
     }

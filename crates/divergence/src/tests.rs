@@ -10,28 +10,10 @@ fn table() -> QualifiedName {
 
 fn finding(fingerprint: &str, key: &str) -> Finding {
     Finding {
-        id: 0,
-        kind: Kind::Value,
-        cause: Cause::Unknown,
-        severity: Severity::Error,
         table: Some(table()),
         key: Some(key.to_owned()),
-        column: None,
-        primary: None,
-        shadow: None,
-        sqlstate: None,
-        message: None,
-        sql: None,
-        fingerprint: fingerprint.to_owned(),
-        xid: None,
-        lsn: None,
-        user: None,
-        application: None,
-        healed: false,
         count: 0,
-        first_seen: String::new(),
-        last_seen: String::new(),
-        acknowledged: false,
+        ..Finding::new(Kind::Value, Cause::Unknown, Severity::Error, fingerprint.to_owned())
     }
 }
 
