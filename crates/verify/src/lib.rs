@@ -17,6 +17,7 @@
 
 mod error;
 mod expression;
+mod felt;
 mod locate;
 mod outcome;
 mod pace;

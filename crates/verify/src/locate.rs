@@ -121,7 +121,9 @@ impl Place<'_> {
         let (here, there) = futures::try_join!(here, there)?;
         let mut located = Located::default();
         let Chosen { looked_at, counted } = choose(&here, &there, &mut located);
-        self.look_at(&mut located, bits, &looked_at).await?;
+        if !looked_at.is_empty() {
+            self.look_at(&mut located, bits, &looked_at).await?;
+        }
         let mut differ = Differ::default();
         for wanted in counted {
             let _one = self.counting.lock().await;

@@ -4,12 +4,10 @@
 //! other two. So it doesn't matter what the application does, nor whether it does something else than an hour ago. Where somebody is there it begins
 //! slowly.
 //!
-//! Round trips take longer by chance as well, twice as long and more. What is harm goes when the rate does; so of the last comparisons the line
-//! through zero is taken that the rises lie about (rise against rate, by the least absolute deviations), and what it says of the present rate, less
-//! what may be chance (half its standard error), is what counts. Rises by chance are as often falls, and cancel.
+//! What is made of that: [`crate::felt`].
 
-use pgshadow_telemetry::{Times, Watch};
-use std::collections::VecDeque;
+use crate::felt::{Compared, LOOK, Seen, Taken};
+use pgshadow_telemetry::Watch;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
@@ -27,30 +25,17 @@ const RATE_FIRST: f64 = 8.0 * 1_048_576.0;
 const RATE_OF_ONE: f64 = 32.0 * 1_048_576.0;
 /// When that is looked at first.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
-/// So long nothing is read.
-const QUIET: Duration = Duration::from_secs(1);
-/// Comparisons that are remembered.
-const COMPARED: usize = 8;
 /// Reading between two pauses: at first, and where no limit has been needed for several of them.
 const READING: Duration = Duration::from_secs(4);
 const READING_LONG: Duration = Duration::from_secs(30);
 const HARMLESS: u32 = 3;
 /// Round trips in a second from which on it can be said how long they take.
 const TELLING: f64 = 20.0;
-/// Seconds. Not felt, however much longer it is than it was.
-const NOT_FELT: f64 = 50e-6;
-/// Logarithm of how much longer they are if they don't end at all; from half of it on it isn't looked at for longer.
-const STARVED: f64 = 1.1;
-/// How many of the round trips take at most what is looked at: half of them, and most.
-const HALF: f64 = 0.5;
-const MOST: f64 = 0.95;
+/// So often there are fewer in a pause before nobody is looked after: once may be somebody who halts.
+const FEW: u32 = 3;
 /// By how much the rate is changed at a time.
 const SLOWER: f64 = 0.5;
 const FASTER: f64 = 2.0;
-/// The standard error of a median by the median of what lies about it, without the root of how many there are: of a normal distribution.
-const ERROR_OF_MEDIAN: f64 = 1.253 * 1.483;
-/// So much of it may be chance.
-const CHANCE: f64 = 0.5;
 /// From here no limit is needed. Bytes a second.
 const RATE_FREE: f64 = 4.0 * 1_073_741_824.0;
 /// It goes on, however slowly: a snapshot that is held for ever harms as well. Bytes a second.
@@ -98,6 +83,8 @@ impl Drop for Place<'_> {
 struct State {
     /// Bytes a second that the application leaves; `None`: no limit was found.
     left: Option<f64>,
+    /// What it is to be once somebody is there again; `None`: somebody is.
+    lifted: Option<f64>,
     /// Bytes that were asked for, and that were allowed, until that moment.
     asked: f64,
     allowed: f64,
@@ -112,15 +99,6 @@ struct State {
     limited: bool,
 }
 
-/// What was seen while it was read, beside two pauses.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    /// How much longer round trips were, see [`Taken::longer_than`].
-    longer: (f64, f64),
-    /// Bytes a second that were read.
-    rate: f64,
-}
-
 impl Pace {
     /// With nothing read so far.
     #[must_use]
@@ -128,6 +106,7 @@ impl Pace {
         let left = limits.latency_rise_max.map(|_| RATE_FIRST);
         let state = State {
             left,
+            lifted: None,
             asked: 0.0,
             allowed: 0.0,
             at: Instant::now(),
@@ -218,53 +197,61 @@ impl Pace {
         let Some(most) = self.limits.latency_rise_max else { return std::future::pending().await };
         let mut watch = Watch::begin();
         let mut compared = Compared::default();
-        let mut before = None;
-        let mut harmless = 0;
-        let (mut rest, mut alone) = (QUIET, false);
+        let (mut before, mut absent, mut few, mut harmless) = (None, false, 0, 0);
         tokio::time::sleep(FIRST_LOOK).await;
         loop {
             // whoever gets no answer is there as well
             if before.is_none() && watch.take().count() == 0 && watch.in_flight() == 0 {
-                self.lock().left = None;
-                alone = true;
-                tokio::time::sleep(QUIET).await;
+                self.lift();
+                absent = true;
+                tokio::time::sleep(LOOK).await;
                 continue;
             }
-            if std::mem::take(&mut alone) {
-                self.lock().left = Some(RATE_FIRST);
-                compared = Compared::default();
+            if std::mem::take(&mut absent) {
+                self.limit();
+                few = 0;
             }
-            let Some(quiet) = before.take() else {
-                let quiet = self.pause(&mut watch).await;
-                if quiet.trips < TELLING {
-                    // it can't be said of so few, and isn't asked again and again
-                    self.lock().left = None;
-                    compared = Compared::default();
-                    tokio::time::sleep(rest).await;
-                    rest = (rest * 2).min(READING_LONG);
-                } else {
-                    rest = QUIET;
-                    before = Some(quiet);
-                }
-                continue;
+            let quiet = match before.take() {
+                Some(quiet) => quiet,
+                None => self.pause(&mut watch).await,
             };
+            if quiet.trips < TELLING {
+                // it can't be said of so few, and isn't asked again and again
+                few += 1;
+                if few >= FEW {
+                    self.lift();
+                }
+                tokio::time::sleep((LOOK * few).min(READING_LONG)).await;
+                continue;
+            }
+            few = 0;
+            self.limit();
             let long = if harmless >= HARMLESS { READING_LONG } else { READING };
             let (taken, rate) = self.read_on(&mut watch, quiet, long).await;
             let after = self.pause(&mut watch).await;
-            if after.trips < TELLING {
-                continue;
+            if let Some(rate) = rate.filter(|_| after.trips >= TELLING) {
+                compared.note(Seen { longer: taken.longer_than_both(quiet, after), rate });
+                self.settle(&compared, most);
             }
-            let is_free = match rate {
-                Some(rate) => {
-                    let (from_one, from_other) = (taken.longer_than(quiet), taken.longer_than(after));
-                    let longer = (f64::midpoint(from_one.0, from_other.0), f64::midpoint(from_one.1, from_other.1));
-                    compared.note(Seen { longer, rate });
-                    self.settle(&compared, most)
-                }
-                None => self.lock().left.is_none(),
-            };
-            harmless = if is_free { harmless + 1 } else { 0 };
+            harmless = if self.lock().left.is_none() { harmless + 1 } else { 0 };
             before = Some(after);
+        }
+    }
+
+    /// Nobody is there to be looked after.
+    fn lift(&self) {
+        let mut state = self.lock();
+        if state.lifted.is_none() {
+            state.lifted = Some(state.left.unwrap_or(RATE_FIRST).min(RATE_FIRST));
+            state.left = None;
+        }
+    }
+
+    /// Somebody is.
+    fn limit(&self) {
+        let mut state = self.lock();
+        if let Some(left) = state.lifted.take() {
+            state.left = Some(left);
         }
     }
 
@@ -273,7 +260,7 @@ impl Pace {
         let _closed = self.gate.write().await;
         tokio::time::sleep(SETTLES).await;
         watch.take();
-        tokio::time::sleep(QUIET).await;
+        tokio::time::sleep(LOOK).await;
         Taken::of(&watch.take())
     }
 
@@ -285,14 +272,12 @@ impl Pace {
             state.limited = state.waiting > 0;
             state.asked
         };
-        // as long as a pause each: of a longer time a few slow moments would count for more
-        let mut seconds = Vec::new();
+        let mut looks = Vec::new();
         let taken = loop {
-            tokio::time::sleep(QUIET).await;
-            seconds.push(Taken::of(&watch.take()));
-            let (taken, during) = (Taken::mean(&seconds), begun.elapsed());
-            let (half, most) = taken.longer_than(quiet);
-            if during >= long || taken.is_starved(quiet) || (during >= READING && half.max(most) > STARVED / 2.0) {
+            tokio::time::sleep(LOOK).await;
+            looks.push(Taken::of(&watch.take()));
+            let (taken, during) = (Taken::mean(&looks), begun.elapsed());
+            if during >= long || taken.is_starved(quiet) || (during >= READING && taken.is_sharp(quiet)) {
                 break taken;
             }
         };
@@ -308,7 +293,7 @@ impl Pace {
         let mut state = self.lock();
         // what was allowed so far was by the old rate
         let _ = self.until(&mut state, f64::MIN);
-        let Some(Seen { rate, longer }) = compared.0.back().copied() else { return state.left.is_none() };
+        let Some(Seen { rate, longer }) = compared.last() else { return state.left.is_none() };
         let (felt, allowed) = (compared.felt(), most.ln_1p());
         let by = if felt > 0.0 { (allowed / felt).clamp(SLOWER, FASTER) } else { FASTER };
         if by < 1.0 {
@@ -365,103 +350,12 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// How long round trips took.
-#[derive(Debug, Clone, Copy)]
-struct Taken {
-    /// How many there were, in a second.
-    trips: f64,
-    /// Logarithms of the seconds that half of them, and most, took at most.
-    half: f64,
-    most: f64,
-}
-
-impl Taken {
-    /// In a second.
-    #[allow(clippy::cast_precision_loss, reason = "a second's")]
-    fn of(times: &Times) -> Self {
-        // where none has ended they take at least as long
-        let time = |share| if times.count() == 0 { QUIET } else { times.quantile(share) };
-        let of = |share| time(share).as_secs_f64().max(1e-6).ln();
-        Self { trips: times.count() as f64, half: of(HALF), most: of(MOST) }
-    }
-
-    /// In each of some seconds.
-    #[allow(clippy::cast_precision_loss, reason = "a few")]
-    fn mean(seconds: &[Self]) -> Self {
-        let mean = |of: fn(&Self) -> f64| seconds.iter().map(of).sum::<f64>() / seconds.len().max(1) as f64;
-        Self { trips: mean(|one| one.trips), half: mean(|one| one.half), most: mean(|one| one.most) }
-    }
-
-    /// Whether there are so few that they may all be waiting.
-    fn is_starved(self, quiet: Self) -> bool {
-        self.trips < quiet.trips / 4.0
-    }
-
-    /// How much longer than in a pause, half of them and most, as logarithms; below 0: shorter.
-    fn longer_than(self, quiet: Self) -> (f64, f64) {
-        if self.is_starved(quiet) {
-            return (STARVED, STARVED);
-        }
-        let longer = |now: f64, then: f64| if (now.exp() - then.exp()).abs() <= NOT_FELT { 0.0 } else { now - then };
-        (longer(self.half, quiet.half), longer(self.most, quiet.most))
-    }
-}
-
-/// What was seen last.
-#[derive(Debug, Default)]
-struct Compared(VecDeque<Seen>);
-
-impl Compared {
-    fn note(&mut self, seen: Seen) {
-        self.0.push_back(seen);
-        while self.0.len() > COMPARED {
-            self.0.pop_front();
-        }
-    }
-
-    /// How much longer the application's round trips are at the last rate, as a logarithm, less what may be chance. Below 0: by chance.
-    fn felt(&self) -> f64 {
-        let half: Vec<_> = self.0.iter().map(|seen| (seen.rate, seen.longer.0)).collect();
-        let most: Vec<_> = self.0.iter().map(|seen| (seen.rate, seen.longer.1)).collect();
-        felt(&half).max(felt(&most))
-    }
-}
-
-/// Of rates, above 0, and how much longer round trips were: see [`Compared::felt`].
-#[allow(clippy::cast_precision_loss, reason = "few")]
-fn felt(seen: &[(f64, f64)]) -> f64 {
-    let Some((now, _)) = seen.last() else { return 0.0 };
-    // of all lines through zero that from which they lie the least away, added
-    let slope = weighted_median(seen.iter().map(|(rate, longer)| (longer / rate, *rate)));
-    let away = weighted_median(seen.iter().map(|(rate, longer)| ((longer - slope * rate).abs(), 1.0)));
-    slope * now - CHANCE * ERROR_OF_MEDIAN * away / (seen.len() as f64).sqrt()
-}
-
-/// Of values with their weights. 0: there are none.
-fn weighted_median(values: impl Iterator<Item = (f64, f64)>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
-    let mut sum = 0.0;
-    let median = values.iter().find(|(_, weight)| {
-        sum += weight;
-        sum >= half
-    });
-    median.map_or(0.0, |(value, _)| *value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn limited(rate_max: Option<u64>) -> Pace {
         Pace::new(Limits { rate_max, latency_rise_max: Some(0.1) })
-    }
-
-    fn times(of: impl Iterator<Item = u64>) -> Times {
-        let mut times = Times::default();
-        of.for_each(|micros| times.record(Duration::from_micros(micros)));
-        times
     }
 
     #[tokio::test(start_paused = true)]
@@ -523,51 +417,6 @@ mod tests {
         assert_eq!(from.elapsed(), Duration::from_millis(10));
     }
 
-    #[test]
-    fn what_takes_longer_is_seen() {
-        let quiet = Taken::of(&times(1000..2000));
-        for (now, half, most) in [
-            (times(1000..2000), 0.0..=0.0, 0.0..=0.0),
-            (times(1020..2020), 0.0..=0.0, 0.0..=0.0),
-            (times(1300..2300), 0.15..=0.2, 0.1..=0.2),
-            (times(700..1700), -0.25..=-0.2, -0.2..=-0.1),
-            // only the slowest
-            (times((1000..1900).chain(4000..4100)), 0.0..=0.0, 0.7..=0.8),
-            (times(1000..1200), STARVED..=STARVED, STARVED..=STARVED),
-            (Times::default(), STARVED..=STARVED, STARVED..=STARVED),
-        ] {
-            let found = Taken::of(&now).longer_than(quiet);
-            assert!(half.contains(&found.0) && most.contains(&found.1), "{found:?} is not in {half:?}, {most:?}");
-        }
-        // one slow second of four
-        let slow = Taken::of(&times(2000..4000));
-        let (half, _) = Taken::mean(&[quiet, quiet, slow, quiet]).longer_than(quiet);
-        assert!(half > 0.15 && half < 0.2, "{half}");
-        let (half, _) = Taken::mean(&[quiet, quiet, Taken::of(&Times::default()), quiet]).longer_than(quiet);
-        assert!(half > 1.0, "nobody got an answer in one of them: {half}");
-    }
-
-    #[test]
-    fn half_of_the_weight_lies_to_either_side() {
-        for (values, expected) in [
-            (vec![], 0.0),
-            (vec![(7.0, 1.0)], 7.0),
-            (vec![(9.0, 1.0), (-1.0, 1.0), (2.0, 1.0)], 2.0),
-            (vec![(9.0, 3.0), (-1.0, 1.0), (2.0, 1.0)], 9.0),
-        ] {
-            assert!((weighted_median(values.into_iter()) - expected).abs() < 1e-9);
-        }
-    }
-
-    #[test]
-    fn what_may_be_chance_is_not_felt() {
-        assert!((felt(&[(10.0, 0.5)]) - 0.5).abs() < 1e-9);
-        let harm = [(10.0, 0.2), (20.0, 0.4), (5.0, 0.1), (10.0, 0.2)];
-        assert!((felt(&harm) - 0.2).abs() < 1e-9, "it goes when the rate does");
-        assert!(felt(&[(10.0, 0.0), (10.0, 0.9), (10.0, 0.1), (10.0, 0.0), (10.0, 0.8)]) < 0.1);
-        assert!(felt(&[(10.0, -0.5), (10.0, 0.5), (10.0, -0.2), (10.0, 0.2), (10.0, -0.1)]) < 0.0);
-    }
-
     #[tokio::test(start_paused = true)]
     async fn the_rate_follows_what_is_found() {
         let pace = limited(None);
@@ -601,7 +450,9 @@ mod tests {
         let steps = (1..).find(|_| settle(0.0, 1e9));
         assert!(steps.is_some_and(|steps| steps < 40), "{steps:?}");
         let unlimited = Seen { longer: (0.3, 0.0), rate: 80e6 };
-        pace.settle(&Compared(VecDeque::from([unlimited])), 0.1);
+        let mut compared = Compared::default();
+        compared.note(unlimited);
+        pace.settle(&compared, 0.1);
         assert!(left(&pace).is_some_and(|left| left < 80e6), "it is needed again");
     }
 
@@ -634,17 +485,87 @@ mod tests {
         }
     }
 
+    /// Round trips are counted for all that run in this process: one test at a time.
+    static ROUND_TRIPS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    /// Reads as fast as it may, for ever.
+    async fn reads(pace: &Pace) {
+        loop {
+            let _reading = pace.take(1_000_000).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Somebody who halts for the length of a pause, or nearly, is there all the same, and isn't read beside at full speed when it goes on.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_halts_for_a_moment_is_not_forgotten() {
+        let _one = ROUND_TRIPS.lock().await;
+        for every_so_often in [None, Some(Duration::from_millis(200))] {
+            let pace = limited(None);
+            let from = Instant::now();
+            let works = async {
+                let mut trip = pgshadow_telemetry::RoundTrip::default();
+                let (mut pauses, mut in_pause) = (0, false);
+                while from.elapsed() < Duration::from_secs(20) {
+                    let was = std::mem::replace(&mut in_pause, pace.gate.try_read().is_err());
+                    pauses += u32::from(in_pause && !was);
+                    let halts = in_pause && pauses == 2;
+                    if !halts || every_so_often.is_some() {
+                        trip.begin();
+                        trip.end();
+                    }
+                    tokio::time::sleep(every_so_often.filter(|_| halts).unwrap_or(Duration::from_millis(10))).await;
+                    assert!(pace.lock().left.is_some(), "after {:?}, {every_so_often:?}", from.elapsed());
+                }
+                assert!(pauses > 3, "{pauses}");
+            };
+            tokio::select! { () = works => {}, () = reads(&pace) => {}, never = pace.govern() => match never {} }
+        }
+    }
+
+    /// Somebody who does little isn't looked after; once it does more it is, and no faster than where somebody is met first.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_more_is_looked_after_again() {
+        let _one = ROUND_TRIPS.lock().await;
+        let pace = limited(None);
+        let from = Instant::now();
+        let works = async {
+            let mut trip = pgshadow_telemetry::RoundTrip::default();
+            let mut lifted = false;
+            while from.elapsed() < Duration::from_secs(120) {
+                let is_busy = from.elapsed() > Duration::from_secs(30);
+                trip.begin();
+                trip.end();
+                lifted |= pace.lock().left.is_none();
+                if is_busy && pace.lock().left.is_some_and(|left| left <= RATE_FIRST) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(if is_busy { 10 } else { 200 })).await;
+            }
+            assert!(lifted);
+            from.elapsed()
+        };
+        let looked_after = tokio::select! {
+            after = works => after, () = reads(&pace) => Duration::MAX, never = pace.govern() => match never {},
+        };
+        assert!(looked_after < Duration::from_secs(65), "{looked_after:?}");
+    }
+
     /// Round trips that end only while nothing is read: whoever is starved isn't taken for somebody who is gone.
     #[tokio::test(start_paused = true)]
     async fn the_starved_are_seen_and_nobody_is_waited_for() {
+        let _one = ROUND_TRIPS.lock().await;
         let pace = limited(None);
         let from = Instant::now();
         let mut trip = pgshadow_telemetry::RoundTrip::default();
+        let (mut pauses, mut in_pause) = (0, false);
         let starved = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             while from.elapsed() < Duration::from_secs(60) {
                 trip.begin();
-                if pace.gate.try_read().is_err() {
+                let was = std::mem::replace(&mut in_pause, pace.gate.try_read().is_err());
+                pauses += u32::from(in_pause && !was);
+                if in_pause {
                     trip.end();
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -652,14 +573,9 @@ mod tests {
                 assert!(pace.lock().left.is_some(), "after {:?}", from.elapsed());
             }
         };
-        let reader = async {
-            loop {
-                let _reading = pace.take(1_000_000).await;
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::select! { () = starved => {}, () = reader => {}, never = pace.govern() => match never {} }
+        tokio::select! { () = starved => {}, () = reads(&pace) => {}, never = pace.govern() => match never {} }
         assert_eq!(pace.lock().left, Some(RATE_MIN));
+        assert!(pauses > 25, "{pauses}: nobody is starved for longer than a look");
         drop(trip);
         let alone = limited(None);
         let mut trip = pgshadow_telemetry::RoundTrip::default();
@@ -667,7 +583,7 @@ mod tests {
             tokio::time::sleep(2 * FIRST_LOOK).await;
             assert_eq!(alone.lock().left, None);
             trip.begin();
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(LOOK).await;
             assert_eq!(alone.lock().left, Some(RATE_FIRST), "somebody has come");
         };
         tokio::select! { () = comes => {}, never = alone.govern() => match never {} }
