@@ -103,30 +103,42 @@ struct Modelled {
 }
 
 /// The rule as the design says it: the set in flight at the token, and a walk along the order. What lanes have in hand is held.
-fn naive_take(all: &[Modelled], n: usize, holding: bool) -> Vec<Sequence> {
+/// These are all that may go, each with those before it that it conflicts with.
+fn naive_free(all: &[Modelled], holding: bool) -> Vec<&Modelled> {
     let mut waiting: Vec<&Modelled> = all.iter().filter(|m| m.settled && !m.aborts && !m.applied).collect();
     waiting.sort_by_key(|m| (m.token, m.sequence));
     let open = |e: &Modelled, s: &Sequence| {
         all.iter().any(|m| m.sequence == *s && !m.settled && !(m.raised && e.token < m.token))
     };
-    let (mut chosen, mut held): (_, Vec<&Modelled>) = (Vec::new(), Vec::new());
     let in_hand: Vec<&Modelled> = all.iter().filter(|m| m.taken && !m.applied).collect();
+    let (mut free, mut held): (_, Vec<&Modelled>) = (Vec::new(), Vec::new());
     for m in waiting {
         let waits = m.barrier.as_ref().unwrap().iter().any(|s| open(m, s));
         let stopped = holding && conflict(&[WHOLE], &m.rows);
         let alike = in_hand.iter().any(|other| look_alike(&other.rows, &m.rows));
-        if m.taken || waits || stopped || alike || held.iter().any(|h| conflict(&h.rows, &m.rows)) {
-            held.push(m);
-        } else if chosen.len() < n {
-            let alone = m.rows.iter().any(|row| [WHOLE, EVERYTHING].contains(row));
-            if alone && !chosen.is_empty() {
-                held.push(m);
-                continue;
-            }
-            chosen.push(m.sequence);
-            if alone {
-                break;
-            }
+        let behind = held.iter().any(|h| conflict(&h.rows, &m.rows));
+        (if m.taken || waits || stopped || alike || behind { &mut held } else { &mut free }).push(m);
+    }
+    free
+}
+
+/// Entries that are one batch by themselves.
+fn alone(m: &Modelled) -> bool {
+    m.rows.iter().any(|row| [WHOLE, EVERYTHING].contains(row))
+}
+
+/// What one lane takes of those that may go.
+fn naive_take(all: &[Modelled], n: usize, holding: bool) -> Vec<Sequence> {
+    let (mut chosen, mut left): (_, Vec<&Modelled>) = (Vec::new(), Vec::new());
+    for m in naive_free(all, holding) {
+        let behind = left.iter().any(|l| conflict(&l.rows, &m.rows));
+        if chosen.len() == n || behind || (alone(m) && !chosen.is_empty()) {
+            left.push(m);
+            continue;
+        }
+        chosen.push(m.sequence);
+        if alone(m) {
+            break;
         }
     }
     chosen
@@ -183,8 +195,15 @@ proptest! {
                     let taken: Vec<_> = book.take_batch(n, usize::MAX, None).iter().map(|e| e.sequence).collect();
                     if all.iter().any(|m| m.raised && !m.settled) {
                         // The book takes one floor for all that were raised, so it may hold more, never less.
-                        let may = naive_take(&all, usize::MAX, hold.is_some());
-                        prop_assert!(taken.iter().all(|s| may.contains(s)), "{:?} of {:?}", taken, may);
+                        let may = naive_free(&all, hold.is_some());
+                        for (i, m) in may.iter().enumerate().filter(|(_, m)| taken.contains(&m.sequence)) {
+                            let passed = |other: &&&Modelled| {
+                                !taken.contains(&other.sequence) && conflict(&other.rows, &m.rows)
+                            };
+                            prop_assert!(!may[..i].iter().any(|other| passed(&other)), "{:?}", taken);
+                            prop_assert!(!alone(m) || taken.len() == 1, "{:?}", taken);
+                        }
+                        prop_assert!(taken.iter().all(|s| may.iter().any(|m| m.sequence == *s)), "{:?}", taken);
                     } else if narrow {
                         // Not all of a batch may be known to the queues at once; but something always is.
                         let may = naive_take(&all, n, hold.is_some());
