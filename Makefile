@@ -36,7 +36,7 @@ bounded: test-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' scripts/bounded.sh
 
-# make large     10 GB under load: backfill, verify, compared without pgshadow; what the application feels; an hour, resumable (LARGE_GB, FELT_GB, PAIRS)
+# make large     10 GB under load: backfill, verify, compared without pgshadow; what the application feels; how long the applier is held; an hour, resumable (LARGE_GB, FELT_GB, PAIRS, VERIFIES)
 large: test-deps
 	$(ENV) && $(BUILD_TESTS)
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A large database under load: is it equal in the end, and what does the application feel? Results go to target/large/large.log; a part that
-# stands there as done with the same program and size is not run again (LARGE_AGAIN=1 runs both; PARTS=equal:2 runs one, with 2 GB).
+# A large database under load: is it equal in the end, what does the application feel, and how long is the applier held? Results go to target/large/large.log; a part that
+# stands there as done with the same program and size is not run again (LARGE_AGAIN=1 runs all; PARTS=equal:2 runs one, with 2 GB).
 set -eu
 cd "$(dirname "$0")/.."
 : "${PGSHADOW_BIN:?}"
@@ -10,7 +10,7 @@ mkdir -p target/large
 touch "$log"
 program=$(cksum < "$PGSHADOW_BIN" | tr ' ' -)
 failed=0
-for part in ${PARTS:-equal:"${LARGE_GB:-10}" felt:"${FELT_GB:-2}"}; do
+for part in ${PARTS:-equal:"${LARGE_GB:-10}" felt:"${FELT_GB:-2}" held:"${FELT_GB:-2}"}; do
     if grep -q "^done $program $part\$" "$log"; then
         echo "$part GB: done before"
         continue

@@ -1,5 +1,5 @@
 use crate::asked::{Asked, Request};
-use crate::common::Common;
+use crate::common::{Common, Hurry};
 use crate::crew::Crew;
 use crate::hold::{Hold, HoldOf};
 use crate::load::LoadSnapshot;
@@ -10,11 +10,12 @@ use pgshadow_divergence::Store;
 use pgshadow_model::{QualifiedName, Sequence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-/// So many entries are brought to the shadow by one lane, while the others are held; and so long they have to do the rest.
+/// So many entries are brought to the shadow by one lane, while the others are held: first all of them do the rest.
 const NEARLY: u64 = 20;
-const CATCH_UP_WITHIN: Duration = Duration::from_secs(3);
+/// If it hasn't become less in so long, it never will.
+const LESS_WITHIN: Duration = Duration::from_secs(3);
 
 /// How the applier fares.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -93,6 +94,17 @@ impl Applier {
     }
 }
 
+/// Returns once nearly nothing is left, or when what is left doesn't become less.
+async fn catch_up(book: &OrderBook) {
+    loop {
+        let left = book.lag().entries;
+        let caught_up = tokio::time::timeout(LESS_WITHIN, book.wait_caught_up(NEARLY)).await;
+        if caught_up.is_ok() || book.lag().entries >= left {
+            return;
+        }
+    }
+}
+
 impl Handle {
     /// How it fares.
     #[must_use]
@@ -117,11 +129,7 @@ impl Handle {
     /// # Errors
     /// There are none now. While no lane is connected to the shadow it waits.
     pub fn snapshot_pair(&self) -> impl Future<Output = Result<SnapshotPair, PairError>> + Send + use<> {
-        let (caught_up, asked) = (self.caught_up(), Arc::clone(&self.asked));
-        async move {
-            caught_up.await;
-            asked.ask(Request::Pair).await.unwrap_or(Err(PairError::Lost))
-        }
+        self.caught_up(Request::Pair)
     }
 
     /// These tables are to be loaded: until [`Handle::loaded`] what is written to them isn't applied, over restarts too.
@@ -139,11 +147,7 @@ impl Handle {
     /// # Errors
     /// There is none now. While no lane is connected to the shadow it waits.
     pub fn load_snapshot(&self, held: HoldOf) -> impl Future<Output = Result<LoadSnapshot, PairError>> + Send + use<> {
-        let (caught_up, asked) = (self.caught_up(), Arc::clone(&self.asked));
-        async move {
-            caught_up.await;
-            asked.ask(|answer| Request::Load(held, answer)).await.unwrap_or(Err(PairError::Lost))
-        }
+        self.caught_up(|answer| Request::Load(held, answer))
     }
 
     /// Keeps what reaches these from being applied until the hold is dropped; nothing of it is being applied when this returns.
@@ -190,11 +194,19 @@ impl Handle {
         self.common.awaited.is_bare()
     }
 
-    /// Returns once the lanes, all together, have nearly caught up; or after a while.
-    fn caught_up(&self) -> impl Future<Output = ()> + Send + use<> {
-        let book = Arc::clone(&self.common.book);
+    /// Asks once the lanes, all together, have nearly caught up; they hurry from now on until it is answered.
+    fn caught_up<T, F>(&self, request: F) -> impl Future<Output = Result<T, PairError>> + Send + use<T, F>
+    where
+        T: Send,
+        F: FnOnce(oneshot::Sender<Result<T, PairError>>) -> Request + Send,
+    {
+        let (common, asked) = (Arc::clone(&self.common), Arc::clone(&self.asked));
         async move {
-            let _ = tokio::time::timeout(CATCH_UP_WITHIN, book.wait_caught_up(NEARLY)).await;
+            let hurry = Hurry::new(Arc::clone(&common));
+            catch_up(&common.book).await;
+            let answer = asked.ask(request).await.unwrap_or(Err(PairError::Lost));
+            drop(hurry);
+            answer
         }
     }
 
@@ -212,5 +224,47 @@ impl Handle {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.task.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order_tests::{book, entry};
+    use tokio::time::{Instant, sleep};
+
+    /// Entries in a book; one more, or one less, each 100 ms. How long catching up takes.
+    async fn catches_up_after(entries: u64, more: bool) -> Duration {
+        let book = Arc::new(book());
+        let add = |n: u64| {
+            book.begin(n).unwrap();
+            book.settle(n, book.barrier(), Some(entry(n, n, &[])));
+        };
+        (1..=entries).for_each(add);
+        let begun = Instant::now();
+        let catching = tokio::spawn({
+            let book = Arc::clone(&book);
+            async move { catch_up(&book).await }
+        });
+        let mut next = entries;
+        while !catching.is_finished() {
+            sleep(Duration::from_millis(100)).await;
+            if more {
+                next += 1;
+                add(next);
+            } else {
+                let taken: Vec<_> = book.take_batch(1, usize::MAX, None).iter().map(|entry| entry.sequence).collect();
+                book.applied(&taken);
+            }
+        }
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_becomes_less_is_waited_for_and_what_doesnt_isnt() {
+        let seconds = |duration: Duration| duration.as_secs();
+        assert_eq!(seconds(catches_up_after(NEARLY, true).await), 0, "there already");
+        assert_eq!(seconds(catches_up_after(NEARLY + 200, false).await), 20, "as long as it takes");
+        assert_eq!(seconds(catches_up_after(NEARLY + 200, true).await), LESS_WITHIN.as_secs(), "it never will");
     }
 }

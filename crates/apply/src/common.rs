@@ -16,7 +16,7 @@ use pgshadow_divergence::{LapseOf, Store};
 use pgshadow_model::{Change, QualifiedName, Sequence};
 use pgshadow_telemetry::Counter;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::RwLock;
@@ -46,8 +46,8 @@ pub(crate) struct Common {
     pub(crate) asked: Arc<Asked>,
     /// Held by a lane while it works, and by the one that heals alone.
     pub(crate) quiet: RwLock<()>,
-    /// All other lanes wait for the one that is at work.
-    pub(crate) hurries: AtomicBool,
+    /// So many wait for all to be applied: statements are left out meanwhile.
+    hurried: AtomicUsize,
     /// Rises with each change of a definition on the shadow: what lanes remember of tables is then old.
     pub(crate) definitions: AtomicU64,
     /// Rows of suspect tables that did not fit.
@@ -59,6 +59,22 @@ pub(crate) struct Common {
     pids: Mutex<Vec<i32>>,
     trace: Mutex<Option<Trace>>,
     progress: Mutex<Progress>,
+}
+
+/// Lanes hurry as long as it lives.
+pub(crate) struct Hurry(Arc<Common>);
+
+impl Hurry {
+    pub(crate) fn new(common: Arc<Common>) -> Self {
+        common.hurried.fetch_add(1, Ordering::SeqCst);
+        Self(common)
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.hurried.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct Progress {
@@ -100,7 +116,7 @@ impl Common {
             life: Mutex::default(),
             asked: Arc::default(),
             quiet: RwLock::default(),
-            hurries: AtomicBool::new(false),
+            hurried: AtomicUsize::new(0),
             definitions: AtomicU64::new(0),
             tolerated: AtomicU64::new(0),
             rehearsals: Rehearsals::default(),
@@ -109,6 +125,11 @@ impl Common {
             trace: Mutex::default(),
             progress: Mutex::new(Progress { below: 0, passed_at: now, entries: 0, rows: 0, rate_from: (now, 0) }),
         }
+    }
+
+    /// Whether somebody waits for all to be applied.
+    pub(crate) fn hurries(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst) > 0
     }
 
     pub(crate) fn doing(&self, what: &str) {

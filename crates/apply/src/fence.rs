@@ -157,9 +157,11 @@ impl Lane {
             let (entries, rows) = (self.config.batch_entries_max, self.config.batch_rows_max);
             let batch = self.book.take_batch(entries, rows, Some(fence));
             if !batch.is_empty() {
+                let (entries, begun) = (batch.len(), Instant::now());
                 self.take(batch);
                 self.load().await?;
                 self.apply_in_hand(session).await?;
+                tracing::debug!(entries, took = ?begun.elapsed(), "applied up to a fence");
                 deadline = Instant::now() + self.config.fence_wait_max;
                 continue;
             }

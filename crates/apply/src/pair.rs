@@ -12,7 +12,6 @@ use crate::lane::Lane;
 use crate::position::{Fence, Snapshot};
 use crate::session::Session;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::RwLockWriteGuard;
 use tokio::time::Instant;
@@ -96,9 +95,12 @@ impl Lane {
         let held_since = Instant::now();
         let (primary, sees) = self.bring_to_snapshot(session, on_primary).await?;
         self.doing("two snapshots: the shadow's");
+        let brought = held_since.elapsed();
         let (shadow, _) = open(on_shadow, "shadow").await?;
         drop(quiet);
-        Ok(SnapshotPair { primary, shadow, sees, held: held_since.elapsed() })
+        let held = held_since.elapsed();
+        tracing::debug!(?held, of_it_for_the_shadows = ?(held - brought), "two snapshots");
+        Ok(SnapshotPair { primary, shadow, sees, held })
     }
 
     /// Waits until the other lanes have done what they are at; they take nothing more as long as what it gives lives.
@@ -128,16 +130,17 @@ impl Lane {
         session.keep_up(&common.definitions);
         let epoch = self.book.epoch();
         self.doing("a snapshot of the primary");
+        let begun = Instant::now();
         let (primary, text) = open(on_primary, "primary").await?;
+        let opened = begun.elapsed();
         // After the snapshot: whatever it sees had begun before it could commit.
         let fence = Fence { snapshot: Snapshot::parse(epoch, &text).map_err(Error::from)?, mark: self.book.barrier() };
         if self.book.epoch() != epoch {
             return Err(Error::EpochChanged.into());
         }
         self.doing("a snapshot: the shadow is brought to the primary's");
-        self.hurries.store(true, Ordering::SeqCst);
         let brought = self.bring_to(session, &fence).await;
-        self.hurries.store(false, Ordering::SeqCst);
+        tracing::debug!(?opened, brought_after = ?begun.elapsed(), "a snapshot of the primary, and the shadow brought to it");
         if !brought? {
             return Err(PairError::InFlight);
         }

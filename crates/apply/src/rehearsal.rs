@@ -18,7 +18,6 @@ use pgshadow_compare::{Answer, Difference, Verdict, describe_row, judge_statemen
 use pgshadow_model::{Cause, Change, Finding, Kind, Operation, RowImage, Severity, Statement, hash_text};
 use pgshadow_telemetry::Counter;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// While the oldest entry waits longer than this, statements are left out.
@@ -46,9 +45,9 @@ struct Seen<'a> {
 }
 
 impl Lane {
-    /// Whether the shadow is so far behind that statements are left out, or others wait for this lane.
+    /// Whether the shadow is so far behind that statements are left out, or somebody waits for it.
     pub(crate) fn sheds_statements(&self) -> bool {
-        self.hurries.load(Ordering::SeqCst) || u128::from(self.book.lag().ms) > SHED_BEHIND.as_millis()
+        self.hurries() || u128::from(self.book.lag().ms) > SHED_BEHIND.as_millis()
     }
 
     /// Runs a statement and takes it back; the findings that it gives go to `reports`. An error is the connection's, or that

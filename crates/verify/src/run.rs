@@ -125,7 +125,7 @@ impl<'a> Work<'a> {
 
     async fn take(&mut self, pair: &Pairs) -> SnapshotPair {
         loop {
-            match pair().await {
+            match self.named("the applier, which brings the shadow to a snapshot", pair()).await {
                 Ok(pair) => {
                     self.pairs.push(PairOutcome { held: pair.held, sees: pair.sees.clone() });
                     return pair;
@@ -195,9 +195,15 @@ impl<'a> Work<'a> {
         self.done.insert(outcome.table.clone(), outcome);
     }
 
-    async fn wait(&self, why: &str, pause: Duration) {
+    /// Says what it waits for meanwhile.
+    async fn named<T>(&self, why: &str, what: impl Future<Output = T>) -> T {
         self.progress.update(|shown| shown.waiting = Some(why.to_owned()));
-        tokio::time::sleep(pause).await;
+        let done = what.await;
         self.progress.update(|shown| shown.waiting = None);
+        done
+    }
+
+    async fn wait(&self, why: &str, pause: Duration) {
+        self.named(why, tokio::time::sleep(pause)).await;
     }
 }
