@@ -295,6 +295,109 @@ fn what_was_left_is_loaded_by_the_next_one() {
     expect_loaded(&scene);
 }
 
+/// A lane that waits for a row on the target for as long as `work` takes: no snapshot can be had meanwhile.
+async fn while_a_lane_waits(scene: &Scene, work: impl AsyncFnOnce()) {
+    let client = scene.target.connect().await;
+    client.batch_execute("BEGIN; UPDATE kept SET v = v WHERE id = 1").await.unwrap();
+    scene.app().psql("UPDATE kept SET v = v + 1 WHERE id = 1");
+    work().await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+}
+
+const KEPT: &str = "CREATE TABLE kept (id int PRIMARY KEY, v int); INSERT INTO kept VALUES (1, 0)";
+
+/// What is written to a table that awaits its load is passed over, and so is what its cascades do to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cascades_from_a_table_that_is_awaited_are_not_lost() {
+    let scene = Scene::of(&format!(
+        "{KEPT}; CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent ON DELETE CASCADE,
+         q int REFERENCES parent ON DELETE SET NULL); INSERT INTO parent SELECT generate_series(1, 9); INSERT INTO child SELECT g, g, 10 - g FROM generate_series(1, 9) g"
+    ));
+    let mut loading = None;
+    while_a_lane_waits(&scene, async || {
+        loading = Some(scene.pgshadow.begin(&["backfill", "--table", "public.parent"]));
+        wait_for(&scene.pgshadow, |state| state["running"]["progress"]["stage"] == "snapshot");
+        scene.app().psql("DELETE FROM parent WHERE id = 3");
+    })
+    .await;
+    assert!(loading.unwrap().wait().unwrap().success());
+    expect_loaded(&scene);
+}
+
+/// A table that an earlier load has left awaited is held from the snapshot on like those that were asked for.
+#[test]
+fn what_is_written_to_a_table_that_was_left_is_not_lost() {
+    let schema = "CREATE TABLE x (id int PRIMARY KEY, v bigint, pad text); INSERT INTO x SELECT g, 0, repeat('x', 400) FROM generate_series(1, 20000) g;
+        CREATE TABLE y (id int PRIMARY KEY); INSERT INTO y SELECT generate_series(1, 10)";
+    let scene = Scene::with(schema, "", slow);
+    let script = "\\set i random(1, 20000)\nUPDATE x SET v = (v * 31 + :i) % 1000003 WHERE id = :i;\n";
+    Load::own("", script).clients(4).during(&scene.app(), || {
+        backfill(&scene.pgshadow, &[]);
+        for _ in 0..3 * repeats() {
+            let mut loading = scene.pgshadow.begin(&["backfill", "--table", "public.x"]);
+            wait_for(&scene.pgshadow, |state| {
+                state["running"]["progress"]["rows"].as_u64().is_some_and(|rows| rows > 100)
+            });
+            scene.pgshadow.run(&["backfill", "--stop"], LIMIT);
+            loading.wait().unwrap();
+            backfill(&scene.pgshadow, &["--table", "public.y", "--rate-max", "100MiB"]);
+        }
+    });
+    expect_loaded(&scene);
+}
+
+/// A backfill that was killed before anything was noted begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backfill_that_was_killed_at_its_very_start_loads_all() {
+    let mut scene = Scene::with(KEPT, "UPDATE kept SET v = 7", |builder| builder);
+    let client = scene.target.as_user("postgres", "postgres").connect().await;
+    // the applier makes its tables as it first comes
+    scene.drain();
+    while client.batch_execute("BEGIN; LOCK TABLE pgshadow.awaited IN EXCLUSIVE MODE").await.is_err() {
+        client.batch_execute("ROLLBACK").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut loading = scene.pgshadow.begin(&["backfill"]);
+    let waits = "the applier, which notes what is to be loaded";
+    wait_for(&scene.pgshadow, |state| state["running"]["progress"]["waiting"] == waits);
+    scene.pgshadow.kill9();
+    loading.wait().unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    scene.pgshadow.start();
+    let report = backfill(&scene.pgshadow, &[]);
+    assert_eq!(rows(&report, "public.kept"), 1);
+    expect_loaded(&scene);
+}
+
+/// A table that comes while the schema's making is interrupted, and that lanes have made and filled by then, is made anew and loaded.
+#[test]
+fn a_table_that_comes_while_the_schema_is_made_is_loaded() {
+    let mut scene = Scene::onto_nothing(SCHEMA, |builder| builder);
+    let mut loading = scene.pgshadow.begin(&["backfill", "--create-schema"]);
+    wait_for(&scene.pgshadow, |state| state["running"]["progress"]["stage"] == "schema");
+    scene.pgshadow.kill9();
+    loading.wait().unwrap();
+    scene.pgshadow.start();
+    scene.app().psql("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late SELECT generate_series(1, 10)");
+    scene.drain();
+    backfill(&scene.pgshadow, &["--create-schema"]);
+    scene.app().psql("INSERT INTO late VALUES (11)");
+    expect_loaded(&scene);
+}
+
+/// Who has a table for himself for longer than a lock is waited for is no reason to give up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_table_that_is_locked_for_long_is_loaded_afterwards() {
+    let scene = Scene::of(KEPT);
+    let client = scene.app().connect().await;
+    client.batch_execute("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut loading = scene.pgshadow.begin(&["backfill"]);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(loading.wait().unwrap().success());
+    expect_loaded(&scene);
+}
+
 /// Whoever waits for a table that is being copied doesn't wait for the end of it.
 #[test]
 fn a_copy_gives_way() {

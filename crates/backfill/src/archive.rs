@@ -6,9 +6,10 @@ use crate::tools::{Login, Tools};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use pgshadow_apply::Connected;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 /// An entry of the archive's table of contents.
@@ -21,6 +22,10 @@ pub(crate) struct Entry {
     /// What it is, its schema, name and owner.
     what: String,
 }
+
+/// How often a statement is tried that others keep from its locks, and the pause between.
+const ATTEMPTS: u32 = 20;
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Letters of a statement that are shown.
 const SHOWN: usize = 300;
@@ -169,6 +174,8 @@ impl Archive {
 /// A foreign key that is added in two steps, of which only the first keeps others from writing.
 struct ForeignKey<'a> {
     whole: &'a str,
+    /// `ALTER TABLE` and the table.
+    table: &'a str,
     add: String,
     validate: String,
 }
@@ -183,6 +190,7 @@ impl<'a> ForeignKey<'a> {
         }
         Some(Self {
             whole: statement,
+            table,
             add: format!("{body} NOT VALID"),
             validate: format!("{table} VALIDATE CONSTRAINT {name}"),
         })
@@ -206,34 +214,57 @@ async fn run_beside(shadow: &Shadow<'_>, script: &str, at_once: usize) -> Result
     for statement in statements {
         let key = ForeignKey::of(statement);
         let sql = key.as_ref().map_or(statement, |key| &key.add);
-        match (writer.client.batch_execute(sql).await, key) {
+        match (execute(&writer, sql).await, key) {
             (Ok(()), key) => keys.extend(key),
             // partitioned tables before 18
             (Err(error), Some(key))
                 if error.code() == Some(&SqlState::WRONG_OBJECT_TYPE)
                     || error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) =>
             {
-                if let Err(error) = writer.client.batch_execute(key.whole).await {
+                if let Err(error) = execute(&writer, key.whole).await {
                     failed.push(told(error, key.whole)?);
                 }
             }
             (Err(error), _) => failed.push(told(error, statement)?),
         }
     }
-    let mut validated: Vec<BoxFuture<'_, Result<Option<String>, Error>>> = Vec::with_capacity(keys.len());
+    // those of one table one after the other: each keeps the next one waiting
+    let mut by_table: BTreeMap<&str, Vec<&ForeignKey<'_>>> = BTreeMap::new();
     for key in &keys {
-        validated.push(Box::pin(validate(shadow, key)));
+        by_table.entry(key.table).or_default().push(key);
     }
-    let validated: Vec<Option<String>> = stream::iter(validated).buffer_unordered(at_once.max(1)).try_collect().await?;
+    let mut validated: Vec<BoxFuture<'_, Result<Vec<String>, Error>>> = Vec::with_capacity(by_table.len());
+    for keys in by_table.into_values() {
+        validated.push(Box::pin(validate(shadow, keys)));
+    }
+    let validated: Vec<Vec<String>> = stream::iter(validated).buffer_unordered(at_once.max(1)).try_collect().await?;
     failed.extend(validated.into_iter().flatten());
     Ok(failed)
 }
 
-async fn validate(shadow: &Shadow<'_>, key: &ForeignKey<'_>) -> Result<Option<String>, Error> {
-    let writer = schema_writer(shadow).await?;
-    match writer.client.batch_execute(&key.validate).await {
-        Ok(()) => Ok(None),
-        Err(error) => told(error, &key.validate).map(Some),
+async fn validate(shadow: &Shadow<'_>, keys: Vec<&ForeignKey<'_>>) -> Result<Vec<String>, Error> {
+    let (writer, mut failed) = (schema_writer(shadow).await?, Vec::new());
+    for key in keys {
+        if let Err(error) = execute(&writer, &key.validate).await {
+            failed.push(told(error, &key.validate)?);
+        }
+    }
+    Ok(failed)
+}
+
+/// While lanes write: where one of them has what is needed, it is tried again.
+async fn execute(writer: &Connected, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let mut attempt = 1;
+    loop {
+        let done = writer.client.batch_execute(sql).await;
+        let taken = |error: &tokio_postgres::Error| {
+            matches!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::LOCK_NOT_AVAILABLE))
+        };
+        if attempt >= ATTEMPTS || !done.as_ref().is_err_and(taken) {
+            return done;
+        }
+        attempt += 1;
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) const READS_PAGES: u32 = 140_000;
 /// Attempts at one range, with new connections to the shadow.
 const ATTEMPTS: u32 = 60;
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long the shadow may take nothing while somebody waits for the table that is read.
+const STALLED: Duration = Duration::from_secs(3);
 
 /// A part of a table's pages; `None`: all of it.
 pub(crate) type Range = Option<Pages>;
@@ -116,9 +118,9 @@ impl Copying<'_> {
                         () = turn.gives_way() => true,
                     };
                 }
-                sink.feed(data).await.map_err(on_shadow)?;
+                unless_stalled(turn, gives_way, sink.feed(data)).await?.map_err(on_shadow)?;
             }
-            sink.finish().await.map_err(on_shadow)?
+            unless_stalled(turn, gives_way, sink.finish()).await?.map_err(on_shadow)?
         };
         // under the lock that the copy has taken: what was read was this table, in the file that the snapshot shows
         let look = "SELECT pg_catalog.to_regclass($1)::oid = $2 AND pg_catalog.pg_relation_filenode($2) = $3";
@@ -127,6 +129,8 @@ impl Copying<'_> {
         if same != Some(true) {
             return Err(Failed::Shadow(Error::Redefined(table.name.clone())));
         }
+        // whoever waits for the table needn't wait for the shadow; ended once more it is told only that there is none
+        primary.batch_execute("COMMIT").await.map_err(Failed::Primary)?;
         self.shadow.note(shadow, &table.name, start(range), rows).await.map_err(Failed::Shadow)?;
         shadow.batch_execute("COMMIT").await.map_err(on_shadow)?;
         Ok(rows)
@@ -155,6 +159,20 @@ impl Copying<'_> {
             }
         }
         Ok(rows.unsigned_abs())
+    }
+}
+
+/// A shadow that takes nothing is waited for only as long as nobody waits for the table on the primary. `told`: somebody does already.
+async fn unless_stalled<T>(turn: &Turn<'_>, told: bool, taken: impl Future<Output = T>) -> Result<T, Failed> {
+    let stalled = async {
+        if !told {
+            turn.gives_way().await;
+        }
+        tokio::time::sleep(STALLED).await;
+    };
+    tokio::select! {
+        taken = taken => Ok(taken),
+        () = stalled => Err(Failed::Shadow(Error::Server(pgshadow_verify::Error::Timeout("shadow")))),
     }
 }
 

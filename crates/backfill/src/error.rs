@@ -68,6 +68,11 @@ impl Error {
         }
     }
 
+    /// Whether somebody has a table for himself: it is no attempt of ours that fails by that.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether it may come from a definition that has just changed.
     pub(crate) fn may_be_redefined(&self) -> bool {
         let of_definition =

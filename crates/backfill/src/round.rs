@@ -80,7 +80,7 @@ impl<'w, 'a> Round<'w, 'a> {
         self.work.progress.stage(Stage::Snapshot);
         // of a round before
         self.work.definitions = None;
-        let snapshot = self.snapshot().await;
+        let snapshot = self.snapshot().await?;
         let taken = Instant::now();
         self.work.progress.snapshot(Some(taken));
         tracing::info!(
@@ -94,19 +94,19 @@ impl<'w, 'a> Round<'w, 'a> {
         // one more: catalogs are looked at beside
         let connections = self.work.job.connections.max(1) + 1;
         let primary = Pool::new("primary", config, dial, snapshot.primary.name(), connections, &settings);
-        if let Some(again) = self.work.makes_tables {
-            let failed = match self.make_tables(&snapshot, again).await {
+        let made = match self.work.makes_tables {
+            Some(again) => match self.make_tables(&snapshot, again).await {
                 Err(Error::Dump(said)) => return Ok(vec![Ended::Again(said)]),
-                made => made?,
-            };
-            let turn = primary.turn().await?;
-            let here = schema::definitions(turn.client()).await;
-            let here = turn.end(here).await?.ok_or(Error::Busy)?;
-            self.work.is_fit(&here, &failed).await?;
-            self.work.outcome.failed.extend(failed);
-            self.work.makes_tables = None;
-        }
+                made => Some(made?),
+            },
+            None => None,
+        };
         let known = tables(&primary).await?;
+        if let Some(failed) = made
+            && self.begin_made(&primary, &known, failed).await?
+        {
+            return Ok(vec![Ended::Again("tables came while the schema was made".to_owned())]);
+        }
         let whole = self.whole;
         let awaited = self.look(&known, snapshot.doubts).await?;
         let entries = match &self.work.archive {
@@ -114,7 +114,9 @@ impl<'w, 'a> Round<'w, 'a> {
             _ => Vec::new(),
         };
         let wanted: BTreeSet<u32> = self.work.left.keys().copied().collect();
-        let units = units(&known, &wanted, self.work.archive.is_some());
+        let mirrored = |table: &Table| wanted.contains(&table.oid) || !self.work.job.excluded.contains(&table.name);
+        let known: BTreeMap<u32, Table> = known.into_iter().filter(|(_, table)| mirrored(table)).collect();
+        let units = units(&known, &wanted);
         for table in units.iter().flat_map(|unit| &unit.tables) {
             self.work.left.insert(table.oid, table.name.clone());
             self.work.progress.table(&table.name, table.size);
@@ -144,17 +146,19 @@ impl<'w, 'a> Round<'w, 'a> {
         }
     }
 
-    async fn snapshot(&self) -> LoadSnapshot {
+    /// All that is loaded from it is held from it on: also what an earlier load has left awaited, which is loaded with the rest.
+    async fn snapshot(&self) -> Result<LoadSnapshot, Error> {
+        let awaited = self.work.shadow.awaited().await?;
         loop {
             let held = if self.work.makes_tables.is_some() {
                 HoldOf::Everything
             } else {
-                let relatives = true;
-                HoldOf::Tables { tables: self.work.left.values().cloned().collect(), relatives }
+                let tables: BTreeSet<QualifiedName> = self.work.left.values().chain(&awaited).cloned().collect();
+                HoldOf::Tables { tables: tables.into_iter().collect(), relatives: true }
             };
             let asked = self.work.handover.snapshot(held);
             match self.work.progress.named("the applier, which brings the shadow to a snapshot", asked).await {
-                Ok(snapshot) => return snapshot,
+                Ok(snapshot) => return Ok(snapshot),
                 Err(error) => self.work.wait(&error.to_string(), SNAPSHOT_AGAIN).await,
             }
         }
@@ -168,9 +172,32 @@ impl<'w, 'a> Round<'w, 'a> {
         archive.dump(&Login::of(&self.work.job.primary), snapshot.primary.name()).await?;
         // whatever becomes of it, some may be there the next time
         self.work.makes_tables = Some(true);
-        let failed = archive.restore_tables(&self.work.shadow, again).await?;
-        self.work.shadow.set_step(Step::Load, true).await?;
-        Ok(failed)
+        archive.restore_tables(&self.work.shadow, again).await
+    }
+
+    /// All that was made is awaited before it is noted that it was made; also tables that came when it was begun already: lanes may have filled
+    /// what was made anew, and is empty, since. Nothing is applied meanwhile. `failed`: what could not be made. Gives whether there are such:
+    /// they are doubted since the snapshot, so that another one is needed.
+    async fn begin_made(
+        &mut self,
+        primary: &Pool,
+        known: &BTreeMap<u32, Table>,
+        failed: Vec<String>,
+    ) -> Result<bool, Error> {
+        let work = &mut *self.work;
+        let wanted = known.values().filter(|table| !work.job.excluded.contains(&table.name));
+        work.left = wanted.map(|table| (table.oid, table.name.clone())).collect();
+        let turn = primary.turn().await?;
+        let here = schema::definitions(turn.client()).await;
+        let here = turn.end(here).await?.ok_or(Error::Busy)?;
+        work.is_fit(&here, &failed).await?;
+        work.outcome.failed.extend(failed);
+        let awaited = work.shadow.awaited().await?;
+        let names: Vec<QualifiedName> = work.left.values().filter(|name| !awaited.contains(*name)).cloned().collect();
+        work.begin(&names).await?;
+        work.shadow.set_step(Step::Load, true).await?;
+        work.makes_tables = None;
+        Ok(!names.is_empty())
     }
 
     /// Brings what is left up to what the snapshot shows: tables by their present names, and all that has a name that is awaited, since what
@@ -262,7 +289,7 @@ impl Shared<'_> {
         }
         match self.load_unit(unit).await {
             Ok(()) => self.let_go(unit, hold).await,
-            Err(error) if error.is_lost() => Ended::Lost(error),
+            Err(error) if error.is_lost() || error.is_locked() => Ended::Lost(error),
             // a definition may just have changed
             Err(error) if error.may_be_redefined() => Ended::Again(error.to_string()),
             Err(error) => {

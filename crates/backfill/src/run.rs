@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// So often a table begins again, because it was redefined, before the backfill gives up.
+/// So many rounds may end with tables that begin again, because they were redefined, before the backfill gives up.
 const ATTEMPTS: u32 = 20;
 /// Pause before a snapshot is asked for again.
 pub(crate) const SNAPSHOT_AGAIN: Duration = Duration::from_millis(100);
@@ -197,12 +197,13 @@ impl Work<'_> {
         let whole = self.only.is_empty();
         self.choose(primary, resumed.is_some()).await?;
         self.check(primary, resumed.is_some()).await?;
+        let names: Vec<QualifiedName> = self.left.values().cloned().collect();
+        self.begin(&names).await?;
+        // once all are awaited: what is gone on with is what is awaited still
         if whole && resumed.is_none() {
             let first = if self.makes_tables.is_some() { Step::Schema } else { Step::Load };
             self.shadow.set_step(first, self.archive.is_some()).await?;
         }
-        let names: Vec<QualifiedName> = self.left.values().cloned().collect();
-        self.begin(&names).await?;
         // once at least: of what is awaited something may be gone
         let mut looks = true;
         while std::mem::take(&mut looks) || !self.left.is_empty() || self.makes_tables.is_some() {
@@ -210,12 +211,13 @@ impl Work<'_> {
             self.progress.snapshot(None);
             self.settle(round).await?;
         }
+        let told = self.outcome.failed.len();
         while whole && let Err(error) = self.finish().await {
             if !error.is_lost() {
                 return Err(error);
             }
             tracing::info!(%error, "backfill: what comes last begins again");
-            self.outcome.failed.clear();
+            self.outcome.failed.truncate(told);
             self.wait(&error.to_string(), LOST_AGAIN).await;
         }
         self.outcome.tables.sort_by(|one, two| one.table.cmp(&two.table));
@@ -348,7 +350,7 @@ impl Work<'_> {
                     }
                 }
             }
-            Err(error) if error.is_lost() => lost = Some(error),
+            Err(error) if error.is_lost() || error.is_locked() => lost = Some(error),
             Err(error) => return Err(error),
         }
         if let Some(error) = failed {

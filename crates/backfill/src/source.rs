@@ -150,16 +150,15 @@ pub(crate) async fn tables(primary: &Pool) -> Result<BTreeMap<u32, Table>, Error
     rows.iter().map(|row| read(row).map(|table| (table.oid, table)).map_err(Error::primary)).collect()
 }
 
-/// The wanted ones by units, the largest first; `cascades`: the shadow has no foreign keys yet, so that tables that are reached by
-/// cascades can't be written before these are there. One that is tied to a wanted one is wanted too.
-pub(crate) fn units(tables: &BTreeMap<u32, Table>, wanted: &BTreeSet<u32>, cascades: bool) -> Vec<Unit> {
+/// The wanted ones by units, the largest first. One that is tied to a wanted one is wanted too: by inheritance, or by cascades, since what a cascade writes
+/// has no image, and comes about on the shadow only where the row is written that it comes from, which is passed over while its table awaits its load.
+pub(crate) fn units(tables: &BTreeMap<u32, Table>, wanted: &BTreeSet<u32>) -> Vec<Unit> {
     let mut group: BTreeMap<u32, u32> = tables.keys().map(|oid| (*oid, *oid)).collect();
     let mut tied = BTreeSet::new();
     loop {
         let mut changed = false;
         for table in tables.values() {
-            let by_cascade = table.cascades_from.iter().filter(|_| cascades);
-            for other in table.parents.iter().chain(by_cascade) {
+            for other in table.parents.iter().chain(&table.cascades_from) {
                 let (Some(one), Some(two)) = (group.get(&table.oid).copied(), group.get(other).copied()) else {
                     continue;
                 };
@@ -207,13 +206,12 @@ mod tests {
             table(5, 8, &[], &[]),
         ];
         let all: BTreeMap<u32, Table> = all.into_iter().map(|table| (table.oid, table)).collect();
-        let shape = |wanted: &[u32], cascades| -> Vec<(Vec<u32>, bool)> {
-            let units = units(&all, &wanted.iter().copied().collect(), cascades);
+        let shape = |wanted: &[u32]| -> Vec<(Vec<u32>, bool)> {
+            let units = units(&all, &wanted.iter().copied().collect());
             units.iter().map(|unit| (unit.tables.iter().map(|table| table.oid).collect(), unit.tied)).collect()
         };
-        assert_eq!(shape(&[1, 2, 3, 4, 5], false), [(vec![1, 2, 3], true), (vec![4], false), (vec![5], false)]);
-        assert_eq!(shape(&[1, 2, 3, 4, 5], true), [(vec![1, 2, 3, 4], true), (vec![5], false)]);
-        assert_eq!(shape(&[2], false), [(vec![1, 2, 3], true)]);
-        assert_eq!(shape(&[5], true), [(vec![5], false)]);
+        assert_eq!(shape(&[1, 2, 3, 4, 5]), [(vec![1, 2, 3, 4], true), (vec![5], false)]);
+        assert_eq!(shape(&[2]), [(vec![1, 2, 3, 4], true)]);
+        assert_eq!(shape(&[5]), [(vec![5], false)]);
     }
 }

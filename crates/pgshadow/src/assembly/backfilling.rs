@@ -51,6 +51,11 @@ impl Backfilling {
         if let Some(name) = only.iter().find(|name| self.config.mirror.exclude.contains(name)) {
             return Err(format!("{name} isn't mirrored ([mirror] exclude): what is loaded of it would soon be old"));
         }
+        if !only.is_empty() && (request.create_schema || request.again) {
+            return Err(
+                "single tables are loaded as they are: neither create_schema nor again goes with them".to_owned()
+            );
+        }
         if self.mirror.is_stopped() {
             return Err("mirroring has stopped: what is loaded would soon be old; see `pgshadow status`".to_owned());
         }
