@@ -133,6 +133,15 @@ pub struct Session<J: Journal> {
     pub(crate) sample: f64,
 }
 
+/// What it wrote after the first doubt was told may be in a snapshot that was taken since: it is told again, ahead of the session's end.
+impl<J: Journal> Drop for Session<J> {
+    fn drop(&mut self) {
+        if self.lost_track {
+            self.unseen();
+        }
+    }
+}
+
 impl<J: Journal> Session<J> {
     /// A session whose login has just succeeded (the first ReadyForQuery has been forwarded).
     pub fn new(shared: Arc<Shared<J>>, backend: Backend) -> Self {
@@ -233,9 +242,15 @@ impl<J: Journal> Session<J> {
                 reason,
                 "a session can't be followed any more; every table is suspect"
             );
-            self.shared.journal.suspect(vec![Suspect { table: None, reason: reason.to_owned() }]);
+            self.unseen();
             self.closed();
         }
+    }
+
+    /// It may have written anything.
+    fn unseen(&self) {
+        let reason = "a session could not be followed any more: what it wrote wasn't seen".to_owned();
+        self.shared.journal.suspect(vec![Suspect { table: None, reason }]);
     }
 
     /// What is kept back of the server's answers, where no more will come.

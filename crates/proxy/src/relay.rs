@@ -27,8 +27,8 @@ enum Phase<J: Gate> {
     Capture(Box<Session<J>>),
     /// Counted.
     Plain { idle: bool },
-    /// Not even cut any more.
-    Raw,
+    /// Not even cut any more. A session that was looked into is there to its end: it can't be followed.
+    Raw { _unfollowed: Option<Box<Session<J>>> },
 }
 
 type Halves<T> = (ReadHalf<T>, WriteHalf<T>);
@@ -189,7 +189,7 @@ impl<J: Gate> Relay<J> {
         let idle = match &self.phase {
             Phase::Capture(session) => session.idle(),
             Phase::Plain { idle } => *idle,
-            Phase::Login(..) | Phase::Raw => true,
+            Phase::Login(..) | Phase::Raw { .. } => true,
         };
         idle && self.from_client.is_empty() && self.to_client.is_empty() && self.nothing_for_server()
     }
@@ -235,7 +235,7 @@ impl<J: Gate> Relay<J> {
             if !self.takes_client() {
                 return;
             }
-            if matches!(self.phase, Phase::Raw) {
+            if matches!(self.phase, Phase::Raw { .. }) {
                 self.to_server.push(self.from_client.split().freeze());
                 return;
             }
@@ -290,7 +290,7 @@ impl<J: Gate> Relay<J> {
                 }
                 self.passing_client = header.size;
             }
-            Phase::Raw => {}
+            Phase::Raw { .. } => {}
         }
         Counter::Frames(Direction::ToPrimary).add(1);
         if matches!(header.tag, frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL) {
@@ -301,12 +301,14 @@ impl<J: Gate> Relay<J> {
 
     fn lose_track(&mut self, reason: &'static str) {
         Counter::FramesUnreadable.add(1);
-        if let Phase::Capture(session) = &mut self.phase {
-            session.lose_track(reason);
-            session.closed();
-            self.output.to_client.append(&mut session.take_withheld());
-        }
-        self.phase = Phase::Raw;
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Raw { _unfollowed: None }) {
+            Phase::Capture(mut session) => {
+                session.lose_track(reason);
+                self.output.to_client.append(&mut session.take_withheld());
+                Phase::Raw { _unfollowed: Some(session) }
+            }
+            _ => Phase::Raw { _unfollowed: None },
+        };
         while let Some(next) = self.output.to_server.pop_front() {
             if let ToServer::Bytes(bytes) = next {
                 self.to_server.push(bytes);
@@ -316,8 +318,8 @@ impl<J: Gate> Relay<J> {
 
     fn pump_server(&mut self) {
         while !self.from_server.is_empty() {
-            if self.passing_server > 0 || matches!(self.phase, Phase::Raw) {
-                let raw = matches!(self.phase, Phase::Raw);
+            let raw = matches!(self.phase, Phase::Raw { .. });
+            if self.passing_server > 0 || raw {
                 let length = if raw { self.from_server.len() } else { self.passing_server.min(self.from_server.len()) };
                 self.passing_server = self.passing_server.saturating_sub(length);
                 self.output.to_client.push(self.from_server.split_to(length).freeze());
@@ -382,7 +384,7 @@ impl<J: Gate> Relay<J> {
                 }
                 self.passing_server = header.size;
             }
-            Phase::Raw => {}
+            Phase::Raw { .. } => {}
         }
         Counter::Frames(Direction::ToClient).add(1);
         if header.tag == backend::READY_FOR_QUERY {
