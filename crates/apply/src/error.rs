@@ -42,6 +42,9 @@ pub enum Error {
     /// A snapshot that can't be read.
     #[error(transparent)]
     Snapshot(#[from] crate::ParseSnapshotError),
+    /// A position of the primary's WAL that can't be read.
+    #[error("the primary gave {0:?} as its position")]
+    Position(String),
     /// A row of pgshadow's own tables on the shadow can't be read.
     #[error("a row of the schema pgshadow on the shadow can't be read: {0}")]
     Stored(#[from] postcard::Error),

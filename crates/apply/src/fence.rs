@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::target::Target;
 use crate::{Error, plan};
 use futures::TryStreamExt;
-use pgshadow_model::{RelationKind, Values};
+use pgshadow_model::{Lsn, RelationKind, Values};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -127,7 +127,7 @@ impl Lane {
         let text: String =
             client.query_one("SELECT pg_catalog.txid_current_snapshot()::text", &[]).await?.try_get(0)?;
         // After the snapshot: whatever it sees had begun before it could commit.
-        let mark = self.book.barrier();
+        let (mark, after) = (self.book.barrier(), insert_position(client).await?);
         let mut held = Vec::with_capacity(questions.len());
         for Question { rows, sql, target } in questions {
             let row = match refused.get(&rows).cloned().flatten() {
@@ -143,12 +143,13 @@ impl Lane {
         if self.book.epoch() != epoch {
             return Err(Error::EpochChanged);
         }
-        Ok((Fence { snapshot: Snapshot::parse(epoch, &text)?, mark }, held))
+        Ok((Fence { snapshot: Snapshot::parse(epoch, &text)?, mark, after }, held))
     }
 
     /// Applies all that the fence contains and nothing else. False if something in flight took too long; then the lane
     /// had better go on, and another fence be taken later.
     pub(crate) async fn bring_to(&mut self, session: &mut Session, fence: &Fence) -> Result<bool, Error> {
+        let _fenced = self.book.fenced();
         let mut deadline = Instant::now() + self.config.fence_wait_max;
         loop {
             if self.book.reached(fence) {
@@ -172,6 +173,13 @@ impl Lane {
             tokio::time::sleep(LOOKS_EVERY).await;
         }
     }
+}
+
+/// The position at present, whatever the transaction's snapshot is.
+pub(crate) async fn insert_position(client: &tokio_postgres::Client) -> Result<Lsn, Error> {
+    let row = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
+    let text: String = row.try_get(0)?;
+    text.parse().map_err(|_| Error::Position(text))
 }
 
 async fn read_row(client: &tokio_postgres::Client, sql: &str, target: &Target) -> Result<Option<Values>, Error> {

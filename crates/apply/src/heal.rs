@@ -42,6 +42,11 @@ impl Lane {
             // another lane has done it
             return Ok(());
         }
+        if self.book.is_holding() {
+            // something is since then
+            self.put_off_healing();
+            return Ok(());
+        }
         if quiet.is_err() || self.book.is_in_hand() {
             tracing::info!("healing waits: a lane is at work on something long");
             self.put_off_healing();

@@ -10,7 +10,7 @@ use crate::release::{Held, State};
 use pgshadow_model::{Epoch, Lsn, Sequence, Xid};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -42,11 +42,22 @@ pub struct Lag {
 pub struct OrderBook {
     highest: AtomicU64,
     epoch: AtomicU32,
+    /// Lanes that wait for a fence to be reached.
+    fenced: AtomicU64,
     inner: Mutex<State>,
     work: Notify,
     work_beside: Notify,
     progress: Notify,
     room: Notify,
+}
+
+/// A lane waits for a fence as long as it lives.
+pub(crate) struct Fenced(Arc<OrderBook>);
+
+impl Drop for Fenced {
+    fn drop(&mut self) {
+        self.0.fenced.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl OrderBook {
@@ -56,6 +67,7 @@ impl OrderBook {
         Self {
             highest: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
+            fenced: AtomicU64::new(0),
             inner: Mutex::new(State::new(memory_bytes_max)),
             work: Notify::new(),
             work_beside: Notify::new(),
@@ -183,6 +195,18 @@ impl OrderBook {
     /// will stand there or above, so entries below need not wait for it. Keeps one blocked statement from holding all.
     pub fn raise(&self, sequence: Sequence, epoch: Epoch, lsn: Lsn) {
         self.change(|state| state.raise(sequence, (epoch, lsn)));
+    }
+
+    pub(crate) fn fenced(self: &Arc<Self>) -> Fenced {
+        self.fenced.fetch_add(1, Ordering::SeqCst);
+        Fenced(Arc::clone(self))
+    }
+
+    /// Whether a lane waits for a fence: then it is to be known of everything in flight whether it is still in progress
+    /// ([`OrderBook::raise`]).
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::SeqCst) > 0
     }
 
     /// What is in flight under this sequence is a prepared transaction with this id: nobody who waits for what was committed waits

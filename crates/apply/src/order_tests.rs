@@ -227,7 +227,7 @@ fn behind_a_fence_only_what_the_snapshot_sees_goes() {
         book.begin(s).unwrap();
     }
     book.settle(1, 0, Some(entry(1, 10, &[1])));
-    let fence = Fence { snapshot: Snapshot::parse(Epoch(1), "2:4:2").unwrap(), mark: book.barrier() };
+    let fence = Fence { snapshot: Snapshot::parse(Epoch(1), "2:4:2").unwrap(), mark: book.barrier(), after: Lsn(25) };
     book.begin(5).unwrap();
     let barrier = Entry { changes: ddl("", true), ..entry(2, 20, &[]) };
     book.settle(2, 0, Some(barrier));
@@ -242,6 +242,23 @@ fn behind_a_fence_only_what_the_snapshot_sees_goes() {
     book.applied(&[1, 3]);
     assert!(book.reached(&fence));
     assert_eq!(take(&book), [2]);
+}
+
+#[test]
+fn a_fence_doesnt_wait_for_what_was_still_in_progress_behind_its_snapshot() {
+    let book = book();
+    for s in 1..=3 {
+        book.begin(s).unwrap();
+    }
+    let fence = Fence { snapshot: Snapshot::parse(Epoch(1), "9:9:").unwrap(), mark: book.barrier(), after: Lsn(25) };
+    book.settle(1, 0, Some(entry(1, 10, &[1])));
+    book.applied(&take(&book));
+    book.settle(2, 0, None);
+    assert!(!book.reached(&fence), "3 may have committed before it");
+    book.raise(3, Epoch(1), Lsn(24));
+    assert!(!book.reached(&fence), "it was in progress before the snapshot, which says nothing");
+    book.raise(3, Epoch(1), Lsn(25));
+    assert!(book.reached(&fence));
 }
 
 #[test]

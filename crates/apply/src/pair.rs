@@ -7,6 +7,7 @@
 use crate::Error;
 use crate::common::Common;
 use crate::dial::{Connected, connect};
+use crate::fence::insert_position;
 use crate::heal::QUIET_WITHIN;
 use crate::lane::Lane;
 use crate::position::{Fence, Snapshot};
@@ -105,12 +106,13 @@ impl Lane {
 
     /// Waits until the other lanes have done what they are at; they take nothing more as long as what it gives lives.
     pub(crate) async fn hold_lanes<'a>(&self, common: &'a Common) -> Result<RwLockWriteGuard<'a, ()>, PairError> {
-        if self.book.is_holding() {
-            return Err(PairError::Loading);
-        }
         self.doing("a snapshot: other lanes end what they are at");
         let quiet = tokio::time::timeout(QUIET_WITHIN, common.quiet.write()).await;
         let quiet = quiet.map_err(|_| PairError::Long)?;
+        // now that no lane can answer anybody who has something held
+        if self.book.is_holding() {
+            return Err(PairError::Loading);
+        }
         if self.book.is_in_hand() {
             return Err(PairError::Long);
         }
@@ -134,7 +136,9 @@ impl Lane {
         let (primary, text) = open(on_primary, "primary").await?;
         let opened = begun.elapsed();
         // After the snapshot: whatever it sees had begun before it could commit.
-        let fence = Fence { snapshot: Snapshot::parse(epoch, &text).map_err(Error::from)?, mark: self.book.barrier() };
+        let mark = self.book.barrier();
+        let after = insert_position(&primary.connected.client).await?;
+        let fence = Fence { snapshot: Snapshot::parse(epoch, &text).map_err(Error::from)?, mark, after };
         if self.book.epoch() != epoch {
             return Err(Error::EpochChanged.into());
         }

@@ -1,4 +1,4 @@
-use pgshadow_model::{Epoch, Order, Sequence};
+use pgshadow_model::{Epoch, Lsn, Order, Sequence};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -94,6 +94,8 @@ pub struct Fence {
     pub snapshot: Snapshot,
     /// [`crate::OrderBook::barrier`] read after the snapshot was taken: what it sees has begun below.
     pub mark: Sequence,
+    /// A position of the primary's WAL that was read after the snapshot was taken: what was still in progress there isn't seen.
+    pub after: Lsn,
 }
 
 #[cfg(test)]

@@ -335,10 +335,14 @@ impl State {
     pub(crate) fn reached(&self, fence: &Fence) -> bool {
         // What runs beside the lanes changes no rows.
         let left = |(key, held): (&Key, &Held)| fence.snapshot.contains(&key.0) && !held.units.beside;
+        // not what was still in progress behind the snapshot, be it a statement that takes long
+        let in_progress = |sequence: &Sequence| {
+            self.raised.get(sequence).is_some_and(|place| *place >= (fence.snapshot.epoch, fence.after))
+        };
         let seen = |sequence: &Sequence| match self.parked.get(sequence) {
             // prepared when the snapshot was taken: it is not in it
             Some(xid) => fence.snapshot.contains(&Order { epoch: self.epoch, token: Lsn(0), xid: *xid }),
-            None => true,
+            None => !in_progress(sequence),
         };
         let first = self.in_flight.iter().find(|s| seen(s)).copied().unwrap_or(Sequence::MAX);
         first >= fence.mark && self.backlog.first() >= fence.mark && !self.entries.iter().any(left)

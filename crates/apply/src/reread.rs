@@ -27,7 +27,8 @@ impl Lane {
     /// Puts them into the list of rows that wait to be read again, on the shadow too.
     pub(crate) async fn add_rereads(&mut self, session: &Session, rows: Vec<Reread>) -> Result<(), Error> {
         let mut reports = Reports::default();
-        for (number, row) in (0_u32..).zip(rows) {
+        let first = Healing::next(session, &self.config.stream, ORIGIN).await?;
+        for (number, row) in (first..).zip(rows) {
             let key = self.key_of(session, &row).await?;
             let heal = vec![Target { relation: row.relation, key }];
             reports.list.push(Report { origin: (ORIGIN, number), finding: None, heal, suspect: Vec::new() });

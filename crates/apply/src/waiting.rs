@@ -56,6 +56,13 @@ impl Healing {
         Ok(())
     }
 
+    /// The first number of a change that nothing of this origin has on the shadow.
+    pub(crate) async fn next(session: &Session, stream: &str, sequence: Sequence) -> Result<u32, Error> {
+        let sql = "SELECT coalesce(max(change) + 1, 0) FROM pgshadow.heal WHERE stream = $1 AND sequence = $2";
+        let next: i32 = session.client().query_one(sql, &[&stream, &sequence.cast_signed()]).await?.try_get(0)?;
+        Ok(next.cast_unsigned())
+    }
+
     /// Writes what a report wants healed, in the transaction that is open.
     pub(crate) async fn write(session: &Session, stream: &str, report: &Report) -> Result<(), Error> {
         let sql = "INSERT INTO pgshadow.heal (stream, sequence, change, part, target) VALUES ($1, $2, $3, $4, $5) \
