@@ -512,6 +512,108 @@ async fn a_client_past_pgshadow_ends_all_certificates() {
     drop(through);
 }
 
+/// What is written past pgshadow while it isn't there ends the certificates of those tables, at an orderly end as after a kill; others stay.
+#[test]
+fn what_was_written_while_pgshadow_was_away_is_proven_no_more() {
+    let mut scene = Scene::of(
+        "CREATE TABLE a (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1);
+         CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY); INSERT INTO c VALUES (1)",
+    );
+    let certificates = |scene: &Scene| -> Vec<(String, String)> {
+        let (_, body) = scene.pgshadow.http("/api/certificate").expect("it answers");
+        let record: Value = serde_json::from_str(&body).unwrap();
+        let lapsed = record["tables"].as_array().unwrap().iter().filter(|table| !table["lapsed"].is_null());
+        let name = |table: &Value| table["table"]["name"].as_str().unwrap().to_owned();
+        lapsed.map(|table| (name(table), table["lapsed"].as_str().unwrap().to_owned())).collect()
+    };
+    for (killed, past, ends) in [
+        (false, "", &[][..]),
+        (true, "", &[]),
+        (false, "UPDATE a SET v = v + 1", &["a"]),
+        (true, "UPDATE a SET v = v + 1", &["a"]),
+        (true, "TRUNCATE c; INSERT INTO b VALUES (100); DELETE FROM b WHERE id = 100", &["b", "c"]),
+    ] {
+        let (report, equal) = verify(&scene, &[]);
+        assert!(equal, "{report:#}");
+        // by then what was read last holds all that the application has written
+        std::thread::sleep(Duration::from_millis(2500));
+        scene.app().psql("INSERT INTO b SELECT count(*) FROM b");
+        std::thread::sleep(Duration::from_millis(2500));
+        assert_eq!(certificates(&scene), []);
+        if killed {
+            scene.pgshadow.kill9();
+        } else {
+            scene.pgshadow.stop();
+        }
+        scene.source.psql(past);
+        scene.pgshadow.start();
+        let lapsed = certificates(&scene);
+        let names: Vec<&str> = lapsed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ends, "{lapsed:?}");
+        assert!(lapsed.iter().all(|(_, why)| why.contains("while pgshadow was not looking")), "{lapsed:?}");
+        assert_eq!(verify(&scene, &[]).1, past.is_empty());
+        scene.target.psql(past);
+    }
+}
+
+/// A statement that takes long, outside a block, is no reason for a verify to wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verify_doesnt_wait_for_a_statement_that_takes_long() {
+    let scene = Scene::of(
+        "CREATE TABLE slow (id int PRIMARY KEY, v int); INSERT INTO slow SELECT g, 0 FROM generate_series(1, 3) g",
+    );
+    for _ in 0..repeats() {
+        let client = scene.app().connect().await;
+        let slow = tokio::spawn(async move {
+            client.batch_execute("UPDATE slow SET v = v + 1 WHERE pg_sleep(7) IS NOT NULL").await.unwrap();
+        });
+        // its first row is written, so it has an id
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let (report, equal) = verify(&scene, &[]);
+        assert!(equal, "{report:#}");
+        assert!(!slow.is_finished(), "the verify waited for it");
+        slow.await.unwrap();
+        scene.drain();
+        let (report, equal) = verify(&scene, &[]);
+        assert!(equal, "{report:#}");
+    }
+}
+
+/// A table that somebody has for himself, and one that goes, keep no other from being compared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_table_and_one_that_goes_keep_no_other_from_being_compared() {
+    let scene = Scene::of("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE held (id int PRIMARY KEY)");
+    let client = scene.source.connect().await;
+    client.batch_execute("BEGIN; LOCK TABLE held IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let (report, equal) = verify(&scene, &["public.a"]);
+    assert!(equal, "{report:#}");
+    let mut waits = scene.pgshadow.begin(&["verify"]);
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(waits.wait().unwrap().code(), Some(0), "{}", scene.pgshadow.log_tail());
+}
+
+/// A verify that is stopped leaves no statement behind on either server.
+#[test]
+fn a_stopped_verify_leaves_no_statement_behind() {
+    let rows = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, repeat(md5(g::text), 300) FROM generate_series(1, 60000) g";
+    let scene = unpaced(rows);
+    let busy = |server: &integration_tests::client::Endpoint| -> String {
+        server.psql("SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'AccessShareLock'")
+    };
+    for _ in 0..repeats() {
+        let mut running = scene.pgshadow.begin(&["verify", "--again"]);
+        let from = std::time::Instant::now();
+        while busy(&scene.source).trim() == "0" {
+            assert!(from.elapsed() < LIMIT);
+        }
+        scene.pgshadow.run(&["verify", "--stop"], LIMIT);
+        running.wait().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!((busy(&scene.source).trim(), busy(&scene.target).trim()), ("0", "0"));
+    }
+}
+
 /// Once mirroring has stopped nothing is proven any more.
 #[tokio::test]
 async fn no_certificate_once_mirroring_has_stopped() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, Client, NoTls, Row, SimpleQueryMessage};
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody waits.
@@ -147,7 +147,8 @@ impl Pool {
             self.snapshot.replace('\'', "''")
         );
         worker.connected.client.batch_execute(&begin).await.map_err(Error::of(self.whom))?;
-        Ok(Turn { pool: self, worker, busy, _permit: permit })
+        let unfinished = Unfinished(Some(worker.connected.client.cancel_token()));
+        Ok(Turn { pool: self, worker, unfinished, busy, _permit: permit })
     }
 
     /// Cancels statements that somebody waits for, until it is dropped.
@@ -175,6 +176,7 @@ impl Pool {
 pub struct Turn<'a> {
     pool: &'a Pool,
     worker: Worker,
+    unfinished: Unfinished,
     busy: Busy<'a>,
     _permit: SemaphorePermit<'a>,
 }
@@ -208,12 +210,26 @@ impl Turn<'_> {
             Err(error) => return Err(failed(error)),
         };
         self.client().batch_execute(sql).await.map_err(failed)?;
-        let Self { worker, .. } = self;
+        let Self { worker, mut unfinished, .. } = self;
+        unfinished.0 = None;
         lock(&pool.idle).push(worker);
         if done.is_none() {
             tokio::time::sleep(GIVES_WAY).await;
         }
         Ok(done)
+    }
+}
+
+/// A transaction whose statement is cancelled where nobody waits for it any more: a server that computes doesn't see that its client has
+/// gone, and would hold the table's lock, which others queue for, to the end of it.
+struct Unfinished(Option<CancelToken>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let (Some(token), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(CONNECT_MAX, token.cancel_query(NoTls)).await;
+        });
     }
 }
 

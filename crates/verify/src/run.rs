@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 
 /// So often a table begins again, because it was redefined, before it is given up.
 const ATTEMPTS: u32 = 10;
@@ -19,6 +20,7 @@ const ATTEMPTS: u32 = 10;
 const LOST_MAX: u32 = 20;
 /// Pause before two snapshots are asked for again.
 const PAIR_AGAIN: Duration = Duration::from_millis(100);
+const PAIR_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// Pause after connections were lost, doubled each time.
 const LOST_AGAIN: Duration = Duration::from_millis(50);
 const LOST_AGAIN_MAX: Duration = Duration::from_secs(5);
@@ -94,7 +96,8 @@ async fn compare(job: &Job, pair: &Pairs, done: &Done, pace: &Pace, progress: &P
         progress.snapshot(None);
         drop(pair);
         match ended {
-            Err(error) if !error.is_lost() => return Err(error),
+            // a table that somebody has for himself since a moment ago
+            Err(error) if !error.is_lost() && error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) => return Err(error),
             Err(error) => lost = Some(error),
             Ok(()) => {}
         }
@@ -125,12 +128,14 @@ impl<'a> Work<'a> {
 
     async fn take(&mut self, pair: &Pairs) -> SnapshotPair {
         loop {
+            let begun = Instant::now();
             match self.named("the applier, which brings the shadow to a snapshot", pair()).await {
                 Ok(pair) => {
                     self.pairs.push(PairOutcome { held: pair.held, sees: pair.sees.clone() });
                     return pair;
                 }
-                Err(error) => self.wait(&error.to_string(), PAIR_AGAIN).await,
+                // for as long as lanes may have been held in vain they go on at least
+                Err(error) => self.wait(&error.to_string(), begun.elapsed().clamp(PAIR_AGAIN, PAIR_AGAIN_MAX)).await,
             }
         }
     }

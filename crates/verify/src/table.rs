@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 /// Every table that holds rows, but for the system's and pgshadow's own.
 ///
 /// The key: the primary key, else the shortest unique index that can stand for one. `size`: bytes at present, not as the snapshot
-/// shows them. `indnkeyatts` is not there before 11.
+/// shows them; of a table that somebody has for himself, as it was vacuumed last, since asking would wait for him, and of one that was dropped
+/// since, none. `indnkeyatts` is not there before 11.
 const TABLES: &str = "
-SELECT n.nspname, c.relname, c.oid, c.relfilenode, pg_catalog.pg_relation_size(c.oid) AS size,
+SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(SELECT l.relation FROM pg_catalog.pg_locks l
+      WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'))
+    THEN c.relpages::int8 * 8192 ELSE coalesce(pg_catalog.pg_relation_size(c.oid), 0) END AS size,
   ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
   ARRAY(SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
