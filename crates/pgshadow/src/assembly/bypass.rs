@@ -1,4 +1,5 @@
-//! Clients that are connected to the primary past pgshadow: what they write isn't seen, so certificates lapse.
+//! Clients that are connected to the primary past pgshadow, and workers of the server's own that may write (logical replication, extensions'
+//! jobs): what they write isn't seen, so certificates lapse.
 //!
 //! A process that no session of pgshadow's has had by the second look is one; so one whose login is still on its way isn't.
 use super::mirror::Mirror;
@@ -11,14 +12,16 @@ use tokio::time::Instant;
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Clients of this database but pgshadow's own, with when they came. What the role may not see counts as a client.
+/// Clients of this database but pgshadow's own, with when they came. What the role may not see counts as a client, and so does a
+/// worker of a kind that isn't known to write nothing of its own.
 const CLIENTS: &str = "
-SELECT pid, coalesce(backend_start::pg_catalog.text, ''), pg_catalog.concat_ws(', ', 'user ' || usename::pg_catalog.text,
+SELECT pid, coalesce(backend_start::pg_catalog.text, ''), pg_catalog.concat_ws(', ', coalesce('user ' || usename::pg_catalog.text, backend_type),
        nullif(application_name, ''), pg_catalog.host(client_addr), 'since ' || pg_catalog.date_trunc('second', backend_start)::pg_catalog.text)
 FROM pg_catalog.pg_stat_activity
 WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND NOT pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
-  AND coalesce(backend_type, 'client backend') OPERATOR(pg_catalog.=) 'client backend'
-  AND NOT (usename OPERATOR(pg_catalog.=) CURRENT_USER AND application_name OPERATOR(pg_catalog.~~) 'pgshadow%')";
+  AND NOT coalesce(backend_type, '') OPERATOR(pg_catalog.=) ANY (ARRAY['autovacuum launcher', 'autovacuum worker', 'parallel worker', 'walsender',
+    'walreceiver', 'slotsync worker', 'logical replication launcher', 'startup', 'checkpointer', 'background writer', 'walwriter', 'archiver', 'io worker'])
+  AND NOT coalesce(usename OPERATOR(pg_catalog.=) CURRENT_USER AND application_name OPERATOR(pg_catalog.~~) 'pgshadow%', false)";
 
 /// A server's process: its number and when it began.
 type Process = (i32, String);

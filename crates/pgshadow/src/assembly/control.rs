@@ -6,6 +6,7 @@ use super::fitness;
 use super::history::Standing;
 use super::mirror::Mirror;
 use super::primary::{self, Connection, Unanswered, answered};
+use super::unwatched::Unwatched;
 use crate::config::Database;
 use pgshadow_apply::SHED_BEHIND;
 use pgshadow_capture::Journal;
@@ -143,18 +144,30 @@ pub(super) async fn load_functions(client: &Client, mirror: &Mirror) -> Result<u
     Ok(definitions)
 }
 
+/// What is looked at again and again.
+struct Looks {
+    definitions: Definitions,
+    bypass: Bypass,
+    unwatched: Unwatched,
+    functions_at: u64,
+}
+
 /// Starts the watch, on the connection of the first contact.
 pub(super) fn start(
     config: tokio_postgres::Config,
-    client: Connection,
+    (client, unwatched): (Connection, Unwatched),
     mirror: Arc<Mirror>,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut client = Some(client);
         let (mut told, mut attempts) = (None, 0);
-        let mut functions_at = mirror.catalog.definitions();
-        let (mut definitions, mut bypass) = (Definitions::default(), Bypass::default());
+        let mut looks = Looks {
+            definitions: Definitions::default(),
+            bypass: Bypass::default(),
+            unwatched,
+            functions_at: mirror.catalog.definitions(),
+        };
         while !shutdown.is_cancelled() {
             client = match client.filter(|c| !c.is_closed()) {
                 None => match contact(&config, &mirror).await {
@@ -169,7 +182,7 @@ pub(super) fn start(
                     }
                     Err(_) => None,
                 },
-                Some(client) => match beat(&client, &mirror, &mut functions_at, &mut definitions, &mut bypass).await {
+                Some(client) => match beat(&client, &mirror, &mut looks).await {
                     Ok(()) => Some(client),
                     Err(error) => {
                         tracing::warn!(%error, "the watch on the primary was interrupted");
@@ -199,17 +212,12 @@ pub(super) fn start(
     })
 }
 
-async fn beat(
-    client: &Connection,
-    mirror: &Mirror,
-    functions_at: &mut u64,
-    definitions: &mut Definitions,
-    bypass: &mut Bypass,
-) -> Result<(), Unanswered> {
-    definitions.look(client, mirror).await?;
-    bypass.look(client, mirror).await?;
-    if *functions_at != mirror.catalog.definitions() {
-        *functions_at = load_functions(client, mirror).await?;
+async fn beat(client: &Connection, mirror: &Mirror, looks: &mut Looks) -> Result<(), Unanswered> {
+    looks.definitions.look(client, mirror).await?;
+    looks.bypass.look(client, mirror).await?;
+    looks.unwatched.look(client, mirror).await?;
+    if looks.functions_at != mirror.catalog.definitions() {
+        looks.functions_at = load_functions(client, mirror).await?;
     }
     let lag = mirror.book.lag();
     mirror.behind.store(u128::from(lag.ms) > SHED_BEHIND.as_millis(), Ordering::Relaxed);
@@ -247,7 +255,8 @@ fn still_in(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
 /// table's lock has no transaction id yet, so it has drawn no token either.
 async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
     let (blocked, prepared) = (mirror.long_in_flight(BLOCKED), mirror.prepared.all());
-    if blocked.is_empty() && prepared.is_empty() || mirror.book.lag().entries == 0 {
+    let nobody_waits = mirror.book.lag().entries == 0 && !mirror.book.is_fenced();
+    if blocked.is_empty() && prepared.is_empty() || nobody_waits {
         return Ok(());
     }
     let position = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";

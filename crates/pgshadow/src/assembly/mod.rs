@@ -23,6 +23,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod unsynced;
+mod unwatched;
 mod verifying;
 mod watch;
 mod windows;
@@ -47,6 +48,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use unsynced::Unsynced;
+use unwatched::Unwatched;
 use verifying::Verifying;
 use windows::Windows;
 
@@ -85,7 +87,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     let serving = tokio::spawn(pgshadow_admin::serve(admin, Arc::clone(&windows), metrics, shutdown.clone()));
     Gauge::Mirroring.set(u64::from(mirror.is_some()));
 
-    let mut background = Vec::new();
+    let (mut background, sessions_ended) = (Vec::new(), CancellationToken::new());
     if let (Some(mirror), Some(recovered)) = (&mirror, recovered) {
         // the primary is asked before any session may write: what a crash left open belongs to its present life or not
         let primary = control::first_contact(&config.source, mirror, &shutdown);
@@ -93,7 +95,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
         let lost = recovery::restore(mirror, recovered, source)?;
         let settler = settle::start(config.source.postgres.clone(), Arc::clone(mirror), lost, shutdown.clone());
         background.push(settler);
-        background.push(control::start(config.source.postgres.clone(), primary, Arc::clone(mirror), shutdown.clone()));
+        let unwatched = Unwatched::begin(&primary, mirror).await.map_err(|e| AssemblyError::Primary(e.to_string()))?;
+        let primary = (primary, unwatched);
+        let watch = control::start(config.source.postgres.clone(), primary, Arc::clone(mirror), sessions_ended.clone());
+        background.push(watch);
         let mut apply = pgshadow_apply::Config::new(
             config.target.postgres.clone(),
             config.source.postgres.clone(),
@@ -120,13 +125,19 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     }
     tracing::info!(listen = %config.listen.address, admin = %config.admin.address, mirroring = mirror.is_some(), "pgshadow is ready");
 
-    proxy.run(shutdown.clone(), GRACE).await;
+    let pids = async {
+        shutdown.cancelled().await;
+        mirror.as_ref().map(|mirror| mirror.backends.pids()).unwrap_or_default()
+    };
+    let ((), pids) = tokio::join!(proxy.run(shutdown.clone(), GRACE), pids);
+    sessions_ended.cancel();
     windows.set_phase(Phase::Stopping);
     for task in background {
         let _ = task.await;
     }
     windows.stop_applier().await;
     if let Some(mirror) = &mirror {
+        unwatched::end(&config.source.postgres, mirror, &pids).await;
         mirror.close();
     }
     let _ = tokio::join!(serving, gauges);

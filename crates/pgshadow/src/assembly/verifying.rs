@@ -222,7 +222,7 @@ impl Verifying {
         let tables: Vec<QualifiedName> = outcome.tables.iter().map(|table| table.table.clone()).collect();
         let store = &self.mirror.store;
         let is_equal = outcome.tables.iter().all(TableOutcome::is_equal);
-        if all_anew && marks.len() == 1 && is_equal && self.mirror.backends.unfollowed() == 0 {
+        if all_anew && is_equal && self.mirror.backends.unfollowed() == 0 {
             store.lift(&tables, first.doubts, true, None)?;
         }
         store.certify_whole(first.lapses, &tables)

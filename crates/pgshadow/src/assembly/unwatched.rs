@@ -1,0 +1,175 @@
+//! What was written to the primary while pgshadow wasn't there to see who was connected: certificates of such tables lapse.
+//!
+//! With each look at the clients ([`super::bypass`]) the primary's own counts of each table's writes are kept. Once nobody has looked for a
+//! while, a table is as it was only if they are the same. They say nothing where the primary was started again meanwhile.
+use super::mirror::Mirror;
+use super::primary::{self, Connection, Unanswered, answered};
+use pgshadow_divergence::LapseOf;
+use pgshadow_model::{Epoch, QualifiedName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long nobody may look, so that a client who came and went between two looks is no matter of this.
+const UNWATCHED: Duration = Duration::from_secs(5);
+/// Pause between two readings, in times that one takes, at least.
+const PAUSES: u32 = 100;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// How long the last sessions' processes may take to end, which then have counted what they wrote.
+const ENDING: Duration = Duration::from_secs(2);
+/// Name of the text that keeps the counts.
+const NOTED: &str = "writes_seen";
+
+/// Of each table: rows written, its file, and the version of its definition. What only truncates it, or only redefines it, counts no row.
+const COUNTS: &str = "
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, pg_catalog.concat_ws(' ', pg_catalog.pg_stat_get_tuples_inserted(c.oid),
+    pg_catalog.pg_stat_get_tuples_updated(c.oid), pg_catalog.pg_stat_get_tuples_deleted(c.oid), c.relfilenode, c.xmin)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relpersistence OPERATOR(pg_catalog.=) 't'
+  AND NOT n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['information_schema', 'pgshadow']) AND NOT n.nspname OPERATOR(pg_catalog.~) '^pg_'";
+const ENDED: &str =
+    "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) ANY ($1))";
+const UPTIME: &str = "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_postmaster_start_time())::pg_catalog.float8";
+
+/// The counts of one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Counts {
+    epoch: Epoch,
+    tables: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What was read last.
+#[derive(Debug, Default)]
+pub(super) struct Unwatched {
+    last: Option<(Instant, Counts)>,
+    /// It isn't what is kept.
+    changed: bool,
+    pause: Duration,
+}
+
+impl Unwatched {
+    /// Before any session may write: what the last process has kept is compared with what is.
+    pub async fn begin(client: &Connection, mirror: &Mirror) -> Result<Self, Unanswered> {
+        let now = counts(client).await?;
+        let kept = mirror.store.meta_get(NOTED).ok().flatten();
+        match kept.and_then(|kept| serde_json::from_str::<Counts>(&kept).ok()) {
+            Some(kept) if kept.epoch == now.epoch => lapse_changed(mirror, &kept, &now),
+            Some(_) => mirror.lapse(LapseOf::Every, "the primary was started again while pgshadow was not running"),
+            None => mirror.lapse(LapseOf::Every, "pgshadow was not running, and nobody knows who wrote meanwhile"),
+        }
+        keep(mirror, &now);
+        Ok(Self { last: Some((Instant::now(), now)), changed: false, pause: PAUSE_MIN })
+    }
+
+    /// Now and then, with the look at the clients.
+    pub async fn look(&mut self, client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
+        let since = self.last.as_ref().map_or(Duration::MAX, |(at, _)| at.elapsed());
+        if since < self.pause {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let now = counts(client).await?;
+        if let Some((_, last)) = self.last.as_ref().filter(|_| since > UNWATCHED + self.pause) {
+            if last.epoch == now.epoch {
+                lapse_changed(mirror, last, &now);
+            } else if answered(client.query_one(UPTIME, &[])).await?.get::<_, f64>(0) > UNWATCHED.as_secs_f64() {
+                mirror.lapse(
+                    LapseOf::Every,
+                    "the primary was started again, and pgshadow could not look at it for a while",
+                );
+            }
+        }
+        self.changed |= self.last.as_ref().is_none_or(|(_, last)| *last != now);
+        if self.changed && mirror.store.certificates().is_ok_and(|all| !all.tables.is_empty()) {
+            keep(mirror, &now);
+            self.changed = false;
+        }
+        self.last = Some((Instant::now(), now));
+        self.pause = (begun.elapsed() * PAUSES).max(PAUSE_MIN);
+        Ok(())
+    }
+}
+
+/// Once the sessions have ended: what they wrote is what pgshadow has seen. `pids`: their processes.
+pub(super) async fn end(config: &tokio_postgres::Config, mirror: &Mirror, pids: &[i32]) {
+    let ended = tokio::time::timeout(2 * ENDING, keep_at_end(config, mirror, pids)).await;
+    if !matches!(ended, Ok(Ok(()))) {
+        tracing::info!(
+            "the primary's counts of writes could not be read at the end: certificates may lapse at the next start"
+        );
+    }
+}
+
+async fn keep_at_end(config: &tokio_postgres::Config, mirror: &Mirror, pids: &[i32]) -> Result<(), Unanswered> {
+    let (client, begun) = (&primary::connect(config, mirror).await?, Instant::now());
+    while begun.elapsed() < ENDING && !answered(client.query_one(ENDED, &[&pids])).await?.get::<_, bool>(0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    keep(mirror, &counts(client).await?);
+    Ok(())
+}
+
+async fn counts(client: &Connection) -> Result<Counts, Unanswered> {
+    let mut tables: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for row in answered(client.query(COUNTS, &[])).await? {
+        tables.entry(row.get(0)).or_default().insert(row.get(1), row.get(2));
+    }
+    Ok(Counts { epoch: client.epoch, tables })
+}
+
+fn keep(mirror: &Mirror, counts: &Counts) {
+    let kept = serde_json::to_string(counts).map_err(|error| error.to_string());
+    let kept = kept.and_then(|text| mirror.store.meta_set(NOTED, &text).map_err(|error| error.to_string()));
+    if let Err(error) = kept {
+        tracing::error!(
+            error,
+            "the primary's counts of writes could not be kept: certificates may lapse at the next start"
+        );
+    }
+}
+
+fn lapse_changed(mirror: &Mirror, then: &Counts, now: &Counts) {
+    let changed = changed(then, now);
+    if !changed.is_empty() {
+        tracing::info!(tables = changed.len(), "tables were written while pgshadow was not looking");
+    }
+    for table in changed {
+        mirror.lapse(LapseOf::Table(table), "it was written while pgshadow was not looking, perhaps past it");
+    }
+}
+
+/// Tables whose counts aren't what they were, and those that are only there at one of both times.
+fn changed(then: &Counts, now: &Counts) -> Vec<QualifiedName> {
+    let all = |counts: &Counts| -> BTreeMap<QualifiedName, String> {
+        let named = |(schema, tables): (&String, &BTreeMap<String, String>)| {
+            let schema = schema.clone();
+            let tables: Vec<_> = tables.iter().map(|(name, count)| (name.clone(), count.clone())).collect();
+            tables.into_iter().map(move |(name, count)| (QualifiedName::new(schema.clone(), name), count))
+        };
+        counts.tables.iter().flat_map(named).collect()
+    };
+    let (then, now) = (all(then), all(now));
+    let differ = then.iter().filter(|(table, count)| now.get(*table) != Some(*count)).map(|(table, _)| table.clone());
+    let new = now.keys().filter(|table| !then.contains_key(*table)).cloned();
+    differ.chain(new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(tables: &[(&str, &str)]) -> Counts {
+        let tables = tables.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect();
+        Counts { epoch: Epoch(1), tables: BTreeMap::from([("public".to_owned(), tables)]) }
+    }
+
+    #[test]
+    fn what_isnt_the_same_has_changed() {
+        let then = counts(&[("a", "1 0 0 5 7"), ("b", "1 0 0 6 7"), ("gone", "0")]);
+        let now = counts(&[("a", "1 0 0 5 7"), ("b", "1 1 0 6 7"), ("new", "0")]);
+        let names: Vec<_> = changed(&then, &now).into_iter().map(|table| table.name).collect();
+        assert_eq!(names, ["b", "gone", "new"]);
+        assert!(changed(&then, &then.clone()).is_empty());
+    }
+}
