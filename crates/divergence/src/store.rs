@@ -66,7 +66,12 @@ impl Store {
     pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
         let path = path.as_ref();
         let damaged = |e: &Error| Error::Damaged { path: path.to_owned(), reason: e.to_string() };
-        Self::of(open_checked(path)?, limits).map_err(|e| damaged(&e))
+        let (database, is_whole) = open_checked(path)?;
+        let store = Self::of(database, limits).map_err(|e| damaged(&e))?;
+        if !is_whole {
+            store.suspect(None, "the store of findings was damaged, and is back at an older state", None)?;
+        }
+        Ok(store)
     }
 
     pub(crate) fn of(database: Database, limits: Limits) -> Result<Self, Error> {
@@ -145,18 +150,20 @@ impl Store {
     }
 }
 
-/// Opens the file and checks every page of it (it is small), since redb panics where it meets a damaged page later.
-fn open_checked(path: &Path) -> Result<Database, Error> {
+/// Opens the file and checks every page of it (it is small), since redb panics where it meets a damaged page later. False: it is back at an
+/// older state.
+fn open_checked(path: &Path) -> Result<(Database, bool), Error> {
     let opened = std::panic::catch_unwind(|| {
         let mut database = Database::create(path)?;
-        if !database.check_integrity()? {
+        let is_whole = database.check_integrity()?;
+        if !is_whole {
             tracing::error!(path = %path.display(), "the store of findings was damaged and is back at an older state: \
                 verify every table before a cutover");
         }
-        Ok(database)
+        Ok((database, is_whole))
     });
     match opened {
-        Ok(database) => database.map_err(|e| Error::opening(path, &e)),
+        Ok(opened) => opened.map_err(|e| Error::opening(path, &e)),
         Err(_) => Err(Error::Damaged { path: path.to_owned(), reason: "a page of it makes no sense".to_owned() }),
     }
 }

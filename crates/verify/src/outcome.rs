@@ -71,6 +71,17 @@ pub struct DifferentColumn {
     pub shadow: Option<String>,
 }
 
+impl Difference {
+    /// Bytes of its texts.
+    pub(crate) fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let keys = self.key_columns.iter().map(|(name, value)| name.len() + text(value));
+        let columns =
+            self.columns.iter().map(|column| column.name.len() + text(&column.primary) + text(&column.shadow));
+        self.key.len() + text(&self.row) + keys.chain(columns).sum::<usize>()
+    }
+}
+
 impl TableOutcome {
     /// One that is known to be equal, from its certificate.
     #[must_use]

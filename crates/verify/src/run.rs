@@ -25,6 +25,9 @@ const PAIR_AGAIN_MAX: Duration = Duration::from_secs(10);
 const LOST_AGAIN: Duration = Duration::from_millis(50);
 const LOST_AGAIN_MAX: Duration = Duration::from_secs(5);
 
+/// Bytes of differences that are kept of all tables together; what is beyond is counted, and told of, but not shown at the end.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+
 /// What to compare.
 pub struct Job {
     /// The primary, with pgshadow's own role.
@@ -118,12 +121,14 @@ struct Work<'a> {
     pairs: Vec<PairOutcome>,
     /// Rounds in a row that lost their connections.
     lost: u32,
+    /// Bytes of the differences that are kept to be shown at the end.
+    kept_bytes: usize,
 }
 
 impl<'a> Work<'a> {
     fn new(done_with: &'a Done, progress: &'a Progress) -> Self {
         let (done, attempts) = (BTreeMap::new(), BTreeMap::new());
-        Self { done_with, progress, done, left: None, attempts, pairs: Vec::new(), lost: 0 }
+        Self { done_with, progress, done, left: None, attempts, pairs: Vec::new(), lost: 0, kept_bytes: 0 }
     }
 
     async fn take(&mut self, pair: &Pairs) -> SnapshotPair {
@@ -188,7 +193,11 @@ impl<'a> Work<'a> {
         self.keep(outcome);
     }
 
-    fn keep(&mut self, outcome: TableOutcome) {
+    fn keep(&mut self, mut outcome: TableOutcome) {
+        outcome.differences.retain(|difference| {
+            self.kept_bytes = self.kept_bytes.saturating_add(difference.bytes());
+            self.kept_bytes <= KEPT_BYTES_MAX
+        });
         self.progress.update(|shown| {
             shown.tables_done += 1;
             shown.rows += outcome.rows;
@@ -210,5 +219,33 @@ impl<'a> Work<'a> {
 
     async fn wait(&self, why: &str, pause: Duration) {
         self.named(why, tokio::time::sleep(pause)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Difference;
+    use pgshadow_model::Kind;
+
+    #[test]
+    fn what_is_shown_of_all_tables_together_is_bounded() {
+        let difference = |bytes: usize| Difference {
+            key: String::new(),
+            key_columns: Vec::new(),
+            kind: Kind::MissingRow,
+            columns: Vec::new(),
+            row: Some("x".repeat(bytes)),
+        };
+        let progress = Progress::default();
+        let mut work = Work::new(&|_, _| (), &progress);
+        for (table, shown) in [("a", 3), ("b", 1), ("c", 0)] {
+            let name = QualifiedName::new("public", table);
+            let differences = vec![difference(KEPT_BYTES_MAX / 4); 3];
+            let outcome = TableOutcome::not_compared(&name, String::new());
+            work.keep(TableOutcome { missing: 3, differences, ..outcome });
+            let kept = &work.done[&name];
+            assert_eq!((kept.missing, kept.differences.len()), (3, shown), "{table}");
+        }
     }
 }
