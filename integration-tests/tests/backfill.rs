@@ -385,6 +385,23 @@ fn a_table_that_comes_while_the_schema_is_made_is_loaded() {
     expect_loaded(&scene);
 }
 
+/// Columns that exchange their names while their rows are copied.
+#[test]
+fn columns_that_exchange_their_names_are_not_loaded_into_one_another() {
+    let schema = "CREATE TABLE first (id int PRIMARY KEY, pad text); INSERT INTO first SELECT g, repeat('x', 400) FROM generate_series(1, 40000) g;
+        CREATE TABLE t (id int PRIMARY KEY, a int, b int); INSERT INTO t SELECT g, 1, 2 FROM generate_series(1, 100) g";
+    let scene = Scene::with(schema, "", |builder| slow(builder).set("backfill", "connections", "1"));
+    std::thread::scope(|threads| {
+        let loading = threads.spawn(|| backfill(&scene.pgshadow, &[]));
+        wait_for(&scene.pgshadow, |state| state["running"]["progress"]["each"][0]["state"] == "copying");
+        scene.app().psql(
+            "BEGIN; ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b; COMMIT",
+        );
+        loading.join().unwrap();
+    });
+    expect_loaded(&scene);
+}
+
 /// Who has a table for himself for longer than a lock is waited for is no reason to give up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_table_that_is_locked_for_long_is_loaded_afterwards() {

@@ -593,6 +593,41 @@ async fn a_locked_table_and_one_that_goes_keep_no_other_from_being_compared() {
     assert_eq!(waits.wait().unwrap().code(), Some(0), "{}", scene.pgshadow.log_tail());
 }
 
+/// Columns that exchange their names on the primary, which the shadow hears of only later, are no differences.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_that_exchange_their_names_are_no_differences() {
+    let schema = "CREATE TABLE kept (id int PRIMARY KEY, v int); INSERT INTO kept VALUES (1, 0);
+        CREATE TABLE t (id int PRIMARY KEY, a int, b int, pad text); INSERT INTO t SELECT g, 1, 2, repeat('x', 400) FROM generate_series(1, 50000) g";
+    let scene = Scene::with(schema, "", |builder| without_pace(builder).set("verify", "rate_max", "\"16MiB\""));
+    for _ in 0..repeats() {
+        let mut running = scene.pgshadow.begin(&["verify", "--again"]);
+        let from = std::time::Instant::now();
+        loop {
+            let (_, body) = scene.pgshadow.http("/api/verify").expect("it answers");
+            let state: Value = serde_json::from_str(&body).unwrap();
+            if state["running"]["progress"]["tables_done"] == 1 {
+                break;
+            }
+            assert!(from.elapsed() < LIMIT, "{state:#}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // whatever comes behind it waits on the shadow
+        let client = scene.target.connect().await;
+        client.batch_execute("BEGIN; UPDATE t SET pad = pad WHERE id = 1").await.unwrap();
+        scene.app().psql("UPDATE t SET pad = 'y' WHERE id = 1");
+        scene.app().psql(
+            "BEGIN; ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME c TO b; COMMIT",
+        );
+        let from = std::time::Instant::now();
+        while from.elapsed() < Duration::from_secs(14) && running.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        client.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(running.wait().unwrap().code(), Some(0), "{}", scene.pgshadow.log_tail());
+        scene.drain();
+    }
+}
+
 /// A verify that is stopped leaves no statement behind on either server.
 #[test]
 fn a_stopped_verify_leaves_no_statement_behind() {

@@ -126,7 +126,10 @@ impl Copying<'_> {
         let look = "SELECT pg_catalog.to_regclass($1)::oid = $2 AND pg_catalog.pg_relation_filenode($2) = $3";
         let looked = primary.query_one(look, &[&table.name.sql(), &table.oid, &table.file]).await;
         let same: Option<bool> = looked.and_then(|row| row.try_get(0)).map_err(Failed::Primary)?;
-        if same != Some(true) {
+        // the same of the columns that have these names: what is prepared shows them as they are, catalogs as the snapshot has them
+        let named = primary.prepare(&select(&None, table)).await.map_err(Failed::Primary)?;
+        let numbers = named.columns().iter().map(tokio_postgres::Column::column_id);
+        if same != Some(true) || !numbers.eq(table.numbers.iter().copied().map(Some)) {
             return Err(Failed::Shadow(Error::Redefined(table.name.clone())));
         }
         // whoever waits for the table needn't wait for the shadow; ended once more it is told only that there is none

@@ -33,7 +33,9 @@ SELECT n.nspname::text, c.relname::text, c.oid, c.relfilenode, pg_catalog.pg_rel
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT coalesce(p.binary, false)) AS binary,
   ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),
   ARRAY(SELECT f.confrelid FROM pg_catalog.pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'
-    AND (f.confdeltype IN ('c', 'n', 'd') OR f.confupdtype IN ('c', 'n', 'd')) ORDER BY 1)
+    AND (f.confdeltype IN ('c', 'n', 'd') OR f.confupdtype IN ('c', 'n', 'd')) ORDER BY 1),
+  ARRAY(SELECT a.attnum FROM known k CROSS JOIN LATERAL (SELECT a.attnum, attgenerated AS g
+    FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS a WHERE a.g = '' ORDER BY a.attnum)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_'
@@ -69,6 +71,8 @@ pub(crate) struct Table {
     pub(crate) partitioned: bool,
     /// Those that aren't computed.
     pub(crate) columns: Vec<String>,
+    /// Their `attnum`: a name may become another column's.
+    pub(crate) numbers: Vec<i16>,
     /// What COPY writes in binary can be read by the shadow.
     pub(crate) binary: bool,
     /// Tables that it is a part of, or inherits from.
@@ -87,6 +91,7 @@ impl Table {
             size,
             partitioned: false,
             columns: Vec::new(),
+            numbers: Vec::new(),
             binary: true,
             parents: Vec::new(),
             cascades_from: Vec::new(),
@@ -144,6 +149,7 @@ pub(crate) async fn tables(primary: &Pool) -> Result<BTreeMap<u32, Table>, Error
             binary: row.try_get(7)?,
             parents: row.try_get(8)?,
             cascades_from: row.try_get(9)?,
+            numbers: row.try_get(10)?,
         })
     };
     let rows = primary.ask(TABLES, &[]).await?;

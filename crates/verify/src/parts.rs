@@ -145,7 +145,7 @@ mod tests {
     use pgshadow_model::QualifiedName;
 
     fn column(name: &str, base: u32) -> Column {
-        Column { name: name.to_owned(), type_name: "any".to_owned(), base }
+        Column { name: name.to_owned(), type_name: "any".to_owned(), base, number: 1 }
     }
 
     fn table(columns: Vec<Column>, key: &[&str]) -> Table {

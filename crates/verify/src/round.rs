@@ -307,8 +307,15 @@ impl<'a> Round<'a> {
             let place = Place { common, table: ours, columns, at_once, primary, shadow, counting };
             place.locate(here.rows.max(there.rows)).await?
         };
-        if here != there && located.count() == 0 {
-            return Ok(Err("its sums differ, but none of its rows".to_owned()));
+        if here != there {
+            if located.count() == 0 {
+                return Ok(Err("its sums differ, but none of its rows".to_owned()));
+            }
+            for side in [primary, shadow] {
+                if !side.has_its_columns().await? {
+                    return Ok(Err(format!("its columns were redefined on the {} meanwhile", side.pool.whom())));
+                }
+            }
         }
         Ok(Ok((here, located)))
     }

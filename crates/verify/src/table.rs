@@ -27,7 +27,9 @@ SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(
           AND NOT a.attnotnull)
       ORDER BY i.indisprimary DESC, i.indnatts, i.indexrelid LIMIT 1) AS i
     CROSS JOIN LATERAL pg_catalog.generate_series(0, i.keys - 1) AS place
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place] ORDER BY place)
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place] ORDER BY place),
+  ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_'";
@@ -43,6 +45,8 @@ pub(crate) struct Column {
     pub(crate) type_name: String,
     /// Its type; of a domain, the one that it is over.
     pub(crate) base: u32,
+    /// `attnum`: its name may become another column's.
+    pub(crate) number: i16,
 }
 
 /// A table on one side.
@@ -68,13 +72,16 @@ pub(crate) async fn tables(pool: &Pool) -> Result<BTreeMap<QualifiedName, Table>
             let name = QualifiedName::new(row.try_get::<_, &str>(0)?, row.try_get::<_, &str>(1)?);
             let (names, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
             let bases: Vec<u32> = row.try_get(7)?;
-            let columns = names.into_iter().zip(types).zip(bases);
+            let numbers: Vec<i16> = row.try_get(9)?;
+            let columns = names.into_iter().zip(types).zip(bases).zip(numbers);
             Ok(Table {
                 name,
                 oid: row.try_get(2)?,
                 file: row.try_get(3)?,
                 size: u64::try_from(row.try_get::<_, i64>(4)?).unwrap_or(0),
-                columns: columns.map(|((name, type_name), base)| Column { name, type_name, base }).collect(),
+                columns: columns
+                    .map(|(((name, type_name), base), number)| Column { name, type_name, base, number })
+                    .collect(),
                 key: row.try_get(8)?,
             })
         };
@@ -112,6 +119,7 @@ mod tests {
             name: (*name).to_owned(),
             type_name: (*type_name).to_owned(),
             base: 23,
+            number: 1,
         };
         Table {
             name: QualifiedName::new("public", "t"),

@@ -146,6 +146,20 @@ impl<'a> Side<'a> {
         Ok(sum)
     }
 
+    /// Whether its columns have the names at present that the snapshot shows. What is asked for by name is what has it at present, and what
+    /// is prepared shows that: catalogs are read as the snapshot has them.
+    pub(crate) async fn has_its_columns(&self) -> Result<bool, Error> {
+        let all = format!("SELECT * FROM ONLY {}", self.table.name.sql());
+        let shown = self.table.columns.iter().map(|column| (column.name.as_str(), Some(column.number)));
+        loop {
+            let turn = self.pool.turn().await?;
+            let prepared = turn.client().prepare(&all).await;
+            if let Some(statement) = turn.end(prepared).await? {
+                return Ok(statement.columns().iter().map(|column| (column.name(), column.column_id())).eq(shown));
+            }
+        }
+    }
+
     pub(crate) async fn totals(
         &self,
         at_once: usize,
