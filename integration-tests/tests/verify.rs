@@ -556,6 +556,22 @@ fn what_was_written_while_pgshadow_was_away_is_proven_no_more() {
     }
 }
 
+/// Who comes past pgshadow just as it ends is not taken for one of its sessions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_past_pgshadow_as_it_ends_is_not_taken_for_its_own() {
+    let mut scene = Scene::of("CREATE TABLE a (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1)");
+    assert!(verify(&scene, &[]).1);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true);
+    let past = scene.source.connect().await;
+    past.batch_execute("UPDATE a SET v = 2").await.unwrap();
+    scene.pgshadow.stop();
+    drop(past);
+    scene.pgshadow.start();
+    let certificate = scene.pgshadow.status()["certificate"].clone();
+    assert_eq!(certificate["valid"], false, "{certificate:#}");
+}
+
 /// A statement that takes long, outside a block, is no reason for a verify to wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_verify_doesnt_wait_for_a_statement_that_takes_long() {

@@ -154,14 +154,14 @@ impl Store {
             lapses.redefined = (lapses.number, reason.to_owned());
         } else {
             // it may be told again and again
-            let kept = self.certificates()?;
-            let is_valid = |c: &TableCertificate| c.lapsed.is_none() && of.iter().any(|of| of.covers(&c.table));
+            let (kept, covers) = (self.certificates()?, covered(of));
+            let is_valid = |c: &TableCertificate| c.lapsed.is_none() && covers(&c.table);
             if !kept.tables.iter().any(is_valid) {
                 return Ok(());
             }
         }
         let write = self.database.begin_write()?;
-        of.iter().try_for_each(|of| lapse_in(&write, of, reason))?;
+        lapse_in(&write, of, reason)?;
         if redefines {
             let mut meta = write.open_table(META)?;
             let was_whole = meta.get(WHOLE)?.is_some_and(|text| text.value() == WHOLE);
@@ -182,13 +182,22 @@ impl Store {
     }
 }
 
-pub(crate) fn lapse_in(write: &WriteTransaction, of: &LapseOf, reason: &str) -> Result<(), Error> {
+/// Whether one of these covers a table, of which there may be many.
+fn covered(of: &[LapseOf]) -> impl Fn(&QualifiedName) -> bool {
+    let tables: HashSet<&QualifiedName> =
+        of.iter().filter_map(|of| if let LapseOf::Table(table) = of { Some(table) } else { None }).collect();
+    let others: Vec<&LapseOf> = of.iter().filter(|of| !matches!(of, LapseOf::Table(_))).collect();
+    move |table| tables.contains(table) || others.iter().any(|of| of.covers(table))
+}
+
+pub(crate) fn lapse_in(write: &WriteTransaction, of: &[LapseOf], reason: &str) -> Result<(), Error> {
+    let covers = covered(of);
     let mut rows = write.open_table(CERTIFICATES)?;
     let mut lapsed = Vec::new();
     for row in rows.iter()? {
         let (key, value) = row?;
         let mut certificate: TableCertificate = serde_json::from_slice(value.value())?;
-        if certificate.lapsed.is_none() && of.covers(&certificate.table) {
+        if certificate.lapsed.is_none() && covers(&certificate.table) {
             (certificate.lapsed, certificate.lapsed_at) = (Some(reason.to_owned()), Some(now()));
             lapsed.push((key.value().to_owned(), serde_json::to_vec(&certificate)?));
         }

@@ -46,7 +46,7 @@ impl Store {
             }
             let finding = self.keep(&write, finding)?;
             if let Some(reason) = lapses_by(&finding) {
-                lapse_in(&write, &LapseOf::table(finding.table.as_ref()), &reason)?;
+                lapse_in(&write, &[LapseOf::table(finding.table.as_ref())], &reason)?;
             }
             if let Some(origin) = origin {
                 write.open_table(ORIGINS)?.insert(origin, (finding.id, false))?;

@@ -65,7 +65,7 @@ impl Store {
         if table.is_none() {
             write.open_table(LIFTED)?.retain(|_, ()| false)?;
         }
-        lapse_in(&write, &LapseOf::table(table), reason)?;
+        lapse_in(&write, &[LapseOf::table(table)], reason)?;
         write.commit()?;
         self.suspects.write().unwrap_or_else(PoisonError::into_inner).add(&suspect);
         let shown = table.map_or_else(|| "every table".to_owned(), ToString::to_string);

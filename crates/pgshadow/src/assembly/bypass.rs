@@ -23,6 +23,12 @@ WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND NOT pid O
     'walreceiver', 'slotsync worker', 'logical replication launcher', 'startup', 'checkpointer', 'background writer', 'walwriter', 'archiver', 'io worker'])
   AND NOT coalesce(usename OPERATOR(pg_catalog.=) CURRENT_USER AND application_name OPERATOR(pg_catalog.~~) 'pgshadow%', false)";
 
+/// Whether all clients that are there are among these.
+pub(super) async fn are_all_of(client: &Connection, pids: &[i32]) -> Result<bool, Unanswered> {
+    let rows = answered(client.query(CLIENTS, &[])).await?;
+    Ok(rows.iter().all(|row| pids.contains(&row.get(0))))
+}
+
 /// A server's process: its number and when it began.
 type Process = (i32, String);
 
@@ -62,7 +68,7 @@ impl Bypass {
             );
         }
         if let Some(who) = others {
-            mirror.lapse(LapseOf::Every, &format!("a client is connected past pgshadow: {who}"));
+            mirror.lapse(&[LapseOf::Every], &format!("a client is connected past pgshadow: {who}"));
         }
         Ok(())
     }

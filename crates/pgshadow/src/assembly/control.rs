@@ -158,7 +158,7 @@ pub(super) fn start(
     (client, unwatched): (Connection, Unwatched),
     mirror: Arc<Mirror>,
     shutdown: CancellationToken,
-) -> JoinHandle<()> {
+) -> JoinHandle<Unwatched> {
     tokio::spawn(async move {
         let mut client = Some(client);
         let (mut told, mut attempts) = (None, 0);
@@ -209,6 +209,7 @@ pub(super) fn start(
             };
             tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(pause) => {}, () = needed => {} }
         }
+        looks.unwatched
     })
 }
 

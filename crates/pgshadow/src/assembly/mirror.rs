@@ -164,7 +164,7 @@ impl Mirror {
             Err(error) => tracing::error!(%error, "the stop could not be marked in the log's directory"),
         }
         self.stopped.store(true, Ordering::Release);
-        self.lapse(LapseOf::Every, &format!("mirroring has stopped: {reason}"));
+        self.lapse(&[LapseOf::Every], &format!("mirroring has stopped: {reason}"));
         *marked
     }
 

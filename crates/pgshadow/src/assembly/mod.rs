@@ -87,7 +87,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     let serving = tokio::spawn(pgshadow_admin::serve(admin, Arc::clone(&windows), metrics, shutdown.clone()));
     Gauge::Mirroring.set(u64::from(mirror.is_some()));
 
-    let (mut background, sessions_ended) = (Vec::new(), CancellationToken::new());
+    let (mut background, mut watch, sessions_ended) = (Vec::new(), None, CancellationToken::new());
     if let (Some(mirror), Some(recovered)) = (&mirror, recovered) {
         // the primary is asked before any session may write: what a crash left open belongs to its present life or not
         let primary = control::first_contact(&config.source, mirror, &shutdown);
@@ -95,10 +95,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
         let lost = recovery::restore(mirror, recovered, source)?;
         let settler = settle::start(config.source.postgres.clone(), Arc::clone(mirror), lost, shutdown.clone());
         background.push(settler);
-        let unwatched = Unwatched::begin(&primary, mirror).await.map_err(|e| AssemblyError::Primary(e.to_string()))?;
+        let unwatched = Unwatched::begin(&primary, mirror).await;
         let primary = (primary, unwatched);
-        let watch = control::start(config.source.postgres.clone(), primary, Arc::clone(mirror), sessions_ended.clone());
-        background.push(watch);
+        let token = sessions_ended.clone();
+        watch = Some(control::start(config.source.postgres.clone(), primary, Arc::clone(mirror), token));
         let mut apply = pgshadow_apply::Config::new(
             config.target.postgres.clone(),
             config.source.postgres.clone(),
@@ -132,12 +132,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     let ((), pids) = tokio::join!(proxy.run(shutdown.clone(), GRACE), pids);
     sessions_ended.cancel();
     windows.set_phase(Phase::Stopping);
+    if let (Some(mirror), Some(watch)) = (&mirror, watch)
+        && let Ok(unwatched) = watch.await
+    {
+        unwatched.end(&config.source.postgres, mirror, &pids).await;
+    }
     for task in background {
         let _ = task.await;
     }
     windows.stop_applier().await;
     if let Some(mirror) = &mirror {
-        unwatched::end(&config.source.postgres, mirror, &pids).await;
         mirror.close();
     }
     let _ = tokio::join!(serving, gauges);

@@ -69,8 +69,8 @@ impl Mirror {
     }
 
     /// Certificates aren't valid any more, for a reason that doesn't make a table suspect.
-    pub fn lapse(&self, of: LapseOf, reason: &str) {
-        if let Err(error) = self.store.lapse(&[of], reason, false) {
+    pub fn lapse(&self, of: &[LapseOf], reason: &str) {
+        if let Err(error) = self.store.lapse(of, reason, false) {
             tracing::error!(%error, reason, "certificates have lapsed, but that could not be written down");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! With each look at the clients ([`super::bypass`]) the primary's own counts of each table's writes are kept. Once nobody has looked for a
 //! while, a table is as it was only if they are the same. They say nothing where the primary was started again meanwhile.
+use super::bypass;
 use super::mirror::Mirror;
 use super::primary::{self, Connection, Unanswered, answered};
 use pgshadow_divergence::LapseOf;
@@ -13,11 +14,14 @@ use tokio::time::Instant;
 
 /// How long nobody may look, so that a client who came and went between two looks is no matter of this.
 const UNWATCHED: Duration = Duration::from_secs(5);
-/// Pause between two readings, in times that one takes, at least.
+/// Pause between two readings, in times that one takes.
 const PAUSES: u32 = 100;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long the last sessions' processes may take to end, which then have counted what they wrote.
 const ENDING: Duration = Duration::from_secs(2);
+/// Before 15 counts are read from a file that is so old at most (`PGSTAT_STAT_INTERVAL`, and a little).
+const STALE: Duration = Duration::from_millis(600);
 /// Name of the text that keeps the counts.
 const NOTED: &str = "writes_seen";
 
@@ -31,91 +35,129 @@ WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relpersistence OPERATOR(pg_
 const ENDED: &str =
     "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) ANY ($1))";
 const UPTIME: &str = "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_postmaster_start_time())::pg_catalog.float8";
+const SERVER: &str =
+    "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 150000,
+    pg_catalog.current_setting('track_counts')::pg_catalog.bool";
 
 /// The counts of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Counts {
     epoch: Epoch,
+    /// The server counts at all.
+    counted: bool,
     tables: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// What was read last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unwatched {
     last: Option<(Instant, Counts)>,
-    /// It isn't what is kept.
+    /// When the clients were looked at.
+    seen: Instant,
+    /// What was read last isn't what is kept.
     changed: bool,
     pause: Duration,
 }
 
 impl Unwatched {
     /// Before any session may write: what the last process has kept is compared with what is.
-    pub async fn begin(client: &Connection, mirror: &Mirror) -> Result<Self, Unanswered> {
-        let now = counts(client).await?;
-        let kept = mirror.store.meta_get(NOTED).ok().flatten();
-        match kept.and_then(|kept| serde_json::from_str::<Counts>(&kept).ok()) {
-            Some(kept) if kept.epoch == now.epoch => lapse_changed(mirror, &kept, &now),
-            Some(_) => mirror.lapse(LapseOf::Every, "the primary was started again while pgshadow was not running"),
-            None => mirror.lapse(LapseOf::Every, "pgshadow was not running, and nobody knows who wrote meanwhile"),
+    pub async fn begin(client: &Connection, mirror: &Mirror) -> Self {
+        let begun = begin(client, mirror).await;
+        if let Err(error) = &begun {
+            tracing::warn!(%error, "it can't be told who wrote to the primary while pgshadow was not running");
+            mirror.lapse(
+                &[LapseOf::Every],
+                "it could not be told who wrote to the primary while pgshadow was not running",
+            );
         }
-        keep(mirror, &now);
-        Ok(Self { last: Some((Instant::now(), now)), changed: false, pause: PAUSE_MIN })
+        let now = Instant::now();
+        Self { last: begun.ok().map(|counts| (now, counts)), seen: now, changed: false, pause: PAUSE_MIN }
     }
 
-    /// Now and then, with the look at the clients.
+    /// Each time that the clients have been looked at.
     pub async fn look(&mut self, client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
-        let since = self.last.as_ref().map_or(Duration::MAX, |(at, _)| at.elapsed());
-        if since < self.pause {
-            return Ok(());
-        }
-        let begun = Instant::now();
-        let now = counts(client).await?;
-        if let Some((_, last)) = self.last.as_ref().filter(|_| since > UNWATCHED + self.pause) {
-            if last.epoch == now.epoch {
-                lapse_changed(mirror, last, &now);
-            } else if answered(client.query_one(UPTIME, &[])).await?.get::<_, f64>(0) > UNWATCHED.as_secs_f64() {
-                mirror.lapse(
-                    LapseOf::Every,
-                    "the primary was started again, and pgshadow could not look at it for a while",
-                );
+        let is_due = self.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= self.pause);
+        let was_unwatched = self.seen.elapsed() > UNWATCHED;
+        if is_due || was_unwatched {
+            let begun = Instant::now();
+            let now = if was_unwatched { latest_counts(client).await? } else { counts(client).await? };
+            if let Some((_, last)) = self.last.as_ref().filter(|_| was_unwatched) {
+                if last.epoch == now.epoch {
+                    lapse_changed(mirror, last, &now);
+                } else if answered(client.query_one(UPTIME, &[])).await?.get::<_, f64>(0) > UNWATCHED.as_secs_f64() {
+                    let why = "the primary was started again, and pgshadow could not look at it for a while";
+                    mirror.lapse(&[LapseOf::Every], why);
+                }
             }
+            self.changed |= self.last.as_ref().is_none_or(|(_, last)| *last != now);
+            if self.changed && mirror.store.certificates().is_ok_and(|all| !all.tables.is_empty()) {
+                keep(mirror, &now);
+                self.changed = false;
+            }
+            self.last = Some((Instant::now(), now));
+            self.pause = (begun.elapsed() * PAUSES).clamp(PAUSE_MIN, PAUSE_MAX);
         }
-        self.changed |= self.last.as_ref().is_none_or(|(_, last)| *last != now);
-        if self.changed && mirror.store.certificates().is_ok_and(|all| !all.tables.is_empty()) {
-            keep(mirror, &now);
-            self.changed = false;
-        }
-        self.last = Some((Instant::now(), now));
-        self.pause = (begun.elapsed() * PAUSES).max(PAUSE_MIN);
+        self.seen = Instant::now();
         Ok(())
     }
-}
 
-/// Once the sessions have ended: what they wrote is what pgshadow has seen. `pids`: their processes.
-pub(super) async fn end(config: &tokio_postgres::Config, mirror: &Mirror, pids: &[i32]) {
-    let ended = tokio::time::timeout(2 * ENDING, keep_at_end(config, mirror, pids)).await;
-    if !matches!(ended, Ok(Ok(()))) {
-        tracing::info!(
-            "the primary's counts of writes could not be read at the end: certificates may lapse at the next start"
-        );
+    /// Once the sessions have ended, whose processes these were: what they wrote is what pgshadow has seen. Where others were there, or nobody has
+    /// looked for long, what was kept before stands: it will not be the same at the next start.
+    pub async fn end(&self, config: &tokio_postgres::Config, mirror: &Mirror, pids: &[i32]) {
+        let ended = tokio::time::timeout(2 * ENDING, self.counts_at_end(config, mirror, pids)).await;
+        match ended {
+            Ok(Ok(Some(counts))) => keep(mirror, &counts),
+            _ => tracing::info!(
+                "the last writes to the primary may have been somebody else's: certificates may lapse at the next start"
+            ),
+        }
+    }
+
+    async fn counts_at_end(
+        &self,
+        config: &tokio_postgres::Config,
+        mirror: &Mirror,
+        pids: &[i32],
+    ) -> Result<Option<Counts>, Unanswered> {
+        let client = primary::connect(config, mirror).await?;
+        let begun = Instant::now();
+        while begun.elapsed() < ENDING && !answered(client.query_one(ENDED, &[&pids])).await?.get::<_, bool>(0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let counts = latest_counts(&client).await?;
+        let same_life = self.last.as_ref().is_some_and(|(_, last)| last.epoch == counts.epoch);
+        let watched = same_life && self.seen.elapsed() <= UNWATCHED;
+        Ok((watched && bypass::are_all_of(&client, pids).await?).then_some(counts))
     }
 }
 
-async fn keep_at_end(config: &tokio_postgres::Config, mirror: &Mirror, pids: &[i32]) -> Result<(), Unanswered> {
-    let (client, begun) = (&primary::connect(config, mirror).await?, Instant::now());
-    while begun.elapsed() < ENDING && !answered(client.query_one(ENDED, &[&pids])).await?.get::<_, bool>(0) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+async fn begin(client: &Connection, mirror: &Mirror) -> Result<Counts, Unanswered> {
+    let now = latest_counts(client).await?;
+    let kept = mirror.store.meta_get(NOTED).ok().flatten();
+    match kept.and_then(|kept| serde_json::from_str::<Counts>(&kept).ok()) {
+        Some(kept) if kept.epoch == now.epoch => lapse_changed(mirror, &kept, &now),
+        Some(_) => mirror.lapse(&[LapseOf::Every], "the primary was started again while pgshadow was not running"),
+        None => mirror.lapse(&[LapseOf::Every], "pgshadow was not running, and nobody knows who wrote meanwhile"),
     }
-    keep(mirror, &counts(client).await?);
-    Ok(())
+    keep(mirror, &now);
+    Ok(now)
+}
+
+/// Whatever was written by processes that have ended is counted.
+async fn latest_counts(client: &Connection) -> Result<Counts, Unanswered> {
+    if answered(client.query_one(SERVER, &[])).await?.get::<_, bool>(0) {
+        tokio::time::sleep(STALE).await;
+    }
+    counts(client).await
 }
 
 async fn counts(client: &Connection) -> Result<Counts, Unanswered> {
     let mut tables: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let counted = answered(client.query_one(SERVER, &[])).await?.get(1);
     for row in answered(client.query(COUNTS, &[])).await? {
         tables.entry(row.get(0)).or_default().insert(row.get(1), row.get(2));
     }
-    Ok(Counts { epoch: client.epoch, tables })
+    Ok(Counts { epoch: client.epoch, counted, tables })
 }
 
 fn keep(mirror: &Mirror, counts: &Counts) {
@@ -130,12 +172,14 @@ fn keep(mirror: &Mirror, counts: &Counts) {
 }
 
 fn lapse_changed(mirror: &Mirror, then: &Counts, now: &Counts) {
-    let changed = changed(then, now);
+    if !(then.counted && now.counted) {
+        return mirror
+            .lapse(&[LapseOf::Every], "pgshadow was not looking, and the primary doesn't count writes (track_counts)");
+    }
+    let changed: Vec<LapseOf> = changed(then, now).into_iter().map(LapseOf::Table).collect();
     if !changed.is_empty() {
         tracing::info!(tables = changed.len(), "tables were written while pgshadow was not looking");
-    }
-    for table in changed {
-        mirror.lapse(LapseOf::Table(table), "it was written while pgshadow was not looking, perhaps past it");
+        mirror.lapse(&changed, "it was written while pgshadow was not looking, perhaps past it");
     }
 }
 
@@ -161,7 +205,7 @@ mod tests {
 
     fn counts(tables: &[(&str, &str)]) -> Counts {
         let tables = tables.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect();
-        Counts { epoch: Epoch(1), tables: BTreeMap::from([("public".to_owned(), tables)]) }
+        Counts { epoch: Epoch(1), counted: true, tables: BTreeMap::from([("public".to_owned(), tables)]) }
     }
 
     #[test]
