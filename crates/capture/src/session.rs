@@ -137,7 +137,8 @@ pub struct Session<J: Journal> {
 impl<J: Journal> Drop for Session<J> {
     fn drop(&mut self) {
         if self.lost_track {
-            self.unseen();
+            let reason = "a session could not be followed to its end: what it wrote wasn't seen".to_owned();
+            self.shared.journal.suspect(vec![Suspect { table: None, reason }]);
         }
     }
 }
@@ -242,15 +243,9 @@ impl<J: Journal> Session<J> {
                 reason,
                 "a session can't be followed any more; every table is suspect"
             );
-            self.unseen();
+            self.shared.journal.suspect(vec![Suspect { table: None, reason: reason.to_owned() }]);
             self.closed();
         }
-    }
-
-    /// It may have written anything.
-    fn unseen(&self) {
-        let reason = "a session could not be followed any more: what it wrote wasn't seen".to_owned();
-        self.shared.journal.suspect(vec![Suspect { table: None, reason }]);
     }
 
     /// What is kept back of the server's answers, where no more will come.

@@ -162,7 +162,9 @@ async fn counts(client: &Connection) -> Result<Counts, Unanswered> {
 
 fn keep(mirror: &Mirror, counts: &Counts) {
     let kept = serde_json::to_string(counts).map_err(|error| error.to_string());
-    let kept = kept.and_then(|text| mirror.store.meta_set(NOTED, &text).map_err(|error| error.to_string()));
+    // the disk is waited for: sessions go on meanwhile
+    let write = |text: String| tokio::task::block_in_place(|| mirror.store.meta_set(NOTED, &text));
+    let kept = kept.and_then(|text| write(text).map_err(|error| error.to_string()));
     if let Err(error) = kept {
         tracing::error!(
             error,
