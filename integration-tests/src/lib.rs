@@ -38,6 +38,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod scene;
+pub mod verify;
 pub mod workload;
 
 /// How often a scenario with chance in it runs: once in `make test`, many times in `make conform` (`PGSHADOW_REPEATS`).

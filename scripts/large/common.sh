@@ -26,3 +26,13 @@ half() {
     say "at its maximum $most scripts a second" >&2
     echo $((most / 2))
 }
+# The load at half of its maximum, until `stop`.
+load_at_half() {
+    local rate
+    rate=$(half)
+    say "at $rate"
+    work -R "$rate" -T 20000 > "$out/pgbench.out" 2>&1 &
+    load=$!
+    trap stop EXIT
+}
+stop() { pkill -TERM -P "$load" 2> /dev/null || true; }

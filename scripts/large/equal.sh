@@ -4,13 +4,7 @@
 . "$(dirname "$0")/common.sh"
 writes() { on_source -c "SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables ORDER BY 1"; }
 make_tables
-rate=$(half)
-say "at $rate"
-# up to the kill below
-work -R "$rate" -T 20000 > "$out/pgbench.out" 2>&1 &
-load=$!
-stop() { pkill -TERM -P "$load" 2> /dev/null || true; }
-trap stop EXIT
+load_at_half
 sleep 5
 writes > "$out/before"
 begun=$SECONDS

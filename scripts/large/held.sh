@@ -4,13 +4,7 @@
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 make_tables
-rate=$(half)
-say "at $rate"
-# up to the kill below
-work -R "$rate" -T 20000 > "$out/pgbench.out" 2>&1 &
-load=$!
-stop() { pkill -TERM -P "$load" 2> /dev/null || true; }
-trap stop EXIT
+load_at_half
 pgshadow backfill --create-schema > /dev/null 2> "$out/backfill.err"
 pgshadow wait drained --timeout 20min
 for _ in $(seq "${VERIFIES:-50}"); do
