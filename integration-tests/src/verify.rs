@@ -5,6 +5,7 @@ use crate::workload::Load;
 use serde_json::Value;
 use std::time::Duration;
 
+/// How long a verify may take.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Writes that a verify must not take for differences: many rows of `busy`, `bag` and `kinds` from 100 on.
@@ -30,6 +31,7 @@ CREATE TABLE empty (a int);
 CREATE TABLE made (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED);
 INSERT INTO made VALUES (1), (2);
 ";
+/// A load on [`SCHEMA`].
 pub const SCRIPT: &str = "\\set i random(1, 20000)
 \\set j random(100, 130)
 \\set k random(0, 49)
@@ -46,6 +48,7 @@ pub fn unpaced(schema: &str) -> Scene {
     Scene::with(schema, "", without_pace)
 }
 
+/// Nothing sets the pace of a verify.
 pub fn without_pace(builder: PgshadowBuilder) -> PgshadowBuilder {
     builder.set("verify", "latency_rise_max", "\"\"")
 }
@@ -65,6 +68,7 @@ pub fn verify(scene: &Scene, tables: &[&str]) -> (Value, bool) {
     (serde_json::from_str(&finished.stdout).expect("--json gives JSON"), code == Some(0))
 }
 
+/// The tables of a report.
 pub fn tables(report: &Value) -> &Vec<Value> {
     report["tables"].as_array().expect("a report has tables")
 }

@@ -3,7 +3,7 @@ use crate::client::{Bench, Endpoint};
 use crate::process::Finished;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How pgbench sends its statements.
@@ -97,7 +97,16 @@ impl Load {
 
     /// The load goes on for as long as `work` takes; a failed transaction or a lost client fails the test.
     pub fn during<T>(&self, place: &Endpoint, work: impl FnOnce() -> T) -> T {
-        Self::beside(|| drop(self.run(place, Duration::from_secs(1))), work)
+        let transactions = AtomicU64::new(0);
+        let bout = || {
+            let bench = self.attempt(place, Duration::from_secs(1)).unwrap_or_else(|finished| panic!("{finished:#?}"));
+            assert_eq!(bench.failed, 0, "pgbench:\n{}", bench.output);
+            transactions.fetch_add(bench.transactions, Ordering::SeqCst);
+        };
+        let done = Self::beside(bout, work);
+        // a busy machine may leave none of them to one bout
+        assert!(transactions.into_inner() > 0, "the load did nothing");
+        done
     }
 
     /// [`Load::during`], where servers are killed: what becomes of the clients doesn't matter, they begin again.

@@ -1,7 +1,11 @@
 //! The certificates that a verify gives: what keeps them valid, and what ends them.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::fault::Link;
+use integration_tests::postgres::Cluster;
+use integration_tests::process::eventually;
+use integration_tests::proxy::Pgshadow;
 use integration_tests::repeats;
-use integration_tests::scene::Scene;
+use integration_tests::scene::{EVERY_TABLE, Scene, servers};
 use integration_tests::verify::{LIMIT, SCHEMA, SCRIPT, tables, under_load, unpaced, verify};
 use serde_json::Value;
 use std::time::Duration;
@@ -211,4 +215,138 @@ async fn no_certificate_once_mirroring_has_stopped() {
     let refused = scene.pgshadow.run(&["verify"], LIMIT);
     assert!(refused.status.code() == Some(1) && refused.stderr.contains("mirroring has stopped"), "{refused:#?}");
     drop(holder);
+}
+
+fn is_valid(scene: &Scene) -> bool {
+    scene.pgshadow.status()["certificate"]["valid"] == true
+}
+
+/// A scene on servers of its own, which it may break.
+fn alone(schema: &str) -> ([Cluster; 2], Scene) {
+    let servers = [Cluster::old(), Cluster::newest()];
+    for server in &servers {
+        server.app().psql(schema);
+    }
+    let pgshadow = Pgshadow::between(&servers[0], &servers[1]).start();
+    let scene = Scene { source: servers[0].app(), target: servers[1].app(), pgshadow };
+    (servers, scene)
+}
+
+/// A crash empties unlogged tables: those of the server that had one are doubted.
+#[test]
+fn unlogged_tables_are_doubted_once_a_server_has_crashed() {
+    let (servers, scene) = alone(
+        "CREATE UNLOGGED TABLE u (id int PRIMARY KEY); CREATE TABLE l (id int PRIMARY KEY); INSERT INTO l VALUES (1)",
+    );
+    for server in servers.iter().rev() {
+        for side in [&scene.source, &scene.target] {
+            side.psql("TRUNCATE u; INSERT INTO u VALUES (1)");
+        }
+        assert!(verify(&scene, &[]).1 && is_valid(&scene));
+        let checkpointer =
+            server.superuser().psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
+        let killed = std::process::Command::new("kill").args(["-9", checkpointer.trim()]).status().unwrap();
+        assert!(killed.success());
+        let doubted = || Some(scene.pgshadow.suspect_tables()).filter(|tables| !tables.is_empty());
+        let tables = eventually("a table is suspect", LIMIT, doubted);
+        assert_eq!(tables, ["public.u"]);
+        assert!(!is_valid(&scene));
+        eventually("the server is there again", LIMIT, || server.app().try_psql("SELECT count(*) FROM u").ok());
+    }
+}
+
+/// The target was made anew while pgshadow was away: nothing of it is proven any more.
+#[test]
+fn a_target_that_was_made_anew_proves_nothing() {
+    let schema = "CREATE TABLE a (id int PRIMARY KEY)";
+    let mut scene = Scene::of(&format!("{schema}; INSERT INTO a VALUES (1)"));
+    assert!(verify(&scene, &[]).1);
+    scene.pgshadow.restart();
+    assert!(is_valid(&scene) && scene.pgshadow.suspect_tables().is_empty(), "it is the same one");
+    scene.pgshadow.stop();
+    let name = scene.target.database.clone();
+    servers()[1].superuser().psql(&format!("DROP DATABASE {name}"));
+    servers()[1].create_database(&name).psql(schema);
+    scene.pgshadow.start();
+    let suspects = || Some(scene.pgshadow.suspect_tables()).filter(|tables| tables.iter().any(|t| t == EVERY_TABLE));
+    eventually("every table is suspect", LIMIT, suspects);
+    assert!(!is_valid(&scene));
+    let (report, equal) = verify(&scene, &[]);
+    assert!(!equal, "{report:#}");
+}
+
+/// What was excluded isn't proven by what was proven without it.
+#[test]
+fn a_table_that_was_excluded_is_doubted_when_it_is_excluded_no_more() {
+    let mut scene = Scene::of("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)");
+    let exclude = |scene: &mut Scene, list: &str| {
+        let path = scene.pgshadow.config();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("exclude") && *line != "[mirror]").collect();
+        scene.pgshadow.stop();
+        std::fs::write(&path, format!("{}\n[mirror]\nexclude = [{list}]\n", kept.join("\n"))).unwrap();
+        scene.pgshadow.start();
+    };
+    assert!(verify(&scene, &[]).1 && is_valid(&scene));
+    exclude(&mut scene, "\"public.a\"");
+    assert!(!is_valid(&scene), "{:#}", scene.pgshadow.status()["certificate"]);
+    assert!(verify(&scene, &[]).1 && is_valid(&scene), "without a");
+    scene.app().psql("INSERT INTO a VALUES (1)");
+    std::thread::sleep(Duration::from_millis(2500));
+    exclude(&mut scene, "");
+    assert!(!is_valid(&scene) && scene.pgshadow.suspect_tables() == ["public.a"]);
+    assert!(!verify(&scene, &[]).1, "its row is missing");
+    scene.target.psql("INSERT INTO a VALUES (1)");
+    assert!(verify(&scene, &[]).1 && is_valid(&scene));
+}
+
+/// Definitions that were made past pgshadow while it wasn't there: also those that leave the version of the table as it was.
+#[test]
+fn definitions_that_were_made_while_pgshadow_was_away_end_certificates() {
+    let mut scene = Scene::of(
+        "CREATE TYPE mood AS ENUM ('a', 'b'); CREATE TABLE t (id int PRIMARY KEY, m mood, v int); INSERT INTO t VALUES (1, 'a', 1)",
+    );
+    for past in [
+        "CREATE TABLE n (id int PRIMARY KEY)",
+        "ALTER TYPE mood RENAME VALUE 'a' TO 'c'",
+        "ALTER TABLE t RENAME v TO w",
+    ] {
+        let (report, equal) = verify(&scene, &[]);
+        assert!(equal, "{report:#}");
+        std::thread::sleep(Duration::from_millis(2500));
+        scene.pgshadow.restart();
+        assert!(is_valid(&scene), "{past}: nothing was changed yet: {:#}", scene.pgshadow.status()["certificate"]);
+        scene.pgshadow.stop();
+        for side in [&scene.source, &scene.target] {
+            side.psql(past);
+        }
+        // written by its own process as that ends
+        std::thread::sleep(Duration::from_millis(500));
+        scene.pgshadow.start();
+        let certificate = scene.pgshadow.status()["certificate"].clone();
+        assert_eq!(certificate["valid"], false, "{past}: {certificate:#}");
+    }
+}
+
+/// Who was connected while nobody could look isn't known, and once the primary was started again its counts say nothing.
+#[test]
+fn a_restart_of_the_primary_after_a_time_without_a_look_ends_certificates() {
+    let mut source = Cluster::old();
+    let target = Cluster::newest();
+    for server in [&source, &target] {
+        server.app().psql("CREATE TABLE a (id int PRIMARY KEY, v int); INSERT INTO a VALUES (1, 1)");
+    }
+    let link = Link::to(source.port());
+    let pgshadow = Pgshadow::between(&source, &target).source_port(link.port()).start();
+    let scene = Scene { source: source.app(), target: target.app(), pgshadow };
+    assert!(verify(&scene, &[]).1 && is_valid(&scene));
+    std::thread::sleep(Duration::from_secs(3));
+    link.cut();
+    scene.source.psql("UPDATE a SET v = 2");
+    std::thread::sleep(Duration::from_secs(7));
+    source.restart();
+    link.mend();
+    let lapsed = || Some(scene.pgshadow.status()["certificate"].clone()).filter(|c| c["valid"] == false);
+    let certificate = eventually("the certificate lapses", Duration::from_secs(30), lapsed);
+    assert!(certificate["reason"].as_str().unwrap().contains("started again"), "{certificate:#}");
 }

@@ -1,5 +1,8 @@
 //! `pgshadow verify` under write load: what differs is found, where it is, and nothing else is.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::client::Endpoint;
+use integration_tests::postgres::Cluster;
+use integration_tests::proxy::Pgshadow;
 use integration_tests::repeats;
 use integration_tests::scene::Scene;
 use integration_tests::verify::{LIMIT, SCHEMA, SCRIPT, tables, under_load, unpaced, verify, without_pace};
@@ -300,8 +303,12 @@ fn tables_that_swap_their_names_are_told_apart() {
 #[test]
 fn what_cannot_be_compared_says_why() {
     let scene = Scene::with(
-        "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE typed (v int); CREATE TABLE here (v int)",
-        "DROP TABLE here; ALTER TABLE typed ALTER v TYPE bigint; ALTER TABLE t ADD w int; CREATE TABLE there (v int)",
+        "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE typed (v int); CREATE TABLE here (v int);
+         CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int CONSTRAINT to_p REFERENCES p ON DELETE CASCADE);
+         CREATE TABLE d (p int REFERENCES p); CREATE TABLE e (p int CONSTRAINT to_p REFERENCES p ON UPDATE SET NULL)",
+        "ALTER TABLE c DROP CONSTRAINT to_p; ALTER TABLE d ADD FOREIGN KEY (p) REFERENCES p ON DELETE SET NULL;
+         ALTER TABLE e DROP CONSTRAINT to_p; ALTER TABLE e ADD CONSTRAINT other_name FOREIGN KEY (p) REFERENCES p ON UPDATE SET NULL NOT VALID;
+         DROP TABLE here; ALTER TABLE typed ALTER v TYPE bigint; ALTER TABLE t ADD w int; CREATE TABLE there (v int)",
         |builder| builder,
     );
     let (report, equal) = verify(&scene, &[]);
@@ -311,10 +318,14 @@ fn what_cannot_be_compared_says_why() {
         ("typed", "column v is integer on the primary and bigint on the shadow"),
         ("here", "the shadow has no such table"),
         ("there", "only the shadow has this table"),
+        ("c", "no such foreign key, or has it disabled: FOREIGN KEY (p) REFERENCES public.p(id) ON DELETE CASCADE"),
+        ("d", "only the shadow's table has this foreign key, whose action would change rows"),
     ] {
         let table = tables(&report).iter().find(|t| t["table"]["name"] == name).unwrap();
         assert!(table["not_compared"].as_str().is_some_and(|why| why.contains(part)), "{table:#}");
     }
+    let (_, equal) = verify(&scene, &["public.e"]);
+    assert!(equal, "the same action by another name, and not validated yet");
     let (report, _) = verify(&scene, &["public.nowhere"]);
     assert_eq!(tables(&report)[0]["not_compared"], "there is no such table");
     let stopped = scene.pgshadow.run(&["verify", "--stop"], LIMIT);
@@ -508,4 +519,51 @@ fn an_interrupted_verify_goes_on() {
     assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true, "{}", scene.pgshadow.status()["certificate"]);
     // that one has ended
     assert_eq!(before(&verify(&scene, &["public.bag"]).0), BTreeSet::new());
+}
+
+/// Of several keys a table is compared by the one by which it is mended.
+#[test]
+fn a_table_with_several_keys_is_mended() {
+    let scene = Scene::of(
+        "CREATE TABLE t (a int NOT NULL, b int NOT NULL, c int NOT NULL, v int); CREATE UNIQUE INDEX ON t (a, b); CREATE UNIQUE INDEX ON t (c);
+         INSERT INTO t VALUES (1, 2, 3, 4)",
+    );
+    scene.target.psql("UPDATE t SET v = 9");
+    assert_eq!(differences(&verify(&scene, &[]).0), BTreeSet::from(["t a=1, b=2 value v".to_owned()]));
+    let mended = scene.pgshadow.run(&["repair"], LIMIT);
+    assert_eq!(mended.status.code(), Some(0), "{mended:#?}");
+    assert!(verify(&scene, &[]).1);
+}
+
+/// A text has other bytes in another encoding, and is the same text.
+#[test]
+fn databases_of_different_encodings_are_compared() {
+    let servers = [Cluster::old(), Cluster::newest()];
+    let made = "CREATE DATABASE latin OWNER app TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING";
+    servers[0].superuser().psql(&format!("{made} 'LATIN1'"));
+    servers[1].superuser().psql(&format!("{made} 'UTF8'"));
+    let [source, target] = servers.each_ref().map(|server| {
+        server.superuser().psql("GRANT CREATE ON DATABASE latin TO pgshadow");
+        let place = Endpoint { database: "latin".to_owned(), ..server.app() };
+        place.psql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, U&'\\00e9t\\00e9 ' || g FROM generate_series(1, 100) g");
+        place
+    });
+    let pgshadow = Pgshadow::between(&servers[0], &servers[1]).database("latin").start();
+    let scene = Scene { source, target, pgshadow };
+    let (report, equal) = verify(&scene, &[]);
+    assert!(equal && tables(&report)[0]["rows"] == 100, "{report:#}");
+    scene.target.psql("UPDATE t SET v = U&'\\00e8t\\00e9 7' WHERE id = 7");
+    assert_eq!(differences(&verify(&scene, &[]).0), BTreeSet::from(["t id=7 value v".to_owned()]));
+}
+
+/// What long values hold is read as well, and counts for the limit.
+#[test]
+fn long_values_are_read_no_faster_than_may_be() {
+    let rows = "CREATE TABLE long (id int PRIMARY KEY, v text); ALTER TABLE long ALTER v SET STORAGE EXTERNAL;
+        INSERT INTO long SELECT g, repeat(md5(g::text), 32768) FROM generate_series(1, 16) g";
+    let scene = Scene::with(rows, "", |builder| without_pace(builder).set("verify", "rate_max", "\"4MiB\""));
+    let begun = std::time::Instant::now();
+    assert!(verify(&scene, &[]).1);
+    // 32 MiB on both sides together
+    assert!(begun.elapsed() > Duration::from_secs(5), "{:?}", begun.elapsed());
 }

@@ -6,7 +6,7 @@ use crate::lane::Lane;
 use crate::loader;
 use crate::lock::Life;
 use crate::session::Session;
-use crate::tie::{Standing, standing};
+use crate::tie::{Standing, had, keep_had, standing};
 use crate::{AppliedPosition, Error, LogExtent};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -14,6 +14,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Name of the store's text that keeps which life of the shadow was seen last.
+const LIFE_KEPT: &str = "shadow_life";
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
@@ -101,7 +104,10 @@ impl Crew {
     async fn resume(&mut self, session: &Session) -> Result<AppliedPosition, Error> {
         let (common, log) = (Arc::clone(&self.common), self.common.log.extent());
         let stream = &common.config.stream;
-        let position = match standing(session.stored(stream).await?, &log, !self.resumed) {
+        self.doubt_what_a_crash_empties(session).await?;
+        let (stored, had) = (session.stored(stream).await?, had(&common.store, &log)?);
+        let is_new = stored.is_none();
+        let position = match standing(stored, &log, !self.resumed, had) {
             Standing::Follows(position) => position,
             Standing::Gap(position, reason) => {
                 common.suspect(None, reason).await?;
@@ -109,9 +115,10 @@ impl Crew {
             }
             Standing::Foreign(reason) => return self.start_anew(session, &log, reason).await,
         };
-        if session.count_positions(stream).await? > 1 {
+        if is_new || session.count_positions(stream).await? > 1 {
             session.join_positions(stream, &position).await?;
         }
+        keep_had(&common.store, &log, position.below)?;
         if position.below < common.below() {
             let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
             common.suspect(None, reason.to_owned()).await?;
@@ -122,6 +129,23 @@ impl Crew {
         common.log.applied(position.below);
         self.gather(&position);
         Ok(position)
+    }
+
+    /// Unlogged tables are empty after a crash: those of the shadow are suspect once it has another life.
+    async fn doubt_what_a_crash_empties(&self, session: &Session) -> Result<(), Error> {
+        let store = &self.common.store;
+        let (life, unlogged) = session.life().await?;
+        let known = store.meta_get(LIFE_KEPT)?;
+        if known.as_ref() == Some(&life) {
+            return Ok(());
+        }
+        if known.is_some() {
+            for table in &unlogged {
+                let reason = "it is unlogged, and the shadow was started again: a crash would have emptied it";
+                self.common.suspect(Some(table), reason.to_owned()).await?;
+            }
+        }
+        Ok(store.meta_set(LIFE_KEPT, &life)?)
     }
 
     /// What lanes had in hand goes to the first one: there may be fewer of them now.
@@ -153,6 +177,7 @@ impl Crew {
         tokio::task::spawn_blocking(move || store.forget_all_origins()).await??;
         let position = common.book.applied_position();
         session.join_positions(&common.config.stream, &position).await?;
+        keep_had(&common.store, log, position.below)?;
         self.resumed = true;
         common.resumed_at(position.below);
         common.log.applied(position.below);

@@ -97,7 +97,8 @@ pub use pair::{Exported, PairError, SnapshotPair};
 pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
 pub use rehearsal::SHED_BEHIND;
 pub use reread::Reread;
-pub use tie::LogExtent;
+pub use session::{LIFE, UNLOGGED};
+pub use tie::{LogExtent, keep_had};
 
 use pgshadow_model::{Change, Lsn, QualifiedName, Sequence};
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 /// Statements cached; above it the cache starts again.
 const PLANS_MAX: usize = 2000;
@@ -79,10 +79,22 @@ SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = '
 SET standard_conforming_strings = on; SET xmloption = 'content'; SET row_security = off;
 SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
 SET synchronous_commit = on; SET statement_timeout = 0;
-SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings s JOIN (VALUES ('jit', 'off'),
     ('plan_cache_mode', 'force_generic_plan'), ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
     ('transaction_timeout', '0')) AS w (name, value) ON w.name = s.name";
+
+/// What tells one life of a server from another: also a crash of a backend, after which the postmaster goes on with another
+/// checkpointer. Other processes come and go within one life, but a role that may not see what each of them is sees them all.
+pub const LIFE: &str = "
+SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catalog.text,
+  (SELECT pg_catalog.string_agg(a.pid::pg_catalog.text, ',' ORDER BY a.pid) FROM pg_catalog.pg_stat_activity a
+    WHERE a.datid IS NULL AND a.usesysid IS NULL AND coalesce(a.backend_type, 'checkpointer') OPERATOR(pg_catalog.=) 'checkpointer')),
+  pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version')";
+/// Tables that a crash empties.
+pub const UNLOGGED: &str = "
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.=) 'u'";
 
 /// `applied.above` holds pairs: first and one past the last of each range. Each lane has a row, so that none waits for another
 /// one; each row is true by itself, and all of them together are the position. The last statements bring on what a version with
@@ -246,6 +258,14 @@ impl Session {
         }
         self.plans.insert(key, plan.clone());
         Ok(plan)
+    }
+
+    /// Which life of the server this is, and its unlogged tables.
+    pub(crate) async fn life(&self) -> Result<(String, Vec<QualifiedName>), Error> {
+        let life = self.client().query_one(LIFE, &[]).await?.try_get(0)?;
+        let tables = self.client().query(UNLOGGED, &[]).await?;
+        let named = |row: &Row| Ok(QualifiedName::new(row.try_get::<_, &str>(0)?, row.try_get::<_, &str>(1)?));
+        Ok((life, tables.iter().map(named).collect::<Result<_, Error>>()?))
     }
 
     /// What the shadow says that it holds, by all lanes' rows.

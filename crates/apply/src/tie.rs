@@ -2,6 +2,7 @@
 //! the position would give numbers out again that the shadow takes as applied.
 
 use crate::AppliedPosition;
+use pgshadow_divergence::Store;
 use pgshadow_model::Sequence;
 
 /// Which log this is, and what it held when it was opened.
@@ -15,6 +16,26 @@ pub struct LogExtent {
     pub first: Sequence,
     /// The last record, 0 in a new log.
     pub last: Sequence,
+}
+
+/// Name of the store's text that says below which number the shadow had all of the log at least, when something was last loaded or proven there.
+const HAD: &str = "shadow_had";
+
+/// Keeps that the shadow has all of the log below this number.
+///
+/// # Errors
+/// The store can't be written.
+pub fn keep_had(store: &Store, log: &LogExtent, below: Sequence) -> Result<(), pgshadow_divergence::Error> {
+    let text = format!("{} {below}", log.identity);
+    // it may be told again and again
+    if store.meta_get(HAD)?.as_ref() == Some(&text) { Ok(()) } else { store.meta_set(HAD, &text) }
+}
+
+/// What was kept of this log.
+pub(crate) fn had(store: &Store, log: &LogExtent) -> Result<Option<Sequence>, pgshadow_divergence::Error> {
+    let text = store.meta_get(HAD)?;
+    let of_this = text.as_deref().and_then(|text| text.strip_prefix(log.identity.as_str()));
+    Ok(of_this.and_then(|below| below.trim_start().parse().ok()))
 }
 
 /// What the shadow says of itself.
@@ -47,9 +68,14 @@ pub(crate) enum Standing {
     Foreign(String),
 }
 
-/// `first_time`: since the log was opened; later positions are ahead of what it held then, and it may have been trimmed.
-pub(crate) fn standing(stored: Option<Stored>, log: &LogExtent, first_time: bool) -> Standing {
+/// `first_time`: since the log was opened; later positions are ahead of what it held then, and it may have been trimmed. `had`: what the shadow is known
+/// to have had of this log; what a load brought isn't in the log.
+pub(crate) fn standing(stored: Option<Stored>, log: &LogExtent, first_time: bool, had: Option<Sequence>) -> Standing {
     let Some(Stored { position, identity, source }) = stored else {
+        if had.is_some() {
+            let reason = "the target has no position any more: it was replaced or made anew";
+            return Standing::Gap(AppliedPosition::default(), reason.to_owned());
+        }
         let reason = "the target has no position, but the mirror log has been trimmed already: what was written before is missing";
         let position = AppliedPosition::default();
         return if log.first > 1 { Standing::Gap(position, reason.to_owned()) } else { Standing::Follows(position) };
@@ -69,6 +95,10 @@ pub(crate) fn standing(stored: Option<Stored>, log: &LogExtent, first_time: bool
             "the target is ahead of the mirror log, which ends with record {last} where {} was applied: its end was lost",
             end - 1
         ));
+    }
+    if first_time && had.is_some_and(|had| position.below < had) {
+        let reason = "the target is at an older state than one that it was known to have: it was restored from a backup, or lost its last writes";
+        return Standing::Gap(position, reason.to_owned());
     }
     let below = position.below.max(1);
     if first_time && below < log.first {
@@ -92,7 +122,7 @@ mod tests {
             let position = AppliedPosition { below, above: above.into_iter().collect() };
             Some(Stored { position, identity: "a".into(), source: Some("s".into()) })
         };
-        let shown = |stored, log: &LogExtent, first_time| match standing(stored, log, first_time) {
+        let shown = |stored, log: &LogExtent, first_time| match standing(stored, log, first_time, None) {
             Standing::Follows(_) => "follows",
             Standing::Gap(..) => "gap",
             Standing::Foreign(_) => "foreign",
@@ -122,5 +152,11 @@ mod tests {
         assert_eq!(shown(stored(3, None), &other("b", Some("s")), false), "foreign");
         assert_eq!(shown(stored(3, None), &other("a", Some("t")), false), "foreign");
         assert_eq!(shown(stored(3, None), &other("a", None), true), "follows");
+        for (position, had, expected) in
+            [(None, Some(1), "gap"), (stored(9, None), Some(10), "gap"), (stored(10, None), Some(10), "follows")]
+        {
+            let standing = standing(position, &log(1, 20), true, had);
+            assert_eq!(matches!(standing, Standing::Gap(..)), expected == "gap", "{standing:?}");
+        }
     }
 }

@@ -53,6 +53,14 @@ impl Common {
         }
     }
 
+    /// A text's length, the same on both: where their own encodings differ, in UTF-8.
+    fn bytes(self, text: &str) -> String {
+        match self.hashing {
+            Hashing::Own => format!("octet_length({text})"),
+            Hashing::Md5 => format!("octet_length(convert_to({text}, 'UTF8'))"),
+        }
+    }
+
     fn column(self, column: &Column) -> String {
         let name = format!("r.{}", quote(&column.name));
         match column.base {
@@ -80,21 +88,21 @@ impl Common {
 
     /// Rows, bytes and the sums of their hashes. `order`: the columns, as both sides are to take them; `condition`: which rows, under the name `r`.
     pub(crate) fn totals(self, table: &Table, order: &[Column], condition: &str) -> String {
-        let (one, two) = (self.hash("t", 0), self.hash("t", 1));
+        let (one, two, bytes) = (self.hash("t", 0), self.hash("t", 1), self.bytes("t"));
         let texts = self.texts(table, order, "", condition);
         format!(
-            "SELECT count(*), coalesce(sum(octet_length(t)), 0)::int8, coalesce(sum({one}), 0)::text, coalesce(sum({two}), 0)::text
+            "SELECT count(*), coalesce(sum({bytes}), 0)::int8, coalesce(sum({one}), 0)::text, coalesce(sum({two}), 0)::text
              FROM ({texts}) AS x"
         )
     }
 
     /// The same by bucket: those bits of the key's hash.
     pub(crate) fn totals_by_bucket(self, table: &Table, order: &[Column], condition: &str, bits: i64) -> String {
-        let (one, two) = (self.hash("t", 0), self.hash("t", 1));
+        let (one, two, bytes) = (self.hash("t", 0), self.hash("t", 1), self.bytes("t"));
         let bucket = self.bucket(bits);
         let texts = self.texts(table, order, "", condition);
         format!(
-            "SELECT {bucket} AS b, count(*), sum(octet_length(t))::int8, sum({one})::text, sum({two})::text
+            "SELECT {bucket} AS b, count(*), sum({bytes})::int8, sum({one})::text, sum({two})::text
              FROM ({texts}) AS x GROUP BY 1"
         )
     }

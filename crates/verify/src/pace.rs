@@ -19,8 +19,9 @@ const BURST: f64 = 0.1;
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 /// What was asked of the primary before is over after this.
 const SETTLES: Duration = Duration::from_millis(100);
-/// Bytes a second, until it is known whether somebody is there, and how much can be read then.
-const RATE_FIRST: f64 = 8.0 * 1_048_576.0;
+/// Bytes a second, until it is known whether somebody is there, and how much can be read then: as little as ever, since the first seconds are felt like
+/// all others.
+const RATE_FIRST: f64 = RATE_MIN;
 /// For each of these bytes a second one may read at a time, where somebody is there: what runs beside one another is felt more than what follows it.
 const RATE_OF_ONE: f64 = 32.0 * 1_048_576.0;
 /// When that is looked at first.

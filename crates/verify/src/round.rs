@@ -9,7 +9,7 @@ use crate::pace::Pace;
 use crate::parts::{Parts, can_be_cut, cut};
 use crate::pool::Pool;
 use crate::progress::Progress;
-use crate::table::{Table, columns_differ, tables};
+use crate::table::{Table, cascades_differ, columns_differ, tables};
 use crate::totals::{Side, Totals};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
@@ -125,7 +125,7 @@ impl<'a> Round<'a> {
             all
         });
         let size = |name: &QualifiedName| {
-            let of = |side: &BTreeMap<QualifiedName, Table>| side.get(name).map_or(0, |table| table.size);
+            let of = |side: &BTreeMap<QualifiedName, Table>| side.get(name).map_or(0, Table::bytes);
             of(&here) + of(&there)
         };
         let mut names: Vec<QualifiedName> = wanted.into_iter().collect();
@@ -183,7 +183,7 @@ impl<'a> Round<'a> {
         if self.begun.fetch_add(1, Ordering::SeqCst) > 0 && self.is_old() {
             return Ended::Later;
         }
-        if let Some(why) = columns_differ(ours, theirs) {
+        if let Some(why) = columns_differ(ours, theirs).or_else(|| cascades_differ(ours, theirs)) {
             return Ended::Done(Box::new(TableOutcome::not_compared(&ours.name, why)));
         }
         let sides = [
@@ -242,7 +242,7 @@ impl<'a> Round<'a> {
         let in_time =
             shown.bytes_done.max(1) as f64 / (shown.elapsed_ms.max(1) as f64 / 1000.0) * most.as_secs_f64() / 4.0;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "about")]
-        let wanted = (2.0 * table.size as f64 / in_time.max(1.0)).ceil() as u64;
+        let wanted = (2.0 * table.bytes() as f64 / in_time.max(1.0)).ceil() as u64;
         let parts = cut(&self.primary, table, wanted).await?;
         tracing::info!(table = %table.name, parts = parts.count(), "verify: a table is compared in parts: it takes longer than snapshots may be kept");
         self.lock_parts().insert(table.name.clone(), parts);

@@ -3,17 +3,21 @@
 use crate::Error;
 use crate::pool::Pool;
 use pgshadow_model::QualifiedName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Every table that holds rows, but for the system's and pgshadow's own.
 ///
-/// The key: the primary key, else the shortest unique index that can stand for one. `size`: bytes at present, not as the snapshot
-/// shows them; of a table that somebody has for himself, as it was vacuumed last, since asking would wait for him, and of one that was dropped
-/// since, none. `indnkeyatts` is not there before 11.
+/// The key: the primary key, else the first unique index that can stand for one, as capture and the applier take it (by it a row is mended).
+/// Sizes: bytes at present, not as the snapshot shows them; of a table that somebody has for himself, as it was vacuumed last, since asking would
+/// wait for him, and of one that was dropped since, none. Before 11 there is no `indnkeyatts` and no `conparentid`.
+///
+/// Cascades: what a foreign key's action may change in this table, other than refusing; a disabled one does nothing. Those that stand for
+/// one partition of the table that is referred to aren't told.
 const TABLES: &str = "
 SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(SELECT l.relation FROM pg_catalog.pg_locks l
       WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'))
-    THEN c.relpages::int8 * 8192 ELSE coalesce(pg_catalog.pg_relation_size(c.oid), 0) END AS size,
+    THEN ARRAY[c.relpages::int8 * 8192, coalesce((SELECT o.relpages::int8 * 8192 FROM pg_catalog.pg_class o WHERE o.oid = c.reltoastrelid), 0)]
+    ELSE ARRAY[coalesce(pg_catalog.pg_relation_size(c.oid), 0), coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0)] END,
   ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
   ARRAY(SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
@@ -25,11 +29,16 @@ SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(
       WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
           AND NOT a.attnotnull)
-      ORDER BY i.indisprimary DESC, i.indnatts, i.indexrelid LIMIT 1) AS i
+      ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1) AS i
     CROSS JOIN LATERAL pg_catalog.generate_series(0, i.keys - 1) AS place
     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place] ORDER BY place),
   ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+  ARRAY(SELECT pg_catalog.replace(pg_catalog.pg_get_constraintdef(f.oid), ' NOT VALID', '') FROM pg_catalog.pg_constraint f
+    WHERE f.conrelid = c.oid AND f.contype = 'f' AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd'))
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.conrelid = f.conrelid
+        AND p.oid = (pg_catalog.to_jsonb(f) ->> 'conparentid')::oid)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = f.oid AND g.tgrelid = f.confrelid AND g.tgenabled IN ('D', 'R')))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_'";
@@ -56,11 +65,27 @@ pub(crate) struct Table {
     pub(crate) oid: u32,
     /// Another one once the table was truncated or rewritten.
     pub(crate) file: u32,
-    /// Bytes.
+    /// Bytes of its pages.
     pub(crate) size: u64,
+    /// Bytes of the long values beside them (TOAST).
+    pub(crate) beside: u64,
     pub(crate) columns: Vec<Column>,
     /// Names of the key's columns; empty: it has none.
     pub(crate) key: Vec<String>,
+    /// Foreign keys whose actions may change its rows.
+    pub(crate) cascades: BTreeSet<String>,
+}
+
+impl Table {
+    /// Bytes of all that is read of it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.size + self.beside
+    }
+
+    /// Bytes that are read with a page, the long values of its rows included; about.
+    pub(crate) fn page_bytes(&self) -> u64 {
+        PAGE + self.beside / (self.size / PAGE).max(1)
+    }
 }
 
 /// Reads them in the snapshot.
@@ -73,22 +98,40 @@ pub(crate) async fn tables(pool: &Pool) -> Result<BTreeMap<QualifiedName, Table>
             let (names, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
             let bases: Vec<u32> = row.try_get(7)?;
             let numbers: Vec<i16> = row.try_get(9)?;
+            let cascades: Vec<String> = row.try_get(10)?;
+            let sizes: Vec<i64> = row.try_get(4)?;
+            let mut sizes = sizes.into_iter().map(|size| u64::try_from(size).unwrap_or(0));
             let columns = names.into_iter().zip(types).zip(bases).zip(numbers);
             Ok(Table {
                 name,
                 oid: row.try_get(2)?,
                 file: row.try_get(3)?,
-                size: u64::try_from(row.try_get::<_, i64>(4)?).unwrap_or(0),
+                size: sizes.next().unwrap_or(0),
+                beside: sizes.next().unwrap_or(0),
                 columns: columns
                     .map(|(((name, type_name), base), number)| Column { name, type_name, base, number })
                     .collect(),
                 key: row.try_get(8)?,
+                cascades: cascades.into_iter().collect(),
             })
         };
         let table = read().map_err(failed)?;
         all.insert(table.name.clone(), table);
     }
     Ok(all)
+}
+
+/// Why it isn't enough that the rows of the two are equal, if so: what the primary's own actions change in the one, the shadow's must in the other,
+/// since nobody repeats it.
+pub(crate) fn cascades_differ(primary: &Table, shadow: &Table) -> Option<String> {
+    let only = |a: &Table, b: &Table| a.cascades.difference(&b.cascades).next().cloned();
+    let missing = only(primary, shadow).map(|key| {
+        format!("the shadow's table has no such foreign key, or has it disabled: {key}; what its action changes would be missing there")
+    });
+    missing.or_else(|| {
+        let key = only(shadow, primary)?;
+        Some(format!("only the shadow's table has this foreign key, whose action would change rows: {key}"))
+    })
 }
 
 /// Why the columns of the two can't be compared, if they can't. Their order doesn't matter.
@@ -126,9 +169,19 @@ mod tests {
             oid: 1,
             file: 1,
             size: 0,
+            beside: 0,
             columns: columns.iter().map(column).collect(),
             key: Vec::new(),
+            cascades: BTreeSet::new(),
         }
+    }
+
+    #[test]
+    fn long_values_are_read_with_their_pages() {
+        let mut table = table(&[]);
+        assert_eq!((table.bytes(), table.page_bytes()), (0, PAGE));
+        (table.size, table.beside) = (2 * PAGE, 300 * PAGE);
+        assert_eq!((table.bytes(), table.page_bytes()), (302 * PAGE, 151 * PAGE));
     }
 
     #[test]

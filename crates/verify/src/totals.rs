@@ -84,6 +84,12 @@ pub(crate) struct Side<'a> {
     is_same: String,
 }
 
+/// Pages of one statement, where so many of plain rows are to be read at most: fewer where long values come with them.
+fn piece_pages(most: u32, page_bytes: u64) -> u32 {
+    let pages = u64::from(most) * PAGE / page_bytes.max(PAGE);
+    u32::try_from(pages).unwrap_or(most).max(1)
+}
+
 impl<'a> Side<'a> {
     /// `by_pages`: the server can be asked for some of a table's pages.
     pub(crate) fn new(pool: &'a Pool, table: &'a Table, by_pages: bool, pace: &'a Pace) -> Self {
@@ -95,13 +101,13 @@ impl<'a> Side<'a> {
             oid = table.oid,
             file = table.file
         );
-        Self { pool, table, wanted, bytes: table.size, pace, is_same }
+        Self { pool, table, wanted, bytes: table.bytes(), pace, is_same }
     }
 
     /// Only the rows of which this is so, of one in so many parts.
     pub(crate) fn part(&mut self, condition: &str, parts: usize) {
         self.wanted = Wanted::Where(condition.to_owned());
-        self.bytes = self.table.size / parts.max(1) as u64;
+        self.bytes = self.table.bytes() / parts.max(1) as u64;
     }
 
     /// What is asked for in one statement, as a condition, and about how many bytes that is; as large as it may be by then. The last has no end.
@@ -113,10 +119,11 @@ impl<'a> Side<'a> {
                 let Wanted::Where(condition) = &self.wanted else { return None };
                 return Some((condition.clone(), self.bytes));
             };
-            let to = from + if self.pace.is_gentle() { PIECE_PAGES_GENTLE } else { PIECE_PAGES };
+            let most = if self.pace.is_gentle() { PIECE_PAGES_GENTLE } else { PIECE_PAGES };
+            let to = from + piece_pages(most, self.table.page_bytes());
             next = (to <= *all).then_some(to);
             let pages = next.unwrap_or(*all).saturating_sub(from);
-            Some((Pages(from, next).condition(), u64::from(pages) * PAGE))
+            Some((Pages(from, next).condition(), u64::from(pages) * self.table.page_bytes()))
         })
     }
 

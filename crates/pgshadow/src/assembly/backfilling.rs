@@ -208,6 +208,7 @@ impl Hands {
         if self.mirror.backends.unfollowed() > 0 {
             return Ok(tables.to_vec());
         }
+        self.mirror.keep_shadow_had().map_err(failed)?;
         self.mirror.store.lift(tables, doubts, whole, Some(LOADING)).map_err(failed)
     }
 }

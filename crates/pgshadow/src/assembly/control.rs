@@ -8,10 +8,10 @@ use super::mirror::Mirror;
 use super::primary::{self, Connection, Unanswered, answered};
 use super::unwatched::Unwatched;
 use crate::config::Database;
-use pgshadow_apply::SHED_BEHIND;
+use pgshadow_apply::{SHED_BEHIND, UNLOGGED};
 use pgshadow_capture::Journal;
 use pgshadow_catalog::Functions;
-use pgshadow_model::{Epoch, Lsn};
+use pgshadow_model::{Epoch, Lsn, QualifiedName, Suspect};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+/// Name of the text that keeps in which life of the primary its unlogged tables were looked at.
+const UNLOGGED_KEPT: &str = "unlogged_epoch";
 /// Pause between two looks.
 const BEAT: Duration = Duration::from_millis(100);
 /// How long something must be in flight to be looked at as blocked.
@@ -28,14 +30,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// So many attempts follow each other like looks: clients come back as soon as the primary does, and what they write before its
 /// new life is known counts as written before it.
 const HASTY: u32 = 100;
-
-/// What tells one life of a primary from another: also a crash of a backend, after which the postmaster goes on with another
-/// checkpointer. Other processes come and go within one life, but a role that may not see what each of them is sees them all.
-pub(super) const FINGERPRINT: &str = "
-SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time()::pg_catalog.text,
-  (SELECT pg_catalog.string_agg(a.pid::pg_catalog.text, ',' ORDER BY a.pid) FROM pg_catalog.pg_stat_activity a
-    WHERE a.datid IS NULL AND a.usesysid IS NULL AND coalesce(a.backend_type, 'checkpointer') OPERATOR(pg_catalog.=) 'checkpointer')),
-  pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version')";
 
 /// Connects, sees whether the server can be a primary, and settles the epoch and the functions before anyone writes.
 ///
@@ -104,9 +98,29 @@ async fn first(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Conne
 async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
     let attempt = mirror.watch.attempt();
     let client = primary::connect(config, mirror).await?;
+    doubt_what_a_crash_empties(&client, mirror).await?;
     attempt.holds(&client.ended);
     load_functions(&client, mirror).await?;
     Ok(client)
+}
+
+/// Unlogged tables are empty after a crash: those of the primary are suspect once it has another life.
+async fn doubt_what_a_crash_empties(client: &Connection, mirror: &Mirror) -> Result<(), Unanswered> {
+    let (known, epoch) = (mirror.store.meta_get(UNLOGGED_KEPT).ok().flatten(), client.epoch.0.to_string());
+    if known.as_ref() == Some(&epoch) {
+        return Ok(());
+    }
+    if known.is_some() {
+        let doubted = answered(client.query(UNLOGGED, &[])).await?.into_iter().map(|row| Suspect {
+            table: Some(QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))),
+            reason: "it is unlogged, and the primary was started again: a crash would have emptied it".to_owned(),
+        });
+        mirror.keep_suspects(&doubted.collect::<Vec<_>>());
+    }
+    if let Err(error) = mirror.store.meta_set(UNLOGGED_KEPT, &epoch) {
+        tracing::warn!(%error, "that unlogged tables were looked at could not be kept: they may be suspect once more");
+    }
+    Ok(())
 }
 
 /// The life of the primary with this fingerprint; a new one if it isn't the last one known. What its history has lost is suspect.

@@ -80,6 +80,8 @@ pub(super) struct Mirror {
     pub watch: Watch,
     /// At what the primary's catalog holds.
     pub looks: Looks,
+    /// The shadow says that it has all of the log below this number.
+    shadow_has: AtomicU64,
     /// The shadow is too far behind for statements of the clients to be run on it as well.
     pub behind: AtomicBool,
 }
@@ -121,7 +123,16 @@ impl Mirror {
             unwritten: Unwritten::default(),
             watch: Watch::default(),
             looks: Looks::default(),
+            shadow_has: AtomicU64::new(0),
             behind: AtomicBool::new(false),
+        }
+    }
+
+    /// Keeps how far the shadow is, when something is proven or loaded there: a target at an older state doesn't have it any more.
+    pub fn keep_shadow_had(&self) -> Result<(), pgshadow_divergence::Error> {
+        match self.extent.get() {
+            Some(log) => pgshadow_apply::keep_had(&self.store, log, self.shadow_has.load(Ordering::SeqCst)),
+            None => Ok(()),
         }
     }
 

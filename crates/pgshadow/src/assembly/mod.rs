@@ -9,6 +9,7 @@ mod concurrent_index;
 mod control;
 mod definitions;
 mod error;
+mod excluded;
 mod fitness;
 mod history;
 mod mirror;
@@ -206,5 +207,6 @@ fn open_mirror(config: &Config) -> Result<(Arc<Mirror>, pgshadow_mirror_log::Rec
     let unsynced = (config.mirror_log.durability == config::Durability::Os).then_some(unsynced);
     let mirror = Mirror::new(log, book, store, Arc::new(Catalog::default()), unsynced);
     mirror.keep_suspects(&suspects);
+    excluded::compare(&mirror, &config.mirror.exclude)?;
     Ok((Arc::new(mirror), recovery))
 }

@@ -4,6 +4,7 @@ use super::control;
 use super::fitness::{self, Unfit};
 use super::history::{self, Standing};
 use super::mirror::Mirror;
+use pgshadow_apply::LIFE;
 use pgshadow_model::Epoch;
 use std::ops::Deref;
 use std::time::Duration;
@@ -78,7 +79,7 @@ pub(super) async fn connect(config: &tokio_postgres::Config, mirror: &Mirror) ->
     if fitness::is_pooled(&connection).await? {
         return Err(Unfit::Pooled.into());
     }
-    let life = [control::FINGERPRINT, history::STANDING].join(",");
+    let life = [LIFE, history::STANDING].join(",");
     let row = answered(connection.query_one(&life, &[])).await?;
     if row.get::<_, bool>(1) {
         return Err(Unfit::Standby.into());

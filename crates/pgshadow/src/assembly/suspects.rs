@@ -75,6 +75,13 @@ impl Mirror {
         }
     }
 
+    /// The same, and there may be other tables from now on.
+    pub fn redefined(&self, of: &[LapseOf], reason: &str) {
+        if let Err(error) = self.store.lapse(of, reason, true) {
+            tracing::error!(%error, reason, "certificates have lapsed, but that could not be written down");
+        }
+    }
+
     pub fn keep_in_log(&self, suspect: &Suspect) -> Result<(), AppendError> {
         {
             let mut held = self.unwritten.lock();

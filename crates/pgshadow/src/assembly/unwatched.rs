@@ -1,7 +1,8 @@
 //! What was written to the primary while pgshadow wasn't there to see who was connected: certificates of such tables lapse.
 //!
 //! With each look at the clients ([`super::bypass`]) the primary's own counts of each table's writes are kept. Once nobody has looked for a
-//! while, a table is as it was only if they are the same. They say nothing where the primary was started again meanwhile.
+//! while, a table is as it was only if they are the same. They say nothing where the primary was started again meanwhile: of the time before that
+//! nobody knows then who was connected.
 use super::bypass;
 use super::mirror::Mirror;
 use super::primary::{self, Connection, Unanswered, answered};
@@ -34,10 +35,16 @@ WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relpersistence OPERATOR(pg_
   AND NOT n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['information_schema', 'pgshadow']) AND NOT n.nspname OPERATOR(pg_catalog.~) '^pg_'";
 const ENDED: &str =
     "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) ANY ($1))";
-const UPTIME: &str = "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_postmaster_start_time())::pg_catalog.float8";
+/// Whether counts are read from a file; whether they are counted at all; and what is another one once a column, an enum's value or a constraint was
+/// renamed or changed, which leaves the version of the table as it was.
 const SERVER: &str =
     "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 150000,
-    pg_catalog.current_setting('track_counts')::pg_catalog.bool";
+    pg_catalog.current_setting('track_counts')::pg_catalog.bool,
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', pg_catalog.pg_stat_get_tuples_updated(c.oid), CASE
+        WHEN NOT c.relname OPERATOR(pg_catalog.=) 'pg_attribute' THEN pg_catalog.pg_stat_get_tuples_inserted(c.oid)
+          OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid) END), ',' ORDER BY c.relname)
+      FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) 11
+        AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['pg_attribute', 'pg_enum', 'pg_constraint']::pg_catalog.name[]))";
 
 /// The counts of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +52,9 @@ struct Counts {
     epoch: Epoch,
     /// The server counts at all.
     counted: bool,
+    /// Changes of definitions, counted.
+    #[serde(default)]
+    definitions: String,
     tables: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -65,7 +75,7 @@ impl Unwatched {
         let begun = begin(client, mirror).await;
         if let Err(error) = &begun {
             tracing::warn!(%error, "it can't be told who wrote to the primary while pgshadow was not running");
-            mirror.lapse(
+            mirror.redefined(
                 &[LapseOf::Every],
                 "it could not be told who wrote to the primary while pgshadow was not running",
             );
@@ -84,9 +94,9 @@ impl Unwatched {
             if let Some((_, last)) = self.last.as_ref().filter(|_| was_unwatched) {
                 if last.epoch == now.epoch {
                     lapse_changed(mirror, last, &now);
-                } else if answered(client.query_one(UPTIME, &[])).await?.get::<_, f64>(0) > UNWATCHED.as_secs_f64() {
-                    let why = "the primary was started again, and pgshadow could not look at it for a while";
-                    mirror.lapse(&[LapseOf::Every], why);
+                } else {
+                    let why = "the primary was started again, and pgshadow could not look at it for a while before";
+                    mirror.redefined(&[LapseOf::Every], why);
                 }
             }
             self.changed |= self.last.as_ref().is_none_or(|(_, last)| *last != now);
@@ -136,8 +146,8 @@ async fn begin(client: &Connection, mirror: &Mirror) -> Result<Counts, Unanswere
     let kept = mirror.store.meta_get(NOTED).ok().flatten();
     match kept.and_then(|kept| serde_json::from_str::<Counts>(&kept).ok()) {
         Some(kept) if kept.epoch == now.epoch => lapse_changed(mirror, &kept, &now),
-        Some(_) => mirror.lapse(&[LapseOf::Every], "the primary was started again while pgshadow was not running"),
-        None => mirror.lapse(&[LapseOf::Every], "pgshadow was not running, and nobody knows who wrote meanwhile"),
+        Some(_) => mirror.redefined(&[LapseOf::Every], "the primary was started again while pgshadow was not running"),
+        None => mirror.redefined(&[LapseOf::Every], "pgshadow was not running, and nobody knows who wrote meanwhile"),
     }
     keep(mirror, &now);
     Ok(now)
@@ -153,11 +163,12 @@ async fn latest_counts(client: &Connection) -> Result<Counts, Unanswered> {
 
 async fn counts(client: &Connection) -> Result<Counts, Unanswered> {
     let mut tables: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    let counted = answered(client.query_one(SERVER, &[])).await?.get(1);
+    let server = answered(client.query_one(SERVER, &[])).await?;
+    let (counted, definitions) = (server.get(1), server.get::<_, Option<String>>(2).unwrap_or_default());
     for row in answered(client.query(COUNTS, &[])).await? {
         tables.entry(row.get(0)).or_default().insert(row.get(1), row.get(2));
     }
-    Ok(Counts { epoch: client.epoch, counted, tables })
+    Ok(Counts { epoch: client.epoch, counted, definitions, tables })
 }
 
 fn keep(mirror: &Mirror, counts: &Counts) {
@@ -175,18 +186,27 @@ fn keep(mirror: &Mirror, counts: &Counts) {
 
 fn lapse_changed(mirror: &Mirror, then: &Counts, now: &Counts) {
     if !(then.counted && now.counted) {
-        return mirror
-            .lapse(&[LapseOf::Every], "pgshadow was not looking, and the primary doesn't count writes (track_counts)");
+        let why = "pgshadow was not looking, and the primary doesn't count writes (track_counts)";
+        return mirror.redefined(&[LapseOf::Every], why);
     }
-    let changed: Vec<LapseOf> = changed(then, now).into_iter().map(LapseOf::Table).collect();
+    if then.definitions != now.definitions {
+        let why = "definitions were changed while pgshadow was not looking, perhaps past it";
+        return mirror.redefined(&[LapseOf::Every], why);
+    }
+    let (changed, new) = changed(then, now);
     if !changed.is_empty() {
         tracing::info!(tables = changed.len(), "tables were written while pgshadow was not looking");
+        let changed: Vec<LapseOf> = changed.into_iter().map(LapseOf::Table).collect();
         mirror.lapse(&changed, "it was written while pgshadow was not looking, perhaps past it");
+    }
+    if let Some(one) = new.first() {
+        let why = format!("{one} was made while pgshadow was not looking, perhaps past it");
+        mirror.redefined(&new.into_iter().map(LapseOf::Table).collect::<Vec<_>>(), &why);
     }
 }
 
-/// Tables whose counts aren't what they were, and those that are only there at one of both times.
-fn changed(then: &Counts, now: &Counts) -> Vec<QualifiedName> {
+/// Tables whose counts aren't what they were, or that are gone; and new ones.
+fn changed(then: &Counts, now: &Counts) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
     let all = |counts: &Counts| -> BTreeMap<QualifiedName, String> {
         let named = |(schema, tables): (&String, &BTreeMap<String, String>)| {
             let schema = schema.clone();
@@ -198,7 +218,7 @@ fn changed(then: &Counts, now: &Counts) -> Vec<QualifiedName> {
     let (then, now) = (all(then), all(now));
     let differ = then.iter().filter(|(table, count)| now.get(*table) != Some(*count)).map(|(table, _)| table.clone());
     let new = now.keys().filter(|table| !then.contains_key(*table)).cloned();
-    differ.chain(new).collect()
+    (differ.collect(), new.collect())
 }
 
 #[cfg(test)]
@@ -207,15 +227,24 @@ mod tests {
 
     fn counts(tables: &[(&str, &str)]) -> Counts {
         let tables = tables.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect();
-        Counts { epoch: Epoch(1), counted: true, tables: BTreeMap::from([("public".to_owned(), tables)]) }
+        Counts {
+            epoch: Epoch(1),
+            counted: true,
+            definitions: String::new(),
+            tables: BTreeMap::from([("public".to_owned(), tables)]),
+        }
     }
 
     #[test]
     fn what_isnt_the_same_has_changed() {
         let then = counts(&[("a", "1 0 0 5 7"), ("b", "1 0 0 6 7"), ("gone", "0")]);
         let now = counts(&[("a", "1 0 0 5 7"), ("b", "1 1 0 6 7"), ("new", "0")]);
-        let names: Vec<_> = changed(&then, &now).into_iter().map(|table| table.name).collect();
-        assert_eq!(names, ["b", "gone", "new"]);
-        assert!(changed(&then, &then.clone()).is_empty());
+        let (changed_ones, new) = changed(&then, &now);
+        let names = |tables: Vec<QualifiedName>| tables.into_iter().map(|table| table.name).collect::<Vec<_>>();
+        assert_eq!(
+            (names(changed_ones), names(new)),
+            (vec!["b".to_owned(), "gone".to_owned()], vec!["new".to_owned()])
+        );
+        assert_eq!(changed(&then, &then.clone()), (vec![], vec![]));
     }
 }

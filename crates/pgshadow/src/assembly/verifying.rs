@@ -171,6 +171,7 @@ impl Verifying {
         started: &str,
     ) -> Result<(), pgshadow_divergence::Error> {
         let store = &self.mirror.store;
+        self.mirror.keep_shadow_had()?;
         if table.not_compared.is_none() {
             // what isn't found again is mended
             let is_old = |f: &Finding| f.table.as_ref() == Some(&table.table) && !f.healed && is_of_verify(f);

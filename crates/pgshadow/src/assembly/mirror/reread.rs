@@ -63,6 +63,7 @@ impl pgshadow_apply::Log for Mirror {
     }
 
     fn applied(&self, below: Sequence) {
+        self.shadow_has.store(below, Ordering::SeqCst);
         self.outcomes.retain(|sequence, _| *sequence >= below);
         self.spilled.applied(below, &self.log);
         self.log.trim(self.trimmable(below));
