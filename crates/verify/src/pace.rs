@@ -431,13 +431,12 @@ mod tests {
         assert_eq!(left(&pace), Some(RATE_FIRST));
         assert!(!pace.settle(&Compared::default(), 0.1));
         assert_eq!(left(&pace), Some(RATE_FIRST), "nothing has been read: nothing is known");
-        assert!(!settle(-0.05, RATE_FIRST));
-        assert_eq!(left(&pace), Some(FASTER * RATE_FIRST));
-        assert!(!settle(0.08, FASTER * RATE_FIRST));
-        assert!(
-            left(&pace).is_some_and(|left| left > 2.2 * RATE_FIRST && left < 2.6 * RATE_FIRST),
-            "nearly what is allowed"
-        );
+        let some = 8.0 * RATE_FIRST;
+        pace.lock().left = Some(some);
+        assert!(!settle(-0.05, some));
+        assert_eq!(left(&pace), Some(FASTER * some));
+        assert!(!settle(0.08, FASTER * some));
+        assert!(left(&pace).is_some_and(|left| left > 2.2 * some && left < 2.6 * some), "nearly what is allowed");
         settle(0.12, 50e6);
         assert!(left(&pace).is_some_and(|left| left > 13e6 && left < 17e6), "by what is allowed: {:?}", left(&pace));
         settle(2.0, 10e6);
