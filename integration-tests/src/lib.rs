@@ -25,6 +25,7 @@
     reason = "a test's helper fails by a panic"
 )]
 
+pub mod backfill;
 pub mod client;
 pub mod drivers;
 pub mod equal;

@@ -1,15 +1,13 @@
 //! `pgshadow backfill` under write load: the shadow holds what the primary does, and nothing is applied twice or left out.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+use integration_tests::backfill::{LIMIT, backfill, refused, slow, wait_for};
 use integration_tests::postgres::Cluster;
-use integration_tests::process::Finished;
 use integration_tests::proxy::Pgshadow;
 use integration_tests::repeats;
 use integration_tests::scene::Scene;
 use integration_tests::workload::Load;
 use serde_json::Value;
-use std::time::{Duration, Instant};
-
-const LIMIT: Duration = Duration::from_secs(180);
+use std::time::Duration;
 
 /// Kinds of tables, and rows enough that a load takes a moment.
 const SCHEMA: &str = "
@@ -68,22 +66,6 @@ END;
 /// What the application does meanwhile.
 fn load() -> Load {
     Load::own("", SCRIPT).clients(4)
-}
-
-fn backfill(pgshadow: &Pgshadow, arguments: &[&str]) -> Value {
-    let mut all = vec!["backfill", "--json"];
-    all.extend(arguments);
-    let finished = pgshadow.run(&all, LIMIT);
-    assert!(finished.status.code() == Some(0), "{finished:#?}\n{}", pgshadow.log_tail());
-    serde_json::from_str(&finished.stdout).expect("--json gives JSON")
-}
-
-fn refused(pgshadow: &Pgshadow, arguments: &[&str]) -> String {
-    let mut all = vec!["backfill"];
-    all.extend(arguments);
-    let finished: Finished = pgshadow.run(&all, LIMIT);
-    assert_eq!(finished.status.code(), Some(1), "{finished:#?}");
-    finished.stderr
 }
 
 /// Nothing is suspect, open or awaited, both sides are equal by COPY and by verify, and no row has had to be mended.
@@ -434,25 +416,6 @@ fn a_copy_gives_way() {
         loading.join().unwrap();
     });
     expect_loaded(&scene);
-}
-
-/// Slow enough that things happen meanwhile.
-fn slow(builder: integration_tests::proxy::PgshadowBuilder) -> integration_tests::proxy::PgshadowBuilder {
-    builder.set("backfill", "rate_max", "\"6MiB\"")
-}
-
-/// Looks at the backfill until it is so.
-fn wait_for(pgshadow: &Pgshadow, wanted: impl Fn(&Value) -> bool) {
-    let from = Instant::now();
-    loop {
-        let (_, body) = pgshadow.http("/api/backfill").expect("it answers");
-        let state: Value = serde_json::from_str(&body).unwrap();
-        if wanted(&state) {
-            return;
-        }
-        assert!(from.elapsed() < LIMIT, "{state:#}\n{}", pgshadow.log_tail());
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// pgshadow, the source or the target is killed at some moment of a backfill, which then goes on.

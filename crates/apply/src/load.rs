@@ -90,8 +90,9 @@ impl Awaited {
 impl Lane {
     /// From now on these are passed over.
     pub(crate) async fn await_load(&self, session: &Session, tables: &[QualifiedName]) -> Result<(), Error> {
-        let sql = "INSERT INTO pgshadow.awaited (stream, schema, name) SELECT $1, s, n FROM unnest($2::text[], $3::text[]) AS t (s, n)
-            ON CONFLICT DO NOTHING";
+        let sql = "INSERT INTO pgshadow.awaited (stream, schema, name, oid)
+            SELECT $1, s, n, pg_catalog.to_regclass(pg_catalog.format('%I.%I', s, n)) FROM unnest($2::text[], $3::text[]) AS t (s, n)
+            ON CONFLICT (stream, schema, name) DO UPDATE SET oid = excluded.oid";
         self.write_awaited(session, sql, tables).await?;
         self.awaited.change(|awaited| awaited.extend(tables.iter().cloned()));
         Ok(())

@@ -108,7 +108,8 @@ CREATE TABLE IF NOT EXISTS pgshadow.heal (stream text, sequence int8, change int
     PRIMARY KEY (stream, sequence, change, part));
 CREATE TABLE IF NOT EXISTS pgshadow.started (stream text, sequence int8, change int4, indexes int8[],
     PRIMARY KEY (stream, sequence, change));
-CREATE TABLE IF NOT EXISTS pgshadow.awaited (stream text, schema text, name text, PRIMARY KEY (stream, schema, name));
+CREATE TABLE IF NOT EXISTS pgshadow.awaited (stream text, schema text, name text, oid oid, PRIMARY KEY (stream, schema, name));
+ALTER TABLE pgshadow.awaited ADD COLUMN IF NOT EXISTS oid oid;
 ALTER TABLE pgshadow.applied ADD COLUMN IF NOT EXISTS lane int4 NOT NULL DEFAULT 0;
 ALTER TABLE pgshadow.applied DROP CONSTRAINT IF EXISTS applied_pkey, ADD PRIMARY KEY (stream, lane);
 ALTER TABLE pgshadow.started ADD COLUMN IF NOT EXISTS indexes int8[]";

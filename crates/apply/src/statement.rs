@@ -66,6 +66,10 @@ impl Lane {
                 let entered = enter(client, &truncate.settings, false).await?;
                 client.batch_execute(&truncate.sql).await?;
                 leave(client, entered).await?;
+                if truncate.sql.to_ascii_lowercase().contains("cascade") && keys_are_missing(client).await? {
+                    let reason = "TRUNCATE ... CASCADE came before a backfill had made the target's foreign keys: what else it emptied isn't known there";
+                    self.suspect(None, reason.to_owned()).await?;
+                }
             }
             Change::Copy(_) | Change::Row(_) | Change::Statement(_) => {}
         }
@@ -301,4 +305,14 @@ pub(crate) async fn run_alone(client: &Client, ddl: &DdlStatement) -> Result<(),
     let outcome = client.batch_execute(&ddl.sql).await;
     client.batch_execute("RESET ROLE").await?;
     Ok(outcome?)
+}
+
+/// Whether a backfill that makes the schema isn't over: foreign keys come last.
+async fn keys_are_missing(client: &Client) -> Result<bool, Error> {
+    let there = "SELECT pg_catalog.to_regclass('pgshadow.backfill') IS NOT NULL";
+    if !client.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(false);
+    }
+    let sql = "SELECT EXISTS (SELECT FROM pgshadow.backfill WHERE makes_schema AND step <> 'done')";
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
 }

@@ -310,7 +310,10 @@ impl Entry {
     /// Whether it does something when rows are written, or keeps them from being.
     pub(crate) fn acts(&self) -> bool {
         let acts = ["TRIGGER ", "EVENT TRIGGER ", "RULE ", "ROW SECURITY ", "POLICY "];
-        acts.iter().any(|kind| self.what.starts_with(kind))
+        // `COMMENT public TRIGGER t ON orders app`: it can't come before what it is about
+        let about = self.what.strip_prefix("COMMENT ").and_then(|rest| rest.split_once(' '));
+        let what = about.map_or(self.what.as_str(), |(_schema, what)| what);
+        acts.iter().any(|kind| what.starts_with(kind))
     }
 
     /// Whether it belongs to these.
@@ -358,5 +361,13 @@ mod tests {
         };
         let of: Vec<bool> = entries.iter().map(|entry| entry.is_of(&these)).collect();
         assert_eq!(of, [true, true, false, true, false]);
+        for (line, acts) in [
+            ("3320; 2620 16500 TRIGGER public orders t app", true),
+            ("3400; 0 0 COMMENT public TRIGGER t ON orders app", true),
+            ("3401; 0 0 COMMENT - EVENT TRIGGER e app", true),
+            ("3402; 0 0 COMMENT public TABLE orders app", false),
+        ] {
+            assert_eq!(entry(line).unwrap().acts(), acts, "{line}");
+        }
     }
 }

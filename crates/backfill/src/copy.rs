@@ -18,6 +18,8 @@ pub(crate) const READS_PAGES: u32 = 140_000;
 /// Attempts at one range, with new connections to the shadow.
 const ATTEMPTS: u32 = 60;
 const AGAIN: Duration = Duration::from_millis(500);
+/// From so many times on that a range has given way, and begun again, it is told.
+const GAVE_WAY_TOLD: u32 = 3;
 /// How long the shadow may take nothing while somebody waits for the table that is read.
 const STALLED: Duration = Duration::from_secs(3);
 
@@ -57,7 +59,7 @@ pub(crate) struct Copying<'a> {
 impl Copying<'_> {
     /// Brings a range to the shadow, once. Over lost connections to the shadow it is tried again.
     pub(crate) async fn range(&self, table: &Table, range: &Range) -> Result<(), Error> {
-        let mut attempt = 0;
+        let (mut attempt, mut gave_way) = (0, 0);
         loop {
             let turn = self.primary.turn().await?;
             let copied = match self.attempt(&turn, table, range).await {
@@ -65,7 +67,17 @@ impl Copying<'_> {
                 Err(Failed::Shadow(error)) => Ok(Err(error)),
                 Err(Failed::Primary(error)) => Err(error),
             };
-            let Some(copied) = turn.end(copied).await? else { continue };
+            let Some(copied) = turn.end(copied).await? else {
+                gave_way += 1;
+                if gave_way >= GAVE_WAY_TOLD {
+                    let why = format!(
+                        "whoever locks {} again and again: its copy has given way {gave_way} times",
+                        table.name
+                    );
+                    self.progress.waits(Some(why));
+                }
+                continue;
+            };
             let error = match copied {
                 Ok(rows) => {
                     self.progress.copied(&table.name, rows, bytes(range, table));

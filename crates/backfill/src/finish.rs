@@ -4,8 +4,8 @@ use crate::Error;
 use crate::shadow::Shadow;
 use futures::{StreamExt, TryStreamExt, stream};
 use pgshadow_model::{QualifiedName, quote};
-use pgshadow_verify::Pool;
-use tokio_postgres::Client;
+use pgshadow_verify::{Pace, Pool};
+use tokio_postgres::{Client, Row};
 
 const SEQUENCES: &str = "
 SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -24,6 +24,15 @@ SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catal
 JOIN deep ON deep.view = c.oid WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname !~ '^pg_'
 GROUP BY 1, 2 ORDER BY max(deep.level), 1, 2";
 
+/// Tables with rows that belong to an extension: it fills them itself, and what they hold may be for its own version, or do something (jobs).
+const OF_EXTENSIONS: &str = "
+SELECT n.nspname::text, c.relname::text, e.extname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'
+JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND pg_catalog.pg_relation_size(c.oid) > 0 ORDER BY 1, 2";
+
+/// Large objects that are removed in one transaction: each takes a lock.
+const UNLINKED_AT_ONCE: i64 = 1000;
 /// Bytes of a large object in one question.
 const PART: i64 = 1 << 20;
 const OBJECTS_AT_ONCE: usize = 2;
@@ -62,21 +71,43 @@ pub(crate) async fn sequences(primary: &Client, shadow: &Client) -> Result<Vec<S
     Ok(failed)
 }
 
+/// What extensions' tables hold isn't loaded: they are told.
+pub(crate) async fn of_extensions(primary: &Client) -> Result<Vec<String>, Error> {
+    let rows = primary.query(OF_EXTENSIONS, &[]).await.map_err(Error::primary)?;
+    let told = |row: &Row| -> Result<String, tokio_postgres::Error> {
+        let table = QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+        let extension: String = row.try_get(2)?;
+        Ok(format!(
+            "table {table} belongs to the extension {extension}: its rows were not loaded; `pgshadow verify` tells what differs"
+        ))
+    };
+    rows.iter().map(|row| told(row).map_err(Error::primary)).collect()
+}
+
 /// Brings large objects as the snapshot has them to the shadow, in place of what it has. Gives what failed.
-pub(crate) async fn large_objects(primary: &Pool, shadow: &Shadow<'_>) -> Result<Vec<String>, Error> {
+pub(crate) async fn large_objects(primary: &Pool, shadow: &Shadow<'_>, pace: &Pace) -> Result<Vec<String>, Error> {
     let all = "SELECT m.oid, pg_catalog.pg_get_userbyid(m.lomowner)::text FROM pg_catalog.pg_largeobject_metadata m ORDER BY m.oid";
     let mut objects: Vec<(u32, String)> = Vec::new();
     for row in primary.ask(all, &[]).await? {
         objects.push((row.try_get(0).map_err(Error::primary)?, row.try_get(1).map_err(Error::primary)?));
     }
-    let gone = "DO $$ BEGIN PERFORM pg_catalog.lo_unlink(m.oid) FROM pg_catalog.pg_largeobject_metadata m; END $$";
     let mut failed: Vec<String> = Vec::new();
-    match shadow.execute(gone).await {
-        Err(error) if error.code().is_some() && !error.is_lost() => failed.push(format!("large objects: {error}")),
-        done => done?,
+    let gone = "SELECT pg_catalog.count(pg_catalog.lo_unlink(m.oid)) FROM (SELECT oid FROM pg_catalog.pg_largeobject_metadata LIMIT $1) AS m";
+    let writer = shadow.writer().await?;
+    loop {
+        match writer.client.query_one(gone, &[&UNLINKED_AT_ONCE]).await.and_then(|row| row.try_get::<_, i64>(0)) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.as_db_error().is_some() => {
+                failed.push(told("large objects", &error));
+                break;
+            }
+            Err(error) => return Err(Error::shadow(error)),
+        }
     }
+    shadow.give_back(writer);
     let copied: Vec<Option<String>> = stream::iter(objects)
-        .map(|(oid, owner)| large_object(primary, shadow, oid, owner))
+        .map(|(oid, owner)| large_object((primary, pace), shadow, oid, owner))
         .buffer_unordered(OBJECTS_AT_ONCE)
         .try_collect()
         .await?;
@@ -84,7 +115,12 @@ pub(crate) async fn large_objects(primary: &Pool, shadow: &Shadow<'_>) -> Result
     Ok(failed)
 }
 
-async fn large_object(primary: &Pool, shadow: &Shadow<'_>, oid: u32, owner: String) -> Result<Option<String>, Error> {
+async fn large_object(
+    (primary, pace): (&Pool, &Pace),
+    shadow: &Shadow<'_>,
+    oid: u32,
+    owner: String,
+) -> Result<Option<String>, Error> {
     let what = format!("large object {oid}");
     let writer = shadow.writer().await?;
     let made = async {
@@ -99,6 +135,7 @@ async fn large_object(primary: &Pool, shadow: &Shadow<'_>, oid: u32, owner: Stri
             if part.is_empty() {
                 break;
             }
+            drop(pace.take(part.len() as u64).await);
             let put = "SELECT pg_catalog.lo_put($1, $2, $3)";
             writer.client.execute(put, &[&oid, &from, &part]).await.map_err(Error::shadow)?;
             from += PART;

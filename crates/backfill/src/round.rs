@@ -195,6 +195,7 @@ impl<'w, 'a> Round<'w, 'a> {
         let awaited = work.shadow.awaited().await?;
         let names: Vec<QualifiedName> = work.left.values().filter(|name| !awaited.contains(*name)).cloned().collect();
         work.begin(&names).await?;
+        work.shadow.know_awaited().await?;
         work.shadow.set_step(Step::Load, true).await?;
         work.makes_tables = None;
         Ok(!names.is_empty())
@@ -216,6 +217,12 @@ impl<'w, 'a> Round<'w, 'a> {
         for table in known.values() {
             if awaited.contains(&table.name) || work.left.contains_key(&table.oid) {
                 work.left.insert(table.oid, table.name.clone());
+            }
+        }
+        // renamed while nobody kept its OID on the primary: the shadow has followed
+        for (_, now) in work.shadow.renamed().await? {
+            if let Some(table) = known.values().find(|table| table.name == now) {
+                work.left.insert(table.oid, now);
             }
         }
         let names: BTreeSet<&QualifiedName> = known.values().map(|table| &table.name).collect();
@@ -272,7 +279,7 @@ impl Shared<'_> {
     }
 
     async fn large_objects(&self) -> Result<(), Error> {
-        let failed = finish::large_objects(&self.primary, &self.work.shadow).await?;
+        let failed = finish::large_objects(&self.primary, &self.work.shadow, &self.work.pace).await?;
         if failed.is_empty() {
             let table = QualifiedName::new("pg_catalog", "pg_largeobject");
             self.work.handover.lift(&[table], self.doubts, false).map_err(Error::Store)?;

@@ -118,7 +118,16 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
     let (version, encoding) = of_server(&primary).await?;
     let shadow = Shadow::new(handover, progress, &encoding);
     shadow.prepare().await?;
-    let step = if job.only.is_empty() { shadow.step().await? } else { None };
+    let noted = shadow.step().await?;
+    if matches!(noted, Some((step, true)) if step != Step::Done)
+        && !job.create_schema
+        && (job.again || !job.only.is_empty())
+    {
+        let text = "a backfill that makes the target's schema has begun and isn't over: keys, indexes and triggers are still to be made. Go on with it by \
+                    `pgshadow backfill`; or drop what it has made and begin again with --create-schema --again";
+        return Err(Error::Schema(text.to_owned()));
+    }
+    let step = if job.only.is_empty() { noted } else { None };
     let resumed = step.filter(|(step, _)| *step != Step::Done).filter(|_| !job.again);
     let is_done = step.is_some() && resumed.is_none() && !job.again;
     // what a load of single tables has left
@@ -275,8 +284,8 @@ impl Work<'_> {
         let Some(table) = self.shadow.would_act(&names).await? else { return Ok(()) };
         Err(Error::Schema(format!(
             "the target's table {table} has triggers or foreign keys, and pgshadow's role may not keep them from acting on what is loaded. To go on, \
-             have a superuser run on the target: GRANT SET ON PARAMETER session_replication_role TO <pgshadow's role> (before 15 only a superuser may \
-             set it: drop them for the load)"
+             disable them for the load where they are ENABLE ALWAYS or REPLICA; else have a superuser run on the target: GRANT SET ON PARAMETER \
+             session_replication_role TO <pgshadow's role> (before 15 only a superuser may set it: drop them for the load)"
         )))
     }
 
@@ -425,6 +434,8 @@ impl Work<'_> {
         self.outcome.failed.extend(finish::sequences(&primary.client, &shadow.client).await?);
         self.outcome.failed.extend(finish::views(&primary.client, &shadow.client).await?);
         self.shadow.give_back(shadow);
+        self.outcome.failed.extend(self.shadow.analyze_last().await?);
+        self.outcome.failed.extend(finish::of_extensions(&primary.client).await?);
         self.outcome.differences = self.differences(&primary).await?;
         if let Some(mark) =
             self.doubts.filter(|_| !self.resumed && self.outcome.tables.iter().all(|table| !table.suspect))

@@ -117,8 +117,10 @@ impl<'a> Shadow<'a> {
     /// One of these tables (in SQL) on which triggers or foreign keys would act; `None` too where they can be kept from it.
     pub(crate) async fn would_act(&self, names: &[String]) -> Result<Option<String>, Error> {
         let writer = self.writer().await?;
-        let sql = "SELECT t.tgrelid::pg_catalog.regclass::text FROM pg_catalog.pg_trigger t
-            WHERE pg_catalog.current_setting('session_replication_role') <> 'replica'
+        let sql = "SELECT t.tgrelid::pg_catalog.regclass::text || CASE WHEN t.tgenabled IN ('A', 'R') THEN ' (by ' || t.tgname || ')' ELSE '' END
+            FROM pg_catalog.pg_trigger t
+            WHERE CASE WHEN pg_catalog.current_setting('session_replication_role') = 'replica' THEN t.tgenabled IN ('A', 'R')
+                ELSE t.tgenabled IN ('O', 'A') END
             AND t.tgrelid IN (SELECT pg_catalog.to_regclass(n) FROM unnest($1::text[]) AS x (n)) LIMIT 1";
         let row = writer.client.query_opt(sql, &[&names]).await.map_err(Error::shadow)?;
         self.give_back(writer);
@@ -179,7 +181,49 @@ impl<'a> Shadow<'a> {
         .await
     }
 
-    /// Nothing is left in the unit's tables, nor noted of them.
+    /// Of tables that await their load those that have another name there since, with it: old name and new one.
+    pub(crate) async fn renamed(&self) -> Result<Vec<(QualifiedName, QualifiedName)>, Error> {
+        let writer = self.writer().await?;
+        let sql = "SELECT a.schema, a.name, n.nspname::text, c.relname::text FROM pgshadow.awaited a
+            JOIN pg_catalog.pg_class c ON c.oid = a.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE (n.nspname, c.relname) IS DISTINCT FROM (a.schema::name, a.name::name)";
+        let rows = writer.client.query(sql, &[]).await.map_err(Error::shadow)?;
+        self.give_back(writer);
+        let name = |row: &Row, from: usize| {
+            Ok(QualifiedName::new(row.try_get::<_, String>(from)?, row.try_get::<_, String>(from + 1)?))
+        };
+        rows.iter().map(|row| Ok((name(row, 0)?, name(row, 2)?))).collect::<Result<_, _>>().map_err(Error::shadow)
+    }
+
+    /// Tables that were made since they are awaited are known by more than their name from now on.
+    pub(crate) async fn know_awaited(&self) -> Result<(), Error> {
+        self.execute(
+            "UPDATE pgshadow.awaited SET oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name)) WHERE oid IS NULL",
+        )
+        .await
+    }
+
+    /// Statistics over several columns, and of partitioned tables: nobody else makes them.
+    pub(crate) async fn analyze_last(&self) -> Result<Vec<String>, Error> {
+        let writer = self.writer().await?;
+        let sql = "SELECT pg_catalog.format('ANALYZE %I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^pg_' AND (c.relkind = 'p' AND NOT EXISTS
+                (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid)
+              OR c.relkind = 'r' AND c.oid IN (SELECT stxrelid FROM pg_catalog.pg_statistic_ext))";
+        let mut failed = Vec::new();
+        for row in writer.client.query(sql, &[]).await.map_err(Error::shadow)? {
+            let analyze: String = row.try_get(0).map_err(Error::shadow)?;
+            match writer.client.batch_execute(&analyze).await {
+                Err(error) if error.as_db_error().is_some() => failed.push(format!("{analyze}: {error}")),
+                done => done.map_err(Error::shadow)?,
+            }
+        }
+        self.give_back(writer);
+        Ok(failed)
+    }
+
+    /// Nothing is left in the unit's tables, nor noted of them. The tables first: a range of an earlier load may be about to commit, with its note,
+    /// and is waited for.
     pub(crate) async fn empty(&self, unit: &Unit) -> Result<(), Error> {
         let own: Vec<&Table> = unit.tables.iter().filter(|table| !table.partitioned).collect();
         let names: Vec<String> = own.iter().map(|table| format!("ONLY {}", table.name.sql())).collect();
@@ -193,7 +237,7 @@ impl<'a> Shadow<'a> {
         if names.is_empty() {
             return Ok(());
         }
-        let truncate = format!("BEGIN; {noted} TRUNCATE {}; COMMIT", names.join(", "));
+        let truncate = format!("BEGIN; TRUNCATE {}; {noted} COMMIT", names.join(", "));
         match self.execute(&truncate).await {
             // another table refers to it, or the role may not
             Err(error)
@@ -203,7 +247,8 @@ impl<'a> Shadow<'a> {
                 ) =>
             {
                 let delete: String = names.iter().map(|name| format!("DELETE FROM {name};")).collect();
-                self.execute(&format!("BEGIN; {noted} {delete} COMMIT")).await
+                let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE;", names.join(", "));
+                self.execute(&format!("BEGIN; {lock} {delete} {noted} COMMIT")).await
             }
             done => done,
         }

@@ -25,7 +25,7 @@ plain AS (SELECT b.of, b.io AND CASE
       WHEN b.typelem <> 0 AND b.typlen = -1 THEN b.typelem < 16384
         AND b.typelem NOT IN (24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191)
       ELSE true END AS binary FROM base b)
-SELECT n.nspname::text, c.relname::text, c.oid, c.relfilenode, pg_catalog.pg_relation_size(c.oid),
+SELECT n.nspname::text, c.relname::text, c.oid, c.relfilenode, coalesce(pg_catalog.pg_relation_size(c.oid), 0),
   c.relkind = 'p' AS partitioned,
   ARRAY(SELECT a.attname::text FROM known k CROSS JOIN LATERAL (SELECT a.attname, attgenerated AS g, a.attnum
     FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS a WHERE a.g = '' ORDER BY a.attnum),

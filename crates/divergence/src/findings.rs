@@ -1,5 +1,5 @@
 use crate::certificates::{LapseOf, lapse_in, lapses_by};
-use crate::store::{BY_KEY, COUNTERS, FINDINGS, GROUPS, ORIGINS, add, now};
+use crate::store::{BY_KEY, COUNTERS, FINDINGS, GROUPS, ORIGINS, add, now, uncounted_of};
 use crate::{Error, Store};
 use pgshadow_model::{Finding, Sequence};
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
@@ -76,7 +76,7 @@ impl Store {
             return raise(write, last, &finding, &now);
         }
         if self.kept(write)? >= self.limits.findings && !self.make_room(write)? {
-            add(write, "uncounted", 1)?;
+            add(write, &uncounted_of(finding.table.as_ref())?, 1)?;
             (finding.id, finding.count) = (0, 1);
             return Ok(finding);
         }

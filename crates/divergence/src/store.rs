@@ -2,6 +2,7 @@ use crate::Error;
 use crate::certificates::Lapses;
 use crate::doubts::Doubts;
 use crate::suspects::Cache;
+use pgshadow_model::QualifiedName;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
 use std::sync::{Mutex, RwLock};
@@ -25,6 +26,8 @@ pub(crate) const CERTIFICATES: TableDefinition<&str, &[u8]> = TableDefinition::n
 pub(crate) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 /// Named numbers.
 pub(crate) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
+/// How the names of counters begin that count what isn't kept.
+const UNCOUNTED: &str = "uncounted";
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +144,30 @@ impl Store {
     /// # Errors
     /// The file can't be read.
     pub fn uncounted(&self) -> Result<u64, Error> {
-        self.counter("uncounted")
+        let table = self.database.begin_read()?.open_table(COUNTERS)?;
+        let mut all = 0;
+        for row in table.range(UNCOUNTED..)? {
+            let (name, count) = row?;
+            if !name.value().starts_with(UNCOUNTED) {
+                break;
+            }
+            all += count.value();
+        }
+        Ok(all)
+    }
+
+    /// Those of a table, or of none, are mended: it was found to be equal, or what differs was found again.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn forget_uncounted(&self, table: Option<&QualifiedName>) -> Result<(), Error> {
+        let name = uncounted_of(table)?;
+        if self.counter(&name)? > 0 {
+            let write = self.database.begin_write()?;
+            write.open_table(COUNTERS)?.remove(name.as_str())?;
+            write.commit()?;
+        }
+        Ok(())
     }
 
     fn counter(&self, name: &str) -> Result<u64, Error> {
@@ -166,6 +192,12 @@ fn open_checked(path: &Path) -> Result<(Database, bool), Error> {
         Ok(opened) => opened.map_err(|e| Error::opening(path, &e)),
         Err(_) => Err(Error::Damaged { path: path.to_owned(), reason: "a page of it makes no sense".to_owned() }),
     }
+}
+
+/// The counter of a table's findings that aren't kept.
+pub(crate) fn uncounted_of(table: Option<&QualifiedName>) -> Result<String, Error> {
+    let of = table.map(serde_json::to_string).transpose()?;
+    Ok(of.map_or_else(|| UNCOUNTED.to_owned(), |table| format!("{UNCOUNTED} {table}")))
 }
 
 pub(crate) fn add(write: &redb::WriteTransaction, name: &str, by: u64) -> Result<u64, Error> {

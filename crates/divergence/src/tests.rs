@@ -74,6 +74,11 @@ fn examples_and_findings_are_limited_and_the_rest_is_counted() {
     assert_eq!(store.open_count().unwrap(), 7);
     assert!(store.mark_healed(1).unwrap());
     assert_ne!(store.record(finding("c", "id=1")).unwrap(), 0, "a healed one made room");
+    let table = finding("c", "id=1").table;
+    store.forget_uncounted(Some(&QualifiedName::new("other", "one"))).unwrap();
+    assert_eq!(store.uncounted().unwrap(), 2);
+    store.forget_uncounted(table.as_ref()).unwrap();
+    assert_eq!(store.uncounted().unwrap(), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! How far a verify is.
 
 use crate::pace::Pace;
+use pgshadow_model::QualifiedName;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,12 +46,27 @@ struct State {
     started: Instant,
     pace: Option<Arc<Pace>>,
     snapshot: Option<Instant>,
+    /// Tables of which it is found out which rows differ: they are read again for that, perhaps several times.
+    located: Vec<QualifiedName>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        let state = State { shown: Shown::default(), started: Instant::now(), pace: None, snapshot: None };
+        let state =
+            State { shown: Shown::default(), started: Instant::now(), pace: None, snapshot: None, located: Vec::new() };
         Self { state: Mutex::new(state) }
+    }
+}
+
+/// The rows of a table that differ are looked for.
+pub(crate) struct Locating<'a>(&'a Progress, QualifiedName);
+
+impl Drop for Locating<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if let Some(place) = state.located.iter().position(|table| *table == self.1) {
+            state.located.swap_remove(place);
+        }
     }
 }
 
@@ -66,7 +82,9 @@ impl Progress {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let elapsed = state.started.elapsed();
         let mut shown = state.shown.clone();
-        shown.waiting = shown.waiting.or_else(|| state.pace.as_ref()?.waits_for());
+        let located =
+            || state.located.first().map(|table| format!("the rows of {table} that differ, which are looked for"));
+        shown.waiting = shown.waiting.or_else(|| state.pace.as_ref()?.waits_for()).or_else(located);
         shown.elapsed_ms = millis(elapsed);
         shown.snapshot_age_ms = state.snapshot.map_or(0, |since| millis(since.elapsed()));
         let left = shown.bytes.saturating_sub(shown.bytes_done);
@@ -84,6 +102,12 @@ impl Progress {
 
     pub(crate) fn snapshot(&self, since: Option<Instant>) {
         self.lock().snapshot = since;
+    }
+
+    /// Rows of this table differ: shown until what it gives is dropped.
+    pub(crate) fn locates(&self, table: &QualifiedName) -> Locating<'_> {
+        self.lock().located.push(table.clone());
+        Locating(self, table.clone())
     }
 
     /// So many bytes were read.

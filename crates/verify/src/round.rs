@@ -303,6 +303,7 @@ impl<'a> Round<'a> {
         let located = if here == there {
             Located::default()
         } else {
+            let _shown = self.progress.locates(&ours.name);
             let counting = &self.counting;
             let place = Place { common, table: ours, columns, at_once, primary, shadow, counting };
             place.locate(here.rows.max(there.rows)).await?

@@ -276,7 +276,7 @@ async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unans
     }
     let position = "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text";
     let position = answered(client.query_one(position, &[])).await?;
-    let pids: Vec<i32> = blocked.iter().map(|(_, pid)| *pid).collect();
+    let pids: Vec<i32> = blocked.iter().map(|(_, one)| one.pid).collect();
     let running = "SELECT pid, backend_xid::pg_catalog.text FROM pg_catalog.pg_stat_activity
          WHERE pid OPERATOR(pg_catalog.=) ANY ($1) AND (backend_xid IS NOT NULL
            OR state OPERATOR(pg_catalog.=) 'active' AND wait_event_type OPERATOR(pg_catalog.=) 'Lock')";
@@ -295,10 +295,11 @@ async fn raise_blocked(client: &Connection, mirror: &Mirror) -> Result<(), Unans
     }
     for row in running {
         let (pid, xid): (i32, Option<String>) = (row.get(0), row.get(1));
+        let Some((sequence, one)) = blocked.iter().find(|(_, one)| one.pid == pid) else { continue };
         // the view shows the low 32 bits, the snapshot all 64; within one snapshot no two share them
         let seen = |xid: String| xid.parse::<u32>().is_ok_and(|xid| in_progress.iter().any(|full| *full as u32 == xid));
-        let running = xid.is_none_or(seen);
-        if let Some((sequence, _)) = blocked.iter().find(|(_, blocked)| *blocked == pid && running) {
+        // it may be at its next transaction already, while the answer to its COMMIT waits to be read
+        if one.xid.map_or_else(|| xid.is_none_or(seen), |own| in_progress.contains(&own.0)) {
             mirror.book.raise(*sequence, client.epoch, lsn);
         }
     }

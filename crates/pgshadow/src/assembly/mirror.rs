@@ -16,7 +16,9 @@ use pgshadow_capture::{Backends, Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::{LapseOf, Store};
 use pgshadow_mirror_log::{AppendError, Log, Record};
-use pgshadow_model::{Change, Changes, DdlStatement, Epoch, Lsn, Order, Outcome, QualifiedName, Sequence, Suspect};
+use pgshadow_model::{
+    Change, Changes, DdlStatement, Epoch, Lsn, Order, Outcome, QualifiedName, Sequence, Suspect, Xid,
+};
 use pgshadow_telemetry::{Counter, Gauge};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -36,8 +38,10 @@ pub(super) struct Unflushed {
 
 /// An intent without its outcome.
 #[derive(Debug, Clone, Copy)]
-struct InFlight {
-    pid: i32,
+pub(super) struct InFlight {
+    pub pid: i32,
+    /// Where it is known.
+    pub xid: Option<Xid>,
     since: Instant,
 }
 
@@ -260,12 +264,11 @@ impl Mirror {
         }
     }
 
-    /// What has been in flight for `age` or longer, by sequence and backend, one for each backend that has just one.
-    pub fn long_in_flight(&self, age: Duration) -> Vec<(Sequence, i32)> {
-        let all: Vec<(Sequence, i32, Duration)> =
-            self.in_flight.iter().map(|i| (*i.key(), i.pid, i.since.elapsed())).collect();
-        let alone = |pid: i32| all.iter().filter(|(_, other, _)| *other == pid).count() == 1;
-        all.iter().filter(|(_, pid, since)| *since >= age && alone(*pid)).map(|(s, pid, _)| (*s, *pid)).collect()
+    /// What has been in flight for `age` or longer, one for each backend that has just one.
+    pub fn long_in_flight(&self, age: Duration) -> Vec<(Sequence, InFlight)> {
+        let all: Vec<(Sequence, InFlight)> = self.in_flight.iter().map(|i| (*i.key(), *i)).collect();
+        let alone = |pid: i32| all.iter().filter(|(_, other)| other.pid == pid).count() == 1;
+        all.iter().filter(|(_, one)| one.since.elapsed() >= age && alone(one.pid)).copied().collect()
     }
 
     fn begin(&self, sequence: Sequence, record: &Record) -> Result<(), BeganLate> {

@@ -176,6 +176,7 @@ impl Verifying {
             // what isn't found again is mended
             let is_old = |f: &Finding| f.table.as_ref() == Some(&table.table) && !f.healed && is_of_verify(f);
             store.list()?.into_iter().filter(is_old).try_for_each(|old| store.mark_healed(old.id).map(drop))?;
+            store.forget_uncounted(Some(&table.table))?;
         }
         store.record_all(table.findings().into_iter().map(|finding| (None, finding)).collect())?;
         if table.is_equal() && self.mirror.backends.unfollowed() == 0 {
@@ -225,6 +226,7 @@ impl Verifying {
         let is_equal = outcome.tables.iter().all(TableOutcome::is_equal);
         if all_anew && is_equal && self.mirror.backends.unfollowed() == 0 {
             store.lift(&tables, first.doubts, true, None)?;
+            store.forget_uncounted(None)?;
         }
         store.certify_whole(first.lapses, &tables)
     }

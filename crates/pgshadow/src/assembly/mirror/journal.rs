@@ -49,7 +49,7 @@ impl Mirror {
             self.stop(&error.to_string());
             return (intent.changes, Err(Stopped));
         }
-        let pid = intent.backend.pid;
+        let (pid, xid) = (intent.backend.pid, intent.xid);
         let record = Record::Intent(intent);
         let mut waiting = None;
         let result = loop {
@@ -67,7 +67,7 @@ impl Mirror {
             drop(numbering);
             match drawn {
                 Ok(sequence) => {
-                    self.in_flight.insert(sequence, InFlight { pid, since: Instant::now() });
+                    self.in_flight.insert(sequence, InFlight { pid, xid, since: Instant::now() });
                     break Ok(sequence);
                 }
                 Err(None) => {}
