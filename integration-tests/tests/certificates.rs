@@ -350,3 +350,45 @@ fn a_restart_of_the_primary_after_a_time_without_a_look_ends_certificates() {
     let certificate = eventually("the certificate lapses", Duration::from_secs(30), lapsed);
     assert!(certificate["reason"].as_str().unwrap().contains("started again"), "{certificate:#}");
 }
+
+/// A deleted log doesn't make a target that was made anew one that was never loaded.
+#[test]
+fn a_deleted_log_and_a_new_target_prove_nothing() {
+    let schema = "CREATE TABLE a (id int PRIMARY KEY)";
+    let mut scene = Scene::of(&format!("{schema}; INSERT INTO a VALUES (1)"));
+    assert!(verify(&scene, &[]).1);
+    scene.pgshadow.stop();
+    std::fs::remove_dir_all(scene.pgshadow.data_directory().join("log")).unwrap();
+    let name = scene.target.database.clone();
+    servers()[1].superuser().psql(&format!("DROP DATABASE {name}"));
+    servers()[1].create_database(&name).psql(schema);
+    scene.pgshadow.start();
+    let suspects = || Some(()).filter(|()| scene.pgshadow.suspect_tables().iter().any(|t| t == EVERY_TABLE));
+    eventually("every table is suspect", LIMIT, suspects);
+    assert!(!is_valid(&scene));
+}
+
+/// An application's temporary tables aren't definitions that matter, nor are excluded tables that a crash empties.
+#[test]
+fn temporary_and_excluded_tables_end_no_certificate() {
+    let (mut servers, mut scene) = {
+        let servers = [Cluster::old(), Cluster::newest()];
+        for server in &servers {
+            server.app().psql("CREATE TABLE a (id int PRIMARY KEY); CREATE UNLOGGED TABLE u (id int)");
+        }
+        let pgshadow = Pgshadow::between(&servers[0], &servers[1]).set("mirror", "exclude", "[\"public.u\"]").start();
+        let scene = Scene { source: servers[0].app(), target: servers[1].app(), pgshadow };
+        (servers, scene)
+    };
+    assert!(verify(&scene, &[]).1);
+    std::thread::sleep(Duration::from_millis(2500));
+    scene.app().psql("CREATE TEMP TABLE t (id serial PRIMARY KEY, v int NOT NULL DEFAULT 1); DROP TABLE t");
+    scene.pgshadow.kill9();
+    scene.pgshadow.start();
+    assert!(is_valid(&scene), "{:#}", scene.pgshadow.status()["certificate"]);
+    scene.pgshadow.stop();
+    servers.iter_mut().for_each(Cluster::restart);
+    scene.pgshadow.start();
+    scene.drain();
+    assert_eq!(scene.pgshadow.suspect_tables(), Vec::<String>::new());
+}

@@ -4,7 +4,6 @@ use integration_tests::backfill::{LIMIT, backfill, refused, slow, wait_for};
 use integration_tests::client::Endpoint;
 use integration_tests::process::eventually;
 use integration_tests::scene::{EVERY_TABLE, Scene, servers};
-use serde_json::Value;
 
 /// Enough to stay at it for some seconds.
 const PAD: &str = "CREATE TABLE pad (id int PRIMARY KEY, v text); INSERT INTO pad SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 30000) g;";
@@ -132,10 +131,12 @@ fn tables_of_extensions_are_named() {
         server.superuser().in_database(&scene.source.database).psql("ALTER EXTENSION plpgsql ADD TABLE cfg");
     }
     scene.source.psql("INSERT INTO cfg VALUES (1)");
-    let finished = scene.pgshadow.run(&["backfill", "--json"], LIMIT);
-    assert_eq!(finished.status.code(), Some(3), "{finished:#?}");
-    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
-    assert!(report["not_made"].to_string().contains("public.cfg belongs to the extension plpgsql"), "{report:#}");
+    let report = backfill(&scene.pgshadow, &[]);
+    let told = &report["differences"][0];
+    assert!(
+        told["name"] == "public.cfg" && told["primary"].to_string().contains("of the extension plpgsql"),
+        "{report:#}"
+    );
 }
 
 /// What comes last comes behind what it is about.
@@ -155,4 +156,17 @@ fn statistics_and_comments_are_there() {
     assert_eq!(one("SELECT count(*) FROM pg_statistic_ext_data"), "1");
     assert_eq!(one("SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'parts'"), "t");
     assert_eq!(one("SELECT obj_description(oid, 'pg_trigger') FROM pg_trigger WHERE tgname = 'tr'"), "a trigger");
+}
+
+/// A target that an earlier version has loaded is brought on.
+#[test]
+fn a_target_of_an_earlier_version_is_brought_on() {
+    let mut scene = Scene::of("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    backfill(&scene.pgshadow, &[]);
+    scene.pgshadow.stop();
+    owner_of_target(&scene).psql("ALTER TABLE pgshadow.awaited DROP COLUMN oid");
+    scene.pgshadow.start();
+    backfill(&scene.pgshadow, &["--again"]);
+    scene.drain();
+    assert_eq!(scene.suspects(), Vec::new());
 }

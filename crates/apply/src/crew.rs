@@ -118,7 +118,9 @@ impl Crew {
         if is_new || session.count_positions(stream).await? > 1 {
             session.join_positions(stream, &position).await?;
         }
-        keep_had(&common.store, &log, position.below)?;
+        if had.is_some() {
+            keep_had(&common.store, &log, position.below)?;
+        }
         if position.below < common.below() {
             let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
             common.suspect(None, reason.to_owned()).await?;
@@ -140,7 +142,8 @@ impl Crew {
             return Ok(());
         }
         if known.is_some() {
-            for table in &unlogged {
+            let excluded = store.excluded()?.unwrap_or_default();
+            for table in unlogged.iter().filter(|table| !excluded.contains(table)) {
                 let reason = "it is unlogged, and the shadow was started again: a crash would have emptied it";
                 self.common.suspect(Some(table), reason.to_owned()).await?;
             }

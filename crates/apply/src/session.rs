@@ -134,7 +134,10 @@ impl Session {
         let prepare = async {
             settle_settings(client, config).await?;
             lock::take_lead(client, &config.stream, own_pids).await?;
-            let there = client.query_one("SELECT pg_catalog.to_regclass('pgshadow.awaited') IS NOT NULL", &[]).await?;
+            // the newest thing in it
+            let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass('pgshadow.awaited') AND attname = 'oid'
+                AND attnum > 0)";
+            let there = client.query_one(there, &[]).await?;
             if !there.try_get::<_, bool>(0)? {
                 client.batch_execute(SCHEMA).await?;
             }

@@ -31,11 +31,11 @@ pub fn keep_had(store: &Store, log: &LogExtent, below: Sequence) -> Result<(), p
     if store.meta_get(HAD)?.as_ref() == Some(&text) { Ok(()) } else { store.meta_set(HAD, &text) }
 }
 
-/// What was kept of this log.
+/// What was kept: below which number it had all of this log; of another log, 0.
 pub(crate) fn had(store: &Store, log: &LogExtent) -> Result<Option<Sequence>, pgshadow_divergence::Error> {
     let text = store.meta_get(HAD)?;
-    let of_this = text.as_deref().and_then(|text| text.strip_prefix(log.identity.as_str()));
-    Ok(of_this.and_then(|below| below.trim_start().parse().ok()))
+    let below = |text: &str| text.strip_prefix(log.identity.as_str())?.trim_start().parse().ok();
+    Ok(text.map(|text| below(&text).unwrap_or(0)))
 }
 
 /// What the shadow says of itself.

@@ -1,6 +1,7 @@
 //! What comes behind the tables: sequences, large objects, materialized views, statistics.
 
 use crate::Error;
+use crate::schema::Difference;
 use crate::shadow::Shadow;
 use futures::{StreamExt, TryStreamExt, stream};
 use pgshadow_model::{QualifiedName, quote};
@@ -72,14 +73,19 @@ pub(crate) async fn sequences(primary: &Client, shadow: &Client) -> Result<Vec<S
 }
 
 /// What extensions' tables hold isn't loaded: they are told.
-pub(crate) async fn of_extensions(primary: &Client) -> Result<Vec<String>, Error> {
+pub(crate) async fn of_extensions(primary: &Client) -> Result<Vec<Difference>, Error> {
     let rows = primary.query(OF_EXTENSIONS, &[]).await.map_err(Error::primary)?;
-    let told = |row: &Row| -> Result<String, tokio_postgres::Error> {
+    let told = |row: &Row| -> Result<Difference, tokio_postgres::Error> {
         let table = QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
         let extension: String = row.try_get(2)?;
-        Ok(format!(
-            "table {table} belongs to the extension {extension}: its rows were not loaded; `pgshadow verify` tells what differs"
-        ))
+        Ok(Difference {
+            kind: "rows of".to_owned(),
+            name: table.to_string(),
+            primary: Some(format!(
+                "not loaded, as they are those of the extension {extension} (`pgshadow verify` compares them)"
+            )),
+            shadow: Some("what the extension put there".to_owned()),
+        })
     };
     rows.iter().map(|row| told(row).map_err(Error::primary)).collect()
 }

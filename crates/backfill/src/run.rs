@@ -435,8 +435,8 @@ impl Work<'_> {
         self.outcome.failed.extend(finish::views(&primary.client, &shadow.client).await?);
         self.shadow.give_back(shadow);
         self.outcome.failed.extend(self.shadow.analyze_last().await?);
-        self.outcome.failed.extend(finish::of_extensions(&primary.client).await?);
         self.outcome.differences = self.differences(&primary).await?;
+        self.outcome.differences.extend(finish::of_extensions(&primary.client).await?);
         if let Some(mark) =
             self.doubts.filter(|_| !self.resumed && self.outcome.tables.iter().all(|table| !table.suspect))
         {

@@ -76,7 +76,7 @@ impl Store {
             return raise(write, last, &finding, &now);
         }
         if self.kept(write)? >= self.limits.findings && !self.make_room(write)? {
-            add(write, &uncounted_of(finding.table.as_ref())?, 1)?;
+            add(write, &uncounted_of(finding.table.as_ref(), lapses_by(&finding).is_some())?, 1)?;
             (finding.id, finding.count) = (0, 1);
             return Ok(finding);
         }

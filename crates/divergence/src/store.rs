@@ -26,6 +26,8 @@ pub(crate) const CERTIFICATES: TableDefinition<&str, &[u8]> = TableDefinition::n
 pub(crate) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 /// Named numbers.
 pub(crate) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
+/// Name of the text that keeps which tables aren't mirrored.
+const EXCLUDED: &str = "excluded";
 /// How the names of counters begin that count what isn't kept.
 const UNCOUNTED: &str = "uncounted";
 
@@ -120,6 +122,22 @@ impl Store {
         Ok(())
     }
 
+    /// Tables that weren't mirrored when pgshadow was started last; `None`: it never was.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn excluded(&self) -> Result<Option<Vec<QualifiedName>>, Error> {
+        Ok(self.meta_get(EXCLUDED)?.as_deref().map(serde_json::from_str).transpose()?)
+    }
+
+    /// Keeps which tables aren't mirrored.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_excluded(&self, tables: &[QualifiedName]) -> Result<(), Error> {
+        self.meta_set(EXCLUDED, &serde_json::to_string(tables)?)
+    }
+
     /// Rows that were healed, ever.
     ///
     /// # Errors
@@ -156,12 +174,12 @@ impl Store {
         Ok(all)
     }
 
-    /// Those of a table, or of none, are mended: it was found to be equal, or what differs was found again.
+    /// Those of rows of a table, or of none, are mended: it was found to be equal, or what differs was found again.
     ///
     /// # Errors
     /// The file can't be written.
     pub fn forget_uncounted(&self, table: Option<&QualifiedName>) -> Result<(), Error> {
-        let name = uncounted_of(table)?;
+        let name = uncounted_of(table, true)?;
         if self.counter(&name)? > 0 {
             let write = self.database.begin_write()?;
             write.open_table(COUNTERS)?.remove(name.as_str())?;
@@ -194,10 +212,10 @@ fn open_checked(path: &Path) -> Result<(Database, bool), Error> {
     }
 }
 
-/// The counter of a table's findings that aren't kept.
-pub(crate) fn uncounted_of(table: Option<&QualifiedName>) -> Result<String, Error> {
-    let of = table.map(serde_json::to_string).transpose()?;
-    Ok(of.map_or_else(|| UNCOUNTED.to_owned(), |table| format!("{UNCOUNTED} {table}")))
+/// The counter of a table's findings that aren't kept; `of_rows`: of rows that differ.
+pub(crate) fn uncounted_of(table: Option<&QualifiedName>, of_rows: bool) -> Result<String, Error> {
+    let of = table.map(serde_json::to_string).transpose()?.unwrap_or_default();
+    Ok(format!("{UNCOUNTED} {} {of}", if of_rows { "rows" } else { "other" }))
 }
 
 pub(crate) fn add(write: &redb::WriteTransaction, name: &str, by: u64) -> Result<u64, Error> {

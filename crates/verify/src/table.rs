@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Sizes: bytes at present, not as the snapshot shows them; of a table that somebody has for himself, as it was vacuumed last, since asking would
 /// wait for him, and of one that was dropped since, none. Before 11 there is no `indnkeyatts` and no `conparentid`.
 ///
-/// Cascades: what a foreign key's action may change in this table, other than refusing; a disabled one does nothing. Those that stand for
-/// one partition of the table that is referred to aren't told.
+/// Cascades: what a foreign key's action may change in this table, other than refusing; one that is disabled or not enforced does nothing. Those that
+/// stand for one partition of the table that is referred to aren't told. Their text is made here: the server's own looks at what is there at present.
 const TABLES: &str = "
 SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(SELECT l.relation FROM pg_catalog.pg_locks l
       WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'))
@@ -34,8 +34,19 @@ SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(
     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place] ORDER BY place),
   ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
-  ARRAY(SELECT pg_catalog.replace(pg_catalog.pg_get_constraintdef(f.oid), ' NOT VALID', '') FROM pg_catalog.pg_constraint f
-    WHERE f.conrelid = c.oid AND f.contype = 'f' AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd'))
+  ARRAY(SELECT pg_catalog.format('FOREIGN KEY (%s) REFERENCES %s.%s(%s)%s%s%s%s%s',
+      (SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY k.n) FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k (num, n)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.num), rn.nspname, r.relname,
+      (SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY k.n) FROM pg_catalog.unnest(f.confkey) WITH ORDINALITY AS k (num, n)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.num),
+      CASE f.confmatchtype WHEN 'f' THEN ' MATCH FULL' ELSE '' END,
+      CASE f.confupdtype WHEN 'c' THEN ' ON UPDATE CASCADE' WHEN 'n' THEN ' ON UPDATE SET NULL' WHEN 'd' THEN ' ON UPDATE SET DEFAULT' ELSE '' END,
+      CASE f.confdeltype WHEN 'c' THEN ' ON DELETE CASCADE' WHEN 'n' THEN ' ON DELETE SET NULL' WHEN 'd' THEN ' ON DELETE SET DEFAULT' ELSE '' END,
+      (SELECT ' (' || pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attname) || ')' FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = f.conrelid AND pg_catalog.to_jsonb(f) -> 'confdelsetcols' @> pg_catalog.to_jsonb(a.attnum)),
+      CASE WHEN f.condeferrable THEN ' DEFERRABLE' || CASE WHEN f.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END ELSE '' END)
+    FROM pg_catalog.pg_constraint f JOIN pg_catalog.pg_class r ON r.oid = f.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+    WHERE coalesce((pg_catalog.to_jsonb(f) ->> 'conenforced')::bool, true) AND f.conrelid = c.oid AND f.contype = 'f' AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd'))
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.conrelid = f.conrelid
         AND p.oid = (pg_catalog.to_jsonb(f) ->> 'conparentid')::oid)
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = f.oid AND g.tgrelid = f.confrelid AND g.tgenabled IN ('D', 'R')))

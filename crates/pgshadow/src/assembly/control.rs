@@ -98,8 +98,8 @@ async fn first(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Conne
 async fn contact(config: &tokio_postgres::Config, mirror: &Mirror) -> Result<Connection, Refusal> {
     let attempt = mirror.watch.attempt();
     let client = primary::connect(config, mirror).await?;
-    doubt_what_a_crash_empties(&client, mirror).await?;
     attempt.holds(&client.ended);
+    doubt_what_a_crash_empties(&client, mirror).await?;
     load_functions(&client, mirror).await?;
     Ok(client)
 }
@@ -111,8 +111,11 @@ async fn doubt_what_a_crash_empties(client: &Connection, mirror: &Mirror) -> Res
         return Ok(());
     }
     if known.is_some() {
-        let doubted = answered(client.query(UNLOGGED, &[])).await?.into_iter().map(|row| Suspect {
-            table: Some(QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))),
+        let excluded = mirror.store.excluded().ok().flatten().unwrap_or_default();
+        let unlogged = answered(client.query(UNLOGGED, &[])).await?.into_iter();
+        let unlogged = unlogged.map(|row| QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1)));
+        let doubted = unlogged.filter(|table| !excluded.contains(table)).map(|table| Suspect {
+            table: Some(table),
             reason: "it is unlogged, and the primary was started again: a crash would have emptied it".to_owned(),
         });
         mirror.keep_suspects(&doubted.collect::<Vec<_>>());

@@ -3,14 +3,9 @@ use super::mirror::Mirror;
 use pgshadow_divergence::{Error, LapseOf};
 use pgshadow_model::{QualifiedName, Suspect};
 
-/// Name of the text that keeps the list.
-const KEPT: &str = "excluded";
-
 /// Before anything is mirrored: tables that are excluded no more are suspect, and the certificates of those that are from now on lapse.
 pub(super) fn compare(mirror: &Mirror, now: &[QualifiedName]) -> Result<(), Error> {
-    let kept = mirror.store.meta_get(KEPT)?;
-    let before: Option<Vec<QualifiedName>> = kept.as_deref().map(serde_json::from_str).transpose()?;
-    let before = before.unwrap_or_else(|| now.to_vec());
+    let before = mirror.store.excluded()?.unwrap_or_else(|| now.to_vec());
     for table in before.iter().filter(|table| !now.contains(table)) {
         let reason = "it was excluded from mirroring before".to_owned();
         mirror.keep_suspect(&Suspect { table: Some(table.clone()), reason })?;
@@ -19,5 +14,5 @@ pub(super) fn compare(mirror: &Mirror, now: &[QualifiedName]) -> Result<(), Erro
     }
     let excluded = now.iter().filter(|table| !before.contains(table)).cloned().map(LapseOf::Table);
     mirror.lapse(&excluded.collect::<Vec<_>>(), "it is excluded from mirroring");
-    mirror.store.meta_set(KEPT, &serde_json::to_string(now)?)
+    mirror.store.set_excluded(now)
 }
