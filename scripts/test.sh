@@ -9,7 +9,7 @@ trap 'rm -rf "$output"' EXIT
 # The longest ones first, so that none is left alone at the end. All of the workspace each time, or cargo would build its
 # crates once more, with fewer of their features.
 {
-    printf '%s\n' --test\ {exactness,transparency,bounded,planted,shadow,torture,large} '--lib --bins'
+    printf '%s\n' --test\ {exactness,transparency,verify,backfill,bounded,torture,certificates,shadow,planted,left_out,large} '--lib --bins'
     for program in integration-tests/tests/*.rs crates/*/tests/*.rs; do basename "$program" .rs; done | sort | sed 's/^/--test /'
     for program in integration-tests/tests/*/main.rs crates/*/tests/*/main.rs; do
         [ ! -e "$program" ] || basename "$(dirname "$program")"

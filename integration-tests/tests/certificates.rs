@@ -3,7 +3,7 @@
 use integration_tests::fault::Link;
 use integration_tests::postgres::Cluster;
 use integration_tests::process::eventually;
-use integration_tests::proxy::Pgshadow;
+use integration_tests::proxy::{Pgshadow, PgshadowBuilder};
 use integration_tests::repeats;
 use integration_tests::scene::{EVERY_TABLE, Scene, servers};
 use integration_tests::verify::{LIMIT, SCHEMA, SCRIPT, tables, under_load, unpaced, verify};
@@ -222,12 +222,12 @@ fn is_valid(scene: &Scene) -> bool {
 }
 
 /// A scene on servers of its own, which it may break.
-fn alone(schema: &str) -> ([Cluster; 2], Scene) {
+fn alone(schema: &str, set_up: impl FnOnce(PgshadowBuilder) -> PgshadowBuilder) -> ([Cluster; 2], Scene) {
     let servers = [Cluster::old(), Cluster::newest()];
     for server in &servers {
         server.app().psql(schema);
     }
-    let pgshadow = Pgshadow::between(&servers[0], &servers[1]).start();
+    let pgshadow = set_up(Pgshadow::between(&servers[0], &servers[1])).start();
     let scene = Scene { source: servers[0].app(), target: servers[1].app(), pgshadow };
     (servers, scene)
 }
@@ -237,6 +237,7 @@ fn alone(schema: &str) -> ([Cluster; 2], Scene) {
 fn unlogged_tables_are_doubted_once_a_server_has_crashed() {
     let (servers, scene) = alone(
         "CREATE UNLOGGED TABLE u (id int PRIMARY KEY); CREATE TABLE l (id int PRIMARY KEY); INSERT INTO l VALUES (1)",
+        |builder| builder,
     );
     for server in servers.iter().rev() {
         for side in [&scene.source, &scene.target] {
@@ -371,15 +372,8 @@ fn a_deleted_log_and_a_new_target_prove_nothing() {
 /// An application's temporary tables aren't definitions that matter, nor are excluded tables that a crash empties.
 #[test]
 fn temporary_and_excluded_tables_end_no_certificate() {
-    let (mut servers, mut scene) = {
-        let servers = [Cluster::old(), Cluster::newest()];
-        for server in &servers {
-            server.app().psql("CREATE TABLE a (id int PRIMARY KEY); CREATE UNLOGGED TABLE u (id int)");
-        }
-        let pgshadow = Pgshadow::between(&servers[0], &servers[1]).set("mirror", "exclude", "[\"public.u\"]").start();
-        let scene = Scene { source: servers[0].app(), target: servers[1].app(), pgshadow };
-        (servers, scene)
-    };
+    let schema = "CREATE TABLE a (id int PRIMARY KEY); CREATE UNLOGGED TABLE u (id int)";
+    let (mut servers, mut scene) = alone(schema, |builder| builder.set("mirror", "exclude", "[\"public.u\"]"));
     assert!(verify(&scene, &[]).1);
     std::thread::sleep(Duration::from_millis(2500));
     scene.app().psql("CREATE TEMP TABLE t (id serial PRIMARY KEY, v int NOT NULL DEFAULT 1); DROP TABLE t");

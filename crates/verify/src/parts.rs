@@ -148,7 +148,6 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgshadow_model::QualifiedName;
     use std::collections::BTreeSet;
 
     fn column(name: &str, base: u32) -> Column {
@@ -156,17 +155,7 @@ mod tests {
     }
 
     fn table(columns: Vec<Column>, key: &[&str]) -> Table {
-        let key = key.iter().map(|name| (*name).to_owned()).collect();
-        Table {
-            name: QualifiedName::new("public", "t"),
-            oid: 1,
-            file: 1,
-            size: 0,
-            beside: 0,
-            columns,
-            key,
-            cascades: BTreeSet::new(),
-        }
+        Table { key: key.iter().map(|name| (*name).to_owned()).collect(), ..Table::bare(columns) }
     }
 
     #[test]

@@ -88,6 +88,12 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    #[cfg(test)]
+    pub(crate) fn bare(columns: Vec<Column>) -> Self {
+        let (name, key, cascades) = (QualifiedName::new("public", "t"), Vec::new(), BTreeSet::new());
+        Self { name, oid: 1, file: 1, size: 0, beside: 0, columns, key, cascades }
+    }
+
     /// Bytes of all that is read of it.
     pub(crate) fn bytes(&self) -> u64 {
         self.size + self.beside
@@ -175,16 +181,7 @@ mod tests {
             base: 23,
             number: 1,
         };
-        Table {
-            name: QualifiedName::new("public", "t"),
-            oid: 1,
-            file: 1,
-            size: 0,
-            beside: 0,
-            columns: columns.iter().map(column).collect(),
-            key: Vec::new(),
-            cascades: BTreeSet::new(),
-        }
+        Table::bare(columns.iter().map(column).collect())
     }
 
     #[test]
