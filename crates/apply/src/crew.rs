@@ -10,6 +10,7 @@ use crate::tie::{Standing, had, keep_had, standing};
 use crate::{AppliedPosition, Error, LogExtent};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use pgshadow_model::Sequence;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +120,7 @@ impl Crew {
             session.join_positions(stream, &position).await?;
         }
         if had.is_some() {
-            keep_had(&common.store, &log, position.below)?;
+            self.keep_had(&log, position.below).await?;
         }
         if position.below < common.below() {
             let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
@@ -148,7 +149,14 @@ impl Crew {
                 self.common.suspect(Some(table), reason.to_owned()).await?;
             }
         }
-        Ok(store.meta_set(LIFE_KEPT, &life)?)
+        let store = Arc::clone(store);
+        Ok(tokio::task::spawn_blocking(move || store.meta_set(LIFE_KEPT, &life)).await??)
+    }
+
+    /// [`keep_had`], which waits for the disk.
+    async fn keep_had(&self, log: &LogExtent, below: Sequence) -> Result<(), Error> {
+        let (store, log) = (Arc::clone(&self.common.store), log.clone());
+        Ok(tokio::task::spawn_blocking(move || keep_had(&store, &log, below)).await??)
     }
 
     /// What lanes had in hand goes to the first one: there may be fewer of them now.
@@ -180,7 +188,7 @@ impl Crew {
         tokio::task::spawn_blocking(move || store.forget_all_origins()).await??;
         let position = common.book.applied_position();
         session.join_positions(&common.config.stream, &position).await?;
-        keep_had(&common.store, log, position.below)?;
+        self.keep_had(log, position.below).await?;
         self.resumed = true;
         common.resumed_at(position.below);
         common.log.applied(position.below);

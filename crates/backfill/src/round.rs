@@ -220,7 +220,7 @@ impl<'w, 'a> Round<'w, 'a> {
             }
         }
         // renamed while nobody kept its OID on the primary: the shadow has followed
-        for (_, now) in work.shadow.renamed().await? {
+        for now in work.shadow.renamed().await? {
             if let Some(table) = known.values().find(|table| table.name == now) {
                 work.left.insert(table.oid, now);
             }

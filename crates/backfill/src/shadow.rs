@@ -181,18 +181,16 @@ impl<'a> Shadow<'a> {
         .await
     }
 
-    /// Of tables that await their load those that have another name there since, with it: old name and new one.
-    pub(crate) async fn renamed(&self) -> Result<Vec<(QualifiedName, QualifiedName)>, Error> {
+    /// Present names of tables that got another one there since they await their load.
+    pub(crate) async fn renamed(&self) -> Result<Vec<QualifiedName>, Error> {
         let writer = self.writer().await?;
-        let sql = "SELECT a.schema, a.name, n.nspname::text, c.relname::text FROM pgshadow.awaited a
+        let sql = "SELECT n.nspname::text, c.relname::text FROM pgshadow.awaited a
             JOIN pg_catalog.pg_class c ON c.oid = a.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE (n.nspname, c.relname) IS DISTINCT FROM (a.schema::name, a.name::name)";
         let rows = writer.client.query(sql, &[]).await.map_err(Error::shadow)?;
         self.give_back(writer);
-        let name = |row: &Row, from: usize| {
-            Ok(QualifiedName::new(row.try_get::<_, String>(from)?, row.try_get::<_, String>(from + 1)?))
-        };
-        rows.iter().map(|row| Ok((name(row, 0)?, name(row, 2)?))).collect::<Result<_, _>>().map_err(Error::shadow)
+        let name = |row: &Row| Ok(QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+        rows.iter().map(|row| name(row).map_err(Error::shadow)).collect()
     }
 
     /// Tables that were made since they are awaited are known by more than their name from now on.

@@ -118,9 +118,11 @@ async fn doubt_what_a_crash_empties(client: &Connection, mirror: &Mirror) -> Res
             table: Some(table),
             reason: "it is unlogged, and the primary was started again: a crash would have emptied it".to_owned(),
         });
-        mirror.keep_suspects(&doubted.collect::<Vec<_>>());
+        let doubted: Vec<Suspect> = doubted.collect();
+        tokio::task::block_in_place(|| mirror.keep_suspects(&doubted));
     }
-    if let Err(error) = mirror.store.meta_set(UNLOGGED_KEPT, &epoch) {
+    // the disk is waited for: sessions go on meanwhile
+    if let Err(error) = tokio::task::block_in_place(|| mirror.store.meta_set(UNLOGGED_KEPT, &epoch)) {
         tracing::warn!(%error, "that unlogged tables were looked at could not be kept: they may be suspect once more");
     }
     Ok(())
