@@ -225,7 +225,8 @@ fn each_of_many_verifies_under_full_load_finds_the_one_row() {
     });
 }
 
-/// Several verifies, while each of these is run over and over, with a number: nothing is told to differ. Gives how many pairs of snapshots it took.
+/// Several verifies, while each of these is run over and over, with a number, no faster than the shadow can follow: nothing is told to differ. Gives
+/// how many pairs of snapshots it took.
 fn verified_while(scene: &Scene, changes: &[&(dyn Fn(u32) -> String + Sync)]) -> usize {
     let over = AtomicBool::new(false);
     let changed = std::thread::scope(|threads| {
@@ -235,6 +236,11 @@ fn verified_while(scene: &Scene, changes: &[&(dyn Fn(u32) -> String + Sync)]) ->
                 for n in 1.. {
                     scene.app().psql(&change(n));
                     std::thread::sleep(Duration::from_millis(100));
+                    while !over.load(Ordering::SeqCst)
+                        && scene.pgshadow.metric("pgshadow_lag_entries").is_some_and(|lag| lag > 9.0)
+                    {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
                     if over.load(Ordering::SeqCst) {
                         return;
                     }
