@@ -276,6 +276,50 @@ fn a_target_that_was_made_anew_proves_nothing() {
     assert!(!equal, "{report:#}");
 }
 
+/// Nor one that is back at an older state, though nothing was mirrored since: what a load has brought isn't in the log.
+#[test]
+fn a_target_that_is_back_where_it_was_before_a_load_proves_nothing() {
+    let (source, mut target) = (Cluster::old(), Cluster::newest());
+    let schema = "CREATE TABLE a (id int PRIMARY KEY)";
+    source.app().psql(&format!("{schema}; INSERT INTO a VALUES (1)"));
+    target.app().psql(schema);
+    let mut pgshadow = Pgshadow::between(&source, &target).start();
+    pgshadow.app().psql("INSERT INTO a VALUES (2)");
+    pgshadow.wait_drained(LIMIT);
+    for while_it_runs in [true, false] {
+        let save = |target: &mut Cluster, name: &str| {
+            target.stop();
+            target.save(name);
+            target.start();
+        };
+        save(&mut target, &format!("before {while_it_runs}"));
+        pgshadow.run(&["backfill"], LIMIT);
+        pgshadow.run(&["backfill", "--again"], LIMIT).success();
+        pgshadow.run(&["verify"], LIMIT).success();
+        assert_eq!(pgshadow.status()["certificate"]["valid"], true);
+        // one that is restarted is the same
+        save(&mut target, "unused");
+        pgshadow.restart();
+        pgshadow.wait_drained(LIMIT);
+        assert_eq!((&pgshadow.status()["certificate"]["valid"], pgshadow.suspect_tables().len()), (&true.into(), 0));
+        if !while_it_runs {
+            pgshadow.stop();
+        }
+        target.stop();
+        target.restore(&format!("before {while_it_runs}"));
+        target.start();
+        if !while_it_runs {
+            pgshadow.start();
+        }
+        eventually("every table is suspect", LIMIT, || {
+            Some(()).filter(|()| pgshadow.suspect_tables().iter().any(|t| t == EVERY_TABLE))
+        });
+        assert_eq!(pgshadow.status()["certificate"]["valid"], false);
+        let missing = pgshadow.run(&["verify"], LIMIT);
+        assert_eq!(missing.status.code(), Some(3), "{missing:#?}");
+    }
+}
+
 /// What was excluded isn't proven by what was proven without it.
 #[test]
 fn a_table_that_was_excluded_is_doubted_when_it_is_excluded_no_more() {

@@ -57,6 +57,25 @@ fn a_schema_that_is_half_made_is_made_to_its_end() {
     assert_eq!(report["differences"], serde_json::json!([]), "{report:#}");
 }
 
+/// One that failed while it made the tables may be given up: what somebody has made by hand is loaded, once it is whole.
+#[test]
+fn a_schema_that_was_made_by_hand_after_all_is_loaded() {
+    let scene = Scene::onto_nothing(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE INDEX by_v ON t (v); INSERT INTO t SELECT g, g FROM generate_series(1, 100) g",
+        |builder| builder,
+    );
+    scene.target.psql("CREATE VIEW t AS SELECT 1 AS id, 2 AS v");
+    let told = refused(&scene.pgshadow, &["--create-schema"]);
+    assert!(told.contains("table public.t"), "{told}");
+    scene.target.psql("DROP VIEW t; CREATE TABLE t (id int PRIMARY KEY, v int)");
+    let told = refused(&scene.pgshadow, &["--again"]);
+    assert!(told.contains("isn't all of the source's") && told.contains("by_v"), "{told}");
+    scene.target.psql("CREATE INDEX by_v ON t (v)");
+    let report = backfill(&scene.pgshadow, &["--again"]);
+    assert_eq!(report["differences"], serde_json::json!([]), "{report:#}");
+    scene.expect_exact();
+}
+
 /// Foreign keys come last: what a TRUNCATE reaches by them isn't known on the shadow before.
 #[test]
 fn truncate_cascade_before_keys_are_made_is_doubted() {
@@ -102,9 +121,15 @@ fn triggers_that_always_act_are_refused() {
 /// A table that gets another name, or another schema's, while it awaits its load is loaded all the same.
 #[test]
 fn what_is_renamed_while_it_awaits_its_load_is_loaded() {
-    for renamed in
-        ["ALTER SCHEMA s RENAME TO s2", "ALTER TABLE s.pad RENAME TO other", "ALTER TABLE s.pad SET SCHEMA public"]
-    {
+    let new = "CREATE TABLE s.pad (id int PRIMARY KEY, w int); INSERT INTO s.pad VALUES (1, 1)";
+    for renamed in [
+        "ALTER SCHEMA s RENAME TO s2",
+        "ALTER TABLE s.pad RENAME TO other",
+        "ALTER TABLE s.pad SET SCHEMA public",
+        // and another one takes its name
+        &format!("ALTER SCHEMA s RENAME TO s2; CREATE SCHEMA s; {new}"),
+        &format!("ALTER TABLE s.pad RENAME TO other; {new}"),
+    ] {
         let pad = PAD.replace("pad", "s.pad");
         let scene = Scene::with(&format!("CREATE SCHEMA s; {pad}"), "DELETE FROM s.pad", slow);
         let mut loading = scene.pgshadow.begin(&["backfill"]);

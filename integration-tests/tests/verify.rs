@@ -311,8 +311,8 @@ fn what_cannot_be_compared_says_why() {
     let scene = Scene::with(
         "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE typed (v int); CREATE TABLE here (v int);
          CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int CONSTRAINT to_p REFERENCES p ON DELETE CASCADE);
-         CREATE TABLE d (p int REFERENCES p); CREATE TABLE e (p int CONSTRAINT to_p REFERENCES p ON UPDATE SET NULL)",
-        "ALTER TABLE c DROP CONSTRAINT to_p; ALTER TABLE d ADD FOREIGN KEY (p) REFERENCES p ON DELETE SET NULL;
+         CREATE TABLE d (p int REFERENCES p); CREATE TABLE f (p int CONSTRAINT to_p REFERENCES p); CREATE TABLE e (p int CONSTRAINT to_p REFERENCES p ON UPDATE SET NULL)",
+        "ALTER TABLE c DROP CONSTRAINT to_p; ALTER TABLE f DROP CONSTRAINT to_p; ALTER TABLE d ADD FOREIGN KEY (p) REFERENCES p ON DELETE SET NULL;
          ALTER TABLE e DROP CONSTRAINT to_p; ALTER TABLE e ADD CONSTRAINT other_name FOREIGN KEY (p) REFERENCES p ON UPDATE SET NULL NOT VALID;
          DROP TABLE here; ALTER TABLE typed ALTER v TYPE bigint; ALTER TABLE t ADD w int; CREATE TABLE there (v int)",
         |builder| builder,
@@ -325,7 +325,8 @@ fn what_cannot_be_compared_says_why() {
         ("here", "the shadow has no such table"),
         ("there", "only the shadow has this table"),
         ("c", "no such foreign key, or has it disabled: FOREIGN KEY (p) REFERENCES public.p(id) ON DELETE CASCADE"),
-        ("d", "only the shadow's table has this foreign key, whose action would change rows"),
+        ("d", "only the shadow's table has this foreign key"),
+        ("f", "no such foreign key, or has it disabled: FOREIGN KEY (p) REFERENCES public.p(id)"),
     ] {
         let table = tables(&report).iter().find(|t| t["table"]["name"] == name).unwrap();
         assert!(table["not_compared"].as_str().is_some_and(|why| why.contains(part)), "{table:#}");

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What the application feels of a backfill and of a verify, from their first second on: 20 s alone and 20 s with it, in turn.
+# What a running application feels of a backfill and of a verify, from their first second on: 20 s alone and 20 s with it, in turn.
+# Its own first five seconds, in which it connects and prepares its statements, count for neither.
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 pairs=${PAIRS:-9}
 percentiles() {
-    cat "$out"/latencies/pgbench_log* | awk '{ print $3 }' | sort -n |
+    cat "$out"/latencies/pgbench_log* | awk -v from="$counted" '$5 + $6 / 1000000 >= from { print $3 }' | sort -n |
         awk '{ all[NR] = $1 } END { printf "%d %.2f %.2f\n", NR, all[int(NR * .5)] / 1000, all[int(NR * .99)] / 1000 }'
 }
 # Of two lines of percentiles the second by the first.
@@ -16,12 +17,20 @@ pgshadow backfill --create-schema > /dev/null 2>&1
 for what in 'backfill --again' 'verify --again'; do
     for _ in $(seq "$pairs"); do
         sleep 2
-        work -R "$rate" -T 20 -l > "$out/pgbench.out" 2>&1
+        work -R "$rate" -T 25 -l > "$out/pgbench.out" 2>&1 &
+        load=$!
+        sleep 5
+        counted=$(date +%s.%N)
+        wait "$load"
         alone=$(percentiles)
+        work -R "$rate" -T 25 -l > "$out/pgbench.out" 2>&1 &
+        load=$!
+        sleep 5
+        counted=$(date +%s.%N)
         # shellcheck disable=SC2086 # arguments
         (while :; do pgshadow $what > "$out/felt.out" 2>&1 || sleep 1; done) &
         beside=$!
-        work -R "$rate" -T 20 -l > "$out/pgbench.out" 2>&1
+        wait "$load"
         with=$(percentiles)
         kill "$beside"
         pgshadow "${what%% *}" --stop > /dev/null 2>&1 || true

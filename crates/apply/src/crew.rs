@@ -6,7 +6,7 @@ use crate::lane::Lane;
 use crate::loader;
 use crate::lock::Life;
 use crate::session::Session;
-use crate::tie::{Standing, had, keep_had, standing};
+use crate::tie::{Had, Standing, had, keep_had, standing};
 use crate::{AppliedPosition, Error, LogExtent};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -114,13 +114,16 @@ impl Crew {
                 common.suspect(None, reason).await?;
                 position
             }
-            Standing::Foreign(reason) => return self.start_anew(session, &log, reason).await,
+            Standing::Foreign(reason) => {
+                let known = had.map_or(0, |had| had.mark);
+                return self.start_anew(session, &log, known, reason).await;
+            }
         };
         if is_new || session.count_positions(stream).await? > 1 {
             session.join_positions(stream, &position).await?;
         }
-        if had.is_some() {
-            self.keep_had(&log, position.below).await?;
+        if let Some(had) = had {
+            self.keep_had(session, &log, had.mark, position.below).await?;
         }
         if position.below < common.below() {
             let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
@@ -153,10 +156,12 @@ impl Crew {
         Ok(tokio::task::spawn_blocking(move || store.meta_set(LIFE_KEPT, &life)).await??)
     }
 
-    /// [`keep_had`], which waits for the disk.
-    async fn keep_had(&self, log: &LogExtent, below: Sequence) -> Result<(), Error> {
+    /// [`keep_had`], which waits for the disk. What it had before is doubted by now, if it hasn't got it any more. `known`: the mark of then.
+    async fn keep_had(&self, session: &Session, log: &LogExtent, known: u64, below: Sequence) -> Result<(), Error> {
+        let mark = session.mark(&self.common.config.stream, known).await?;
+        self.common.log.marked(mark);
         let (store, log) = (Arc::clone(&self.common.store), log.clone());
-        Ok(tokio::task::spawn_blocking(move || keep_had(&store, &log, below)).await??)
+        Ok(tokio::task::spawn_blocking(move || keep_had(&store, &log, Had { below, mark })).await??)
     }
 
     /// What lanes had in hand goes to the first one: there may be fewer of them now.
@@ -174,6 +179,7 @@ impl Crew {
         &mut self,
         session: &Session,
         log: &LogExtent,
+        known: u64,
         reason: String,
     ) -> Result<AppliedPosition, Error> {
         let common = Arc::clone(&self.common);
@@ -188,7 +194,7 @@ impl Crew {
         tokio::task::spawn_blocking(move || store.forget_all_origins()).await??;
         let position = common.book.applied_position();
         session.join_positions(&common.config.stream, &position).await?;
-        self.keep_had(log, position.below).await?;
+        self.keep_had(session, log, known, position.below).await?;
         self.resumed = true;
         common.resumed_at(position.below);
         common.log.applied(position.below);

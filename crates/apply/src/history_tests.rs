@@ -211,6 +211,8 @@ impl Log for Committed {
     fn let_go(&self, _: Sequence) {}
 
     fn applied(&self, _: Sequence) {}
+
+    fn marked(&self, _: u64) {}
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub use position::{AppliedPosition, Fence, ParseSnapshotError, Snapshot};
 pub use rehearsal::SHED_BEHIND;
 pub use reread::Reread;
 pub use session::{LIFE, UNLOGGED};
-pub use tie::{LogExtent, keep_had};
+pub use tie::{Had, LogExtent, keep_had};
 
 use pgshadow_model::{Change, Lsn, QualifiedName, Sequence};
 
@@ -137,6 +137,9 @@ pub trait Log: Send + Sync + 'static {
 
     /// Everything below is on the shadow for good: the log may be trimmed. Must not block.
     fn applied(&self, below: Sequence);
+
+    /// The shadow has this mark, for good ([`Had::mark`]). Must not block.
+    fn marked(&self, mark: u64);
 }
 
 /// Which tables can't be taken as equal: their rows are applied tolerantly and give no findings.

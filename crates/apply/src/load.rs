@@ -88,11 +88,12 @@ impl Awaited {
 }
 
 impl Lane {
-    /// From now on these are passed over.
+    /// From now on these are passed over. One that is awaited already stays what it was: it may have got another name, and this be another's.
     pub(crate) async fn await_load(&self, session: &Session, tables: &[QualifiedName]) -> Result<(), Error> {
         let sql = "INSERT INTO pgshadow.awaited (stream, schema, name, oid)
             SELECT $1, s, n, pg_catalog.to_regclass(pg_catalog.format('%I.%I', s, n)) FROM unnest($2::text[], $3::text[]) AS t (s, n)
-            ON CONFLICT (stream, schema, name) DO UPDATE SET oid = excluded.oid";
+            ON CONFLICT (stream, schema, name) DO UPDATE SET oid = CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = awaited.oid)
+              THEN awaited.oid ELSE excluded.oid END";
         self.write_awaited(session, sql, tables).await?;
         self.awaited.change(|awaited| awaited.extend(tables.iter().cloned()));
         Ok(())
@@ -103,6 +104,7 @@ impl Lane {
         let sql = "DELETE FROM pgshadow.awaited a USING unnest($2::text[], $3::text[]) AS t (s, n)
             WHERE a.stream = $1 AND a.schema = t.s AND a.name = t.n";
         self.write_awaited(session, sql, tables).await?;
+        self.log.marked(session.mark(&self.config.stream, 0).await?);
         self.awaited.change(|awaited| awaited.retain(|table| !tables.contains(table)));
         self.awaited.bare.store(false, Ordering::SeqCst);
         // they may have been made since lanes looked

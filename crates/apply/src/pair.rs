@@ -95,6 +95,8 @@ impl Lane {
         let quiet = self.hold_lanes(&common).await?;
         let held_since = Instant::now();
         let (primary, sees) = self.bring_to_snapshot(session, on_primary).await?;
+        // what is proven by it is proven of no older state
+        self.log.marked(session.mark(&self.config.stream, 0).await?);
         self.doing("two snapshots: the shadow's");
         let brought = held_since.elapsed();
         let (shadow, _) = open(on_shadow, "shadow").await?;

@@ -103,7 +103,8 @@ const SCHEMA: &str = "
 CREATE SCHEMA IF NOT EXISTS pgshadow;
 CREATE TABLE IF NOT EXISTS pgshadow.applied (stream text, lane int4, log text NOT NULL, source text,
     below int8 NOT NULL, above int8[] NOT NULL, PRIMARY KEY (stream, lane));
-CREATE TABLE IF NOT EXISTS pgshadow.life (stream text PRIMARY KEY, number int8 NOT NULL);
+CREATE TABLE IF NOT EXISTS pgshadow.life (stream text PRIMARY KEY, number int8 NOT NULL, mark int8 NOT NULL DEFAULT 0);
+ALTER TABLE pgshadow.life ADD COLUMN IF NOT EXISTS mark int8 NOT NULL DEFAULT 0;
 CREATE TABLE IF NOT EXISTS pgshadow.heal (stream text, sequence int8, change int4, part int4, target bytea NOT NULL,
     PRIMARY KEY (stream, sequence, change, part));
 CREATE TABLE IF NOT EXISTS pgshadow.started (stream text, sequence int8, change int4, indexes int8[],
@@ -274,20 +275,30 @@ impl Session {
 
     /// What the shadow says that it holds, by all lanes' rows.
     pub(crate) async fn stored(&self, stream: &str) -> Result<Option<Stored>, Error> {
-        let sql = "SELECT below, above, log, source FROM pgshadow.applied WHERE stream = $1";
+        let sql = "SELECT below, above, log, source, coalesce((SELECT mark FROM pgshadow.life l WHERE l.stream = a.stream), 0)
+            FROM pgshadow.applied a WHERE stream = $1";
         let mut all: Option<Stored> = None;
         for row in self.client().query(sql, &[&stream]).await? {
             let (below, above): (i64, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
             let (pairs, _) = above.as_chunks::<2>();
             let above = pairs.iter().map(|[from, to]| from.cast_unsigned()..to.cast_unsigned()).collect();
             let position = AppliedPosition { below: below.cast_unsigned(), above };
-            let stored = Stored { position, identity: row.try_get(2)?, source: row.try_get(3)? };
+            let mark: i64 = row.try_get(4)?;
+            let mark = mark.cast_unsigned();
+            let stored = Stored { position, identity: row.try_get(2)?, source: row.try_get(3)?, mark };
             all = Some(match all {
                 None => stored,
                 Some(all) => all.with(stored, &self.log.identity),
             });
         }
         Ok(all)
+    }
+
+    /// Gives the shadow a mark that no older state of it has, nor one that had `known`.
+    pub(crate) async fn mark(&self, stream: &str, known: u64) -> Result<u64, Error> {
+        let sql = "UPDATE pgshadow.life SET mark = greatest(mark, $2) + 1 WHERE stream = $1 RETURNING mark";
+        let mark: i64 = self.client().query_one(sql, &[&stream, &known.cast_signed()]).await?.try_get(0)?;
+        Ok(mark.cast_unsigned())
     }
 
     /// Writes the position that all lanes' rows make together in place of them.

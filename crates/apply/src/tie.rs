@@ -18,24 +18,38 @@ pub struct LogExtent {
     pub last: Sequence,
 }
 
-/// Name of the store's text that says below which number the shadow had all of the log at least, when something was last loaded or proven there.
+/// Name of the store's text that says what the shadow had at least, when something was last loaded or proven there.
 const HAD: &str = "shadow_had";
 
-/// Keeps that the shadow has all of the log below this number.
+/// What the shadow had when something was loaded or proven there: an older state of it has less.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Had {
+    /// It had all of the log below this number.
+    pub below: Sequence,
+    /// Its mark, which goes up with every load and every pair of snapshots: these aren't in the log.
+    pub mark: u64,
+}
+
+/// Keeps what the shadow has.
 ///
 /// # Errors
 /// The store can't be written.
-pub fn keep_had(store: &Store, log: &LogExtent, below: Sequence) -> Result<(), pgshadow_divergence::Error> {
-    let text = format!("{} {below}", log.identity);
+pub fn keep_had(store: &Store, log: &LogExtent, had: Had) -> Result<(), pgshadow_divergence::Error> {
+    let text = format!("{} {} {}", log.identity, had.below, had.mark);
     // it may be told again and again
     if store.meta_get(HAD)?.as_ref() == Some(&text) { Ok(()) } else { store.meta_set(HAD, &text) }
 }
 
-/// What was kept: below which number it had all of this log; of another log, 0.
-pub(crate) fn had(store: &Store, log: &LogExtent) -> Result<Option<Sequence>, pgshadow_divergence::Error> {
-    let text = store.meta_get(HAD)?;
-    let below = |text: &str| text.strip_prefix(log.identity.as_str())?.trim_start().parse().ok();
-    Ok(text.map(|text| below(&text).unwrap_or(0)))
+/// What was kept; of another log, its mark alone.
+pub(crate) fn had(store: &Store, log: &LogExtent) -> Result<Option<Had>, pgshadow_divergence::Error> {
+    let read = |text: String| {
+        let mut parts = text.split_whitespace();
+        let same = parts.next() == Some(log.identity.as_str());
+        let mut number = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(0);
+        let (below, mark) = (number(), number());
+        Had { below: if same { below } else { 0 }, mark }
+    };
+    Ok(store.meta_get(HAD)?.map(read))
 }
 
 /// What the shadow says of itself.
@@ -44,6 +58,7 @@ pub(crate) struct Stored {
     pub(crate) position: AppliedPosition,
     pub(crate) identity: String,
     pub(crate) source: Option<String>,
+    pub(crate) mark: u64,
 }
 
 impl Stored {
@@ -53,7 +68,7 @@ impl Stored {
             return if self.identity == log { other } else { self };
         }
         let source = self.source.or(other.source);
-        Self { position: self.position.with(&other.position), identity: self.identity, source }
+        Self { position: self.position.with(&other.position), source, ..self }
     }
 }
 
@@ -69,9 +84,9 @@ pub(crate) enum Standing {
 }
 
 /// `first_time`: since the log was opened; later positions are ahead of what it held then, and it may have been trimmed. `had`: what the shadow is known
-/// to have had of this log; what a load brought isn't in the log.
-pub(crate) fn standing(stored: Option<Stored>, log: &LogExtent, first_time: bool, had: Option<Sequence>) -> Standing {
-    let Some(Stored { position, identity, source }) = stored else {
+/// to have had.
+pub(crate) fn standing(stored: Option<Stored>, log: &LogExtent, first_time: bool, had: Option<Had>) -> Standing {
+    let Some(Stored { position, identity, source, mark }) = stored else {
         if had.is_some() {
             let reason = "the target has no position any more: it was replaced or made anew";
             return Standing::Gap(AppliedPosition::default(), reason.to_owned());
@@ -96,7 +111,7 @@ pub(crate) fn standing(stored: Option<Stored>, log: &LogExtent, first_time: bool
             end - 1
         ));
     }
-    if first_time && had.is_some_and(|had| position.below < had) {
+    if had.is_some_and(|had| mark < had.mark || first_time && position.below < had.below) {
         let reason = "the target is at an older state than one that it was known to have: it was restored from a backup, or lost its last writes";
         return Standing::Gap(position, reason.to_owned());
     }
@@ -120,7 +135,7 @@ mod tests {
         let log = |first, last| LogExtent { identity: "a".into(), source: Some("s".into()), first, last };
         let stored = |below, above: Option<std::ops::Range<u64>>| {
             let position = AppliedPosition { below, above: above.into_iter().collect() };
-            Some(Stored { position, identity: "a".into(), source: Some("s".into()) })
+            Some(Stored { position, identity: "a".into(), source: Some("s".into()), mark: 3 })
         };
         let shown = |stored, log: &LogExtent, first_time| match standing(stored, log, first_time, None) {
             Standing::Follows(_) => "follows",
@@ -152,10 +167,16 @@ mod tests {
         assert_eq!(shown(stored(3, None), &other("b", Some("s")), false), "foreign");
         assert_eq!(shown(stored(3, None), &other("a", Some("t")), false), "foreign");
         assert_eq!(shown(stored(3, None), &other("a", None), true), "follows");
-        for (position, had, expected) in
-            [(None, Some(1), "gap"), (stored(9, None), Some(10), "gap"), (stored(10, None), Some(10), "follows")]
-        {
-            let standing = standing(position, &log(1, 20), true, had);
+        let had = |below, mark| Some(Had { below, mark });
+        for (position, had, first_time, expected) in [
+            (None, had(1, 0), true, "gap"),
+            (stored(9, None), had(10, 3), true, "gap"),
+            (stored(9, None), had(10, 3), false, "follows"),
+            (stored(10, None), had(10, 3), true, "follows"),
+            (stored(10, None), had(10, 4), true, "gap"),
+            (stored(10, None), had(10, 4), false, "gap"),
+        ] {
+            let standing = standing(position, &log(1, 20), first_time, had);
             assert_eq!(matches!(standing, Standing::Gap(..)), expected == "gap", "{standing:?}");
         }
     }

@@ -227,7 +227,9 @@ impl<'w, 'a> Round<'w, 'a> {
         }
         let names: BTreeSet<&QualifiedName> = known.values().map(|table| &table.name).collect();
         let gone: Vec<QualifiedName> = awaited.iter().filter(|name| !names.contains(name)).cloned().collect();
-        if !gone.is_empty() {
+        // not while one that may be it by another name isn't awaited yet: its old name is what tells of it until then
+        let all_awaited = work.left.values().all(|name| awaited.contains(name));
+        if !gone.is_empty() && all_awaited {
             work.handover.loaded(gone.clone(), None).await?;
             work.handover.lift(&gone, doubts, false).map_err(Error::Store)?;
             awaited.retain(|name| !gone.contains(name));

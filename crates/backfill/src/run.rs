@@ -82,6 +82,8 @@ pub(crate) struct Work<'a> {
     pub(crate) job: &'a Job,
     /// Only these tables; empty: all.
     only: Vec<QualifiedName>,
+    /// The schema was half made, and is taken as it is.
+    by_hand: bool,
     pub(crate) handover: &'a dyn Handover,
     pub(crate) progress: &'a Progress,
     pub(crate) pace: Arc<Pace>,
@@ -119,10 +121,9 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
     let shadow = Shadow::new(handover, progress, &encoding);
     shadow.prepare().await?;
     let noted = shadow.step().await?;
-    if matches!(noted, Some((step, true)) if step != Step::Done)
-        && !job.create_schema
-        && (job.again || !job.only.is_empty())
-    {
+    let half_made = matches!(noted, Some((step, true)) if step != Step::Done) && !job.create_schema;
+    let by_hand = half_made && job.again && matches!(noted, Some((Step::Schema, _)));
+    if half_made && !by_hand && (job.again || !job.only.is_empty()) {
         let text = "a backfill that makes the target's schema has begun and isn't over: keys, indexes and triggers are still to be made. Go on with it by \
                     `pgshadow backfill`; or drop what it has made and begin again with --create-schema --again";
         return Err(Error::Schema(text.to_owned()));
@@ -156,6 +157,7 @@ pub async fn backfill(job: &Job, handover: &dyn Handover, progress: &Progress) -
         done: Mutex::default(),
         job,
         only,
+        by_hand,
         handover,
         progress,
         pace: Arc::clone(&pace),
@@ -280,6 +282,13 @@ impl Work<'_> {
             };
         }
         self.hindered(&differences, "")?;
+        if let (true, Some(first)) = (self.by_hand, differences.first()) {
+            return Err(Error::Schema(format!(
+                "a backfill has begun to make the target's schema, and what it has made, or somebody since, isn't all of the source's: {first}, {} differences in \
+                 all. Make it whole; or go on with it by `pgshadow backfill`; or drop what it has made and begin again with --create-schema --again",
+                differences.len()
+            )));
+        }
         let names: Vec<String> = self.left.values().map(QualifiedName::sql).collect();
         let Some(table) = self.shadow.would_act(&names).await? else { return Ok(()) };
         Err(Error::Schema(format!(

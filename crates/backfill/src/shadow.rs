@@ -193,10 +193,10 @@ impl<'a> Shadow<'a> {
         rows.iter().map(|row| name(row).map_err(Error::shadow)).collect()
     }
 
-    /// Tables that were made since they are awaited are known by more than their name from now on.
+    /// Tables that were just made, all of them by the names that are awaited, are known by more than these from now on.
     pub(crate) async fn know_awaited(&self) -> Result<(), Error> {
         self.execute(
-            "UPDATE pgshadow.awaited SET oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name)) WHERE oid IS NULL",
+            "UPDATE pgshadow.awaited SET oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))",
         )
         .await
     }

@@ -9,7 +9,7 @@ use crate::pace::Pace;
 use crate::parts::{Parts, can_be_cut, cut};
 use crate::pool::Pool;
 use crate::progress::Progress;
-use crate::table::{Table, cascades_differ, columns_differ, tables};
+use crate::table::{Table, columns_differ, foreign_keys_differ, tables};
 use crate::totals::{Side, Totals};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
@@ -183,7 +183,7 @@ impl<'a> Round<'a> {
         if self.begun.fetch_add(1, Ordering::SeqCst) > 0 && self.is_old() {
             return Ended::Later;
         }
-        if let Some(why) = columns_differ(ours, theirs).or_else(|| cascades_differ(ours, theirs)) {
+        if let Some(why) = columns_differ(ours, theirs).or_else(|| foreign_keys_differ(ours, theirs)) {
             return Ended::Done(Box::new(TableOutcome::not_compared(&ours.name, why)));
         }
         let sides = [

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Sizes: bytes at present, not as the snapshot shows them; of a table that somebody has for himself, as it was vacuumed last, since asking would
 /// wait for him, and of one that was dropped since, none. Before 11 there is no `indnkeyatts` and no `conparentid`.
 ///
-/// Cascades: what a foreign key's action may change in this table, other than refusing; one that is disabled or not enforced does nothing. Those that
-/// stand for one partition of the table that is referred to aren't told. Their text is made here: the server's own looks at what is there at present.
+/// Foreign keys, since what follows them isn't repeated: actions that change rows, and TRUNCATE ... CASCADE; one with an action that is disabled or not
+/// enforced does nothing. Those that stand for one partition of the table that is referred to aren't told. Their text is made here: the server's own looks
+/// at what is there at present. With each the columns that its action gives other values, by number.
 const TABLES: &str = "
 SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(SELECT l.relation FROM pg_catalog.pg_locks l
       WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'))
@@ -45,8 +46,12 @@ SELECT n.nspname, c.relname, c.oid, c.relfilenode, CASE WHEN c.oid = ANY (ARRAY(
       (SELECT ' (' || pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attname) || ')' FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = f.conrelid AND pg_catalog.to_jsonb(f) -> 'confdelsetcols' @> pg_catalog.to_jsonb(a.attnum)),
       CASE WHEN f.condeferrable THEN ' DEFERRABLE' || CASE WHEN f.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END ELSE '' END)
+      || ';' || CASE WHEN f.confupdtype IN ('c', 'n', 'd') THEN pg_catalog.array_to_string(f.conkey, ' ')
+        WHEN f.confdeltype IN ('n', 'd') THEN coalesce((SELECT pg_catalog.string_agg(d.num, ' ') FROM
+            pg_catalog.jsonb_array_elements_text(nullif(pg_catalog.to_jsonb(f) -> 'confdelsetcols', 'null')) AS d (num)), pg_catalog.array_to_string(f.conkey, ' '))
+        ELSE '' END
     FROM pg_catalog.pg_constraint f JOIN pg_catalog.pg_class r ON r.oid = f.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
-    WHERE coalesce((pg_catalog.to_jsonb(f) ->> 'conenforced')::bool, true) AND f.conrelid = c.oid AND f.contype = 'f' AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd'))
+    WHERE coalesce((pg_catalog.to_jsonb(f) ->> 'conenforced')::bool, true) AND f.conrelid = c.oid AND f.contype = 'f'
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.conrelid = f.conrelid
         AND p.oid = (pg_catalog.to_jsonb(f) ->> 'conparentid')::oid)
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = f.oid AND g.tgrelid = f.confrelid AND g.tgenabled IN ('D', 'R')))
@@ -83,15 +88,15 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// Names of the key's columns; empty: it has none.
     pub(crate) key: Vec<String>,
-    /// Foreign keys whose actions may change its rows.
-    pub(crate) cascades: BTreeSet<String>,
+    /// Its foreign keys, with the columns that their actions give other values, by number.
+    pub(crate) foreign_keys: BTreeMap<String, BTreeSet<i16>>,
 }
 
 impl Table {
     #[cfg(test)]
     pub(crate) fn bare(columns: Vec<Column>) -> Self {
-        let (name, key, cascades) = (QualifiedName::new("public", "t"), Vec::new(), BTreeSet::new());
-        Self { name, oid: 1, file: 1, size: 0, beside: 0, columns, key, cascades }
+        let (name, key, foreign_keys) = (QualifiedName::new("public", "t"), Vec::new(), BTreeMap::new());
+        Self { name, oid: 1, file: 1, size: 0, beside: 0, columns, key, foreign_keys }
     }
 
     /// Bytes of all that is read of it.
@@ -115,7 +120,7 @@ pub(crate) async fn tables(pool: &Pool) -> Result<BTreeMap<QualifiedName, Table>
             let (names, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
             let bases: Vec<u32> = row.try_get(7)?;
             let numbers: Vec<i16> = row.try_get(9)?;
-            let cascades: Vec<String> = row.try_get(10)?;
+            let foreign_keys: Vec<String> = row.try_get(10)?;
             let sizes: Vec<i64> = row.try_get(4)?;
             let mut sizes = sizes.into_iter().map(|size| u64::try_from(size).unwrap_or(0));
             let columns = names.into_iter().zip(types).zip(bases).zip(numbers);
@@ -129,7 +134,7 @@ pub(crate) async fn tables(pool: &Pool) -> Result<BTreeMap<QualifiedName, Table>
                     .map(|(((name, type_name), base), number)| Column { name, type_name, base, number })
                     .collect(),
                 key: row.try_get(8)?,
-                cascades: cascades.into_iter().collect(),
+                foreign_keys: foreign_keys.iter().map(|text| foreign_key(text)).collect(),
             })
         };
         let table = read().map_err(failed)?;
@@ -138,16 +143,24 @@ pub(crate) async fn tables(pool: &Pool) -> Result<BTreeMap<QualifiedName, Table>
     Ok(all)
 }
 
-/// Why it isn't enough that the rows of the two are equal, if so: what the primary's own actions change in the one, the shadow's must in the other,
-/// since nobody repeats it.
-pub(crate) fn cascades_differ(primary: &Table, shadow: &Table) -> Option<String> {
-    let only = |a: &Table, b: &Table| a.cascades.difference(&b.cascades).next().cloned();
+/// One that was read: its text, and numbers of columns behind the last semicolon.
+fn foreign_key(text: &str) -> (String, BTreeSet<i16>) {
+    let (key, columns) = text.rsplit_once(';').unwrap_or((text, ""));
+    (key.to_owned(), columns.split_whitespace().filter_map(|number| number.parse().ok()).collect())
+}
+
+/// Why it isn't enough that the rows of the two are equal, if so: what the primary does to the one along its foreign keys (their actions, and
+/// TRUNCATE ... CASCADE), the shadow must do to the other, since nobody repeats it.
+pub(crate) fn foreign_keys_differ(primary: &Table, shadow: &Table) -> Option<String> {
+    let only = |a: &Table, b: &Table| a.foreign_keys.keys().find(|key| !b.foreign_keys.contains_key(*key)).cloned();
     let missing = only(primary, shadow).map(|key| {
-        format!("the shadow's table has no such foreign key, or has it disabled: {key}; what its action changes would be missing there")
+        format!("the shadow's table has no such foreign key, or has it disabled: {key}; what follows it (its action, TRUNCATE ... CASCADE) would be missing there")
     });
     missing.or_else(|| {
         let key = only(shadow, primary)?;
-        Some(format!("only the shadow's table has this foreign key, whose action would change rows: {key}"))
+        Some(format!(
+            "only the shadow's table has this foreign key, so more than on the primary would follow it: {key}"
+        ))
     })
 }
 

@@ -214,7 +214,7 @@ impl Context<'_> {
                 let copy_in = copy.from && copy.stdin_stdout;
                 Step { copy_in, ..self.copy(statement, copy, rewrites) }
             }
-            StatementKind::Truncate { tables, .. } => self.truncate(statement, tables),
+            StatementKind::Truncate { tables, cascade, .. } => self.truncate(statement, tables, *cascade),
             StatementKind::Set { name, kind, .. } => {
                 Step { changes_session: changes_identity(name.as_deref(), kind), ..Step::none(Class::Session) }
             }

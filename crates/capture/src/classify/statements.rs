@@ -103,22 +103,24 @@ impl Context<'_> {
                 .any(|(column, default)| *default == Default::Computed && !copy.columns.contains(&column.name))
     }
 
-    pub(crate) fn truncate(&self, statement: &Statement, names: &[RelationName]) -> Step {
+    pub(crate) fn truncate(&self, statement: &Statement, names: &[RelationName], cascade: bool) -> Step {
         let found: Vec<&Arc<Table>> = names.iter().filter_map(|n| self.table(n)).collect();
         let mirrored: Vec<&&Arc<Table>> = found.iter().filter(|t| !self.not_mirrored(t)).collect();
         if mirrored.is_empty() {
-            // a name that isn't there yet may be made by a statement ahead of it
-            let unknown = found.len() < names.len();
+            // a name that isn't there yet may be made by a statement ahead of it; a foreign key may lead to one that is mirrored
+            let unknown = found.len() < names.len() || cascade;
             return Step { hidden_writes: unknown, hidden_anywhere: unknown, ..Step::none(Class::Truncate) };
         }
         if mirrored.len() < names.len()
             || mirrored.iter().any(|t| t.foreign || t.relation.kind == RelationKind::Foreign)
         {
-            return self.opaque(
-                statement,
-                Class::Truncate,
-                "it was truncated together with a table that isn't mirrored",
-            );
+            let reason = "it was truncated together with a table that isn't mirrored";
+            let step = self.opaque(statement, Class::Truncate, reason);
+            return Step {
+                hidden_writes: step.hidden_writes || cascade,
+                hidden_anywhere: step.hidden_anywhere || cascade,
+                ..step
+            };
         }
         let tables = mirrored.iter().flat_map(|t| t.tree.iter().cloned()).collect();
         let sql = self.text.get(statement.range.clone()).unwrap_or_default().to_owned();

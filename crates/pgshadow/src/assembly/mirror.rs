@@ -11,7 +11,7 @@ use super::suspects::Unwritten;
 use super::unsynced::Unsynced;
 use super::watch::Watch;
 use dashmap::DashMap;
-use pgshadow_apply::{BeganLate, Entry, LogExtent, OrderBook, Payload, Vast};
+use pgshadow_apply::{BeganLate, Entry, Had, LogExtent, OrderBook, Payload, Vast};
 use pgshadow_capture::{Backends, Journal, Settled, Unsettled};
 use pgshadow_catalog::Catalog;
 use pgshadow_divergence::{LapseOf, Store};
@@ -86,6 +86,7 @@ pub(super) struct Mirror {
     pub looks: Looks,
     /// The shadow says that it has all of the log below this number.
     shadow_has: AtomicU64,
+    shadow_mark: AtomicU64,
     /// The shadow is too far behind for statements of the clients to be run on it as well.
     pub behind: AtomicBool,
 }
@@ -128,16 +129,16 @@ impl Mirror {
             watch: Watch::default(),
             looks: Looks::default(),
             shadow_has: AtomicU64::new(0),
+            shadow_mark: AtomicU64::new(0),
             behind: AtomicBool::new(false),
         }
     }
 
     /// Keeps how far the shadow is, when something is proven or loaded there: a target at an older state doesn't have it any more.
     pub fn keep_shadow_had(&self) -> Result<(), pgshadow_divergence::Error> {
-        match self.extent.get() {
-            Some(log) => pgshadow_apply::keep_had(&self.store, log, self.shadow_has.load(Ordering::SeqCst)),
-            None => Ok(()),
-        }
+        let Some(log) = self.extent.get() else { return Ok(()) };
+        let [below, mark] = [&self.shadow_has, &self.shadow_mark].map(|number| number.load(Ordering::SeqCst));
+        pgshadow_apply::keep_had(&self.store, log, Had { below, mark })
     }
 
     pub fn take_lost(&self) -> Option<mpsc::Receiver<Unsettled>> {

@@ -68,6 +68,10 @@ impl pgshadow_apply::Log for Mirror {
         self.spilled.applied(below, &self.log);
         self.log.trim(self.trimmable(below));
     }
+
+    fn marked(&self, mark: u64) {
+        self.shadow_mark.store(mark, Ordering::SeqCst);
+    }
 }
 
 impl Mirror {
