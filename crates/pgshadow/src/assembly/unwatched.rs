@@ -35,11 +35,12 @@ WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relpersistence OPERATOR(pg_
   AND NOT n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['information_schema', 'pgshadow']) AND NOT n.nspname OPERATOR(pg_catalog.~) '^pg_'";
 const ENDED: &str =
     "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) ANY ($1))";
-/// Whether counts are read from a file; whether they are counted at all; and what is another text once a column, an enum's value, a constraint or a
+/// Whether counts are read from a file.
+const FROM_FILE: &str =
+    "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 150000";
+/// Whether they are counted at all; and what is another text once a column, an enum's value, a constraint or a
 /// trigger of a table was renamed or changed, which may leave the version of the table as it was. Temporary tables come and go.
-const SERVER: &str =
-    "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 150000,
-    pg_catalog.current_setting('track_counts')::pg_catalog.bool,
+const SERVER: &str = "SELECT pg_catalog.current_setting('track_counts')::pg_catalog.bool,
     (WITH lasting AS (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.>=) 16384
         AND NOT c.relpersistence OPERATOR(pg_catalog.=) 't' AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p']::pg_catalog.\"char\"[]))
      SELECT pg_catalog.concat_ws(',',
@@ -159,7 +160,7 @@ async fn begin(client: &Connection, mirror: &Mirror) -> Result<Counts, Unanswere
 
 /// Whatever was written by processes that have ended is counted.
 async fn latest_counts(client: &Connection) -> Result<Counts, Unanswered> {
-    if answered(client.query_one(SERVER, &[])).await?.get::<_, bool>(0) {
+    if answered(client.query_one(FROM_FILE, &[])).await?.get::<_, bool>(0) {
         tokio::time::sleep(STALE).await;
     }
     counts(client).await
@@ -168,7 +169,7 @@ async fn latest_counts(client: &Connection) -> Result<Counts, Unanswered> {
 async fn counts(client: &Connection) -> Result<Counts, Unanswered> {
     let mut tables: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let server = answered(client.query_one(SERVER, &[])).await?;
-    let (counted, definitions) = (server.get(1), server.get(2));
+    let (counted, definitions) = (server.get(0), server.get(1));
     for row in answered(client.query(COUNTS, &[])).await? {
         tables.entry(row.get(0)).or_default().insert(row.get(1), row.get(2));
     }
