@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn only_what_has_the_same_order_everywhere_is_cut_by() {
-        let mut table = table(vec![column("a", 20), column("t", 25), column("c", 23)], &[]);
+        let columns = [column("a", 20), column("t", 25), column("c", 23)].into_iter().zip(1..);
+        let mut table = table(columns.map(|(column, number)| Column { number, ..column }).collect(), &[]);
         assert!(!can_be_cut(&table), "it has no key");
         for (key, by) in [(vec!["a", "t", "c"], vec!["a"]), (vec!["t", "a"], vec![]), (vec!["c", "a"], vec!["c", "a"])]
         {

@@ -121,7 +121,7 @@ fn play(installation: &Installation, wild: bool, count: u64) {
     let started = Instant::now();
     let mut campaign = Campaign::new(installation, wild);
     let first = number("PGSHADOW_SESSION", 1);
-    let count = number("PGSHADOW_SESSIONS", count * u64::from(repeats().div_ceil(2)));
+    let count = number("PGSHADOW_SESSIONS", count * u64::from(repeats()));
     for number in first..first + count {
         let session = campaign.session(number);
         if let Some(difference) = campaign.differs(&session) {
@@ -143,22 +143,22 @@ fn play(installation: &Installation, wild: bool, count: u64) {
 
 #[test]
 fn on_the_older_server() {
-    play(Installation::old(), true, 160);
+    play(Installation::old(), true, 60);
 }
 
 #[test]
 fn on_the_newest_server() {
-    play(Installation::newest(), true, 160);
+    play(Installation::newest(), true, 60);
 }
 
 #[test]
 fn on_the_older_server_with_its_shadow() {
-    play(Installation::old(), false, 90);
+    play(Installation::old(), false, 36);
 }
 
 #[test]
 fn on_the_newest_server_with_its_shadow() {
-    play(Installation::newest(), false, 90);
+    play(Installation::newest(), false, 36);
 }
 
 #[test]
