@@ -122,12 +122,13 @@ impl Crew {
         if is_new || session.count_positions(stream).await? > 1 {
             session.join_positions(stream, &position).await?;
         }
-        if let Some(had) = had {
-            self.keep_had(session, &log, had.mark, position.below).await?;
-        }
         if position.below < common.below() {
             let reason = "the shadow is back at an older state: transactions that were applied are gone from it";
             common.suspect(None, reason.to_owned()).await?;
+        }
+        // once all is doubted that it hasn't got any more
+        if let Some(had) = had {
+            self.keep_had(session, &log, had.mark, position.below).await?;
         }
         self.resumed = true;
         common.resumed_at(position.below);

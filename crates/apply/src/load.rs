@@ -103,8 +103,9 @@ impl Lane {
     pub(crate) async fn end_load(&self, session: &Session, tables: &[QualifiedName]) -> Result<(), Error> {
         let sql = "DELETE FROM pgshadow.awaited a USING unnest($2::text[], $3::text[]) AS t (s, n)
             WHERE a.stream = $1 AND a.schema = t.s AND a.name = t.n";
-        self.write_awaited(session, sql, tables).await?;
+        // first, so that nothing counts as loaded without it
         self.log.marked(session.mark(&self.config.stream, 0).await?);
+        self.write_awaited(session, sql, tables).await?;
         self.awaited.change(|awaited| awaited.retain(|table| !tables.contains(table)));
         self.awaited.bare.store(false, Ordering::SeqCst);
         // they may have been made since lanes looked
