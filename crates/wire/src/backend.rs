@@ -1,5 +1,6 @@
 //! Messages of the server: readers for those that capture looks into.
-use crate::Reader;
+use crate::{Reader, frontend};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::ops::Range;
 
 /// Authentication ('R').
@@ -47,6 +48,19 @@ pub const FUNCTION_CALL_RESPONSE: u8 = b'V';
 /// NegotiateProtocolVersion ('v').
 pub const NEGOTIATE: u8 = b'v';
 
+/// A ParameterStatus message.
+#[must_use]
+pub fn parameter_status_frame(name: &[u8], value: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    frontend::put_frame(&mut out, PARAMETER_STATUS, |out| {
+        for text in [name, value] {
+            out.put_slice(text);
+            out.put_u8(0);
+        }
+    });
+    out.freeze()
+}
+
 /// The last field of a DataRow: where it stands in the body (its length word included), and its value.
 #[must_use]
 pub fn last_field(body: &[u8]) -> Option<(Range<usize>, Option<Range<usize>>)> {
@@ -64,12 +78,35 @@ pub fn last_field(body: &[u8]) -> Option<(Range<usize>, Option<Range<usize>>)> {
     reader.rest().is_empty().then(|| (start..end, value.map(|v| end - v.len()..end)))
 }
 
+/// A ReadyForQuery with this transaction status.
+#[must_use]
+pub fn ready_for_query(status: u8) -> Bytes {
+    let mut out = BytesMut::new();
+    frontend::put_frame(&mut out, READY_FOR_QUERY, |out| out.put_u8(status));
+    out.freeze()
+}
+
 /// The fields of a DataRow.
 #[must_use]
 pub fn fields(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     let mut reader = Reader::new(body);
     let count = usize::try_from(reader.i16()?).ok()?;
     (0..count).map(|_| reader.value()).collect()
+}
+
+/// OIDs of the types that a RowDescription names; up to where it can be read.
+pub fn column_types(body: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let mut reader = Reader::new(body);
+    let count = reader.i16().unwrap_or_default();
+    (0..count).map_while(move |_| {
+        reader.cstr()?;
+        // the column's table and number
+        reader.take(6)?;
+        let oid = reader.u32()?;
+        // the type's size and modifier, and the format
+        reader.take(8)?;
+        Some(oid)
+    })
 }
 
 /// Where the last field of a RowDescription starts in its body.

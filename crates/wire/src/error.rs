@@ -9,6 +9,12 @@ pub fn fatal(sqlstate: &str, message: &str, hint: &str) -> Bytes {
     report("FATAL", sqlstate, message, hint)
 }
 
+/// What a session is ended with when pgshadow stops (`ERRCODE_ADMIN_SHUTDOWN`).
+#[must_use]
+pub fn shutting_down() -> Bytes {
+    fatal("57P01", "terminating connection due to administrator command", "pgshadow is shutting down.")
+}
+
 /// An ERROR with SQLSTATE and message.
 #[must_use]
 pub fn error(sqlstate: &str, message: &str) -> Bytes {

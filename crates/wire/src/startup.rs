@@ -1,6 +1,6 @@
 //! What a client sends before its session: SSLRequest, GSSENCRequest, CancelRequest, StartupMessage.
 use crate::Reader;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// Longest packet that PostgreSQL accepts before authentication (`MAX_STARTUP_PACKET_LENGTH`), bytes.
 pub const PACKET_MAX: usize = 10_000;
@@ -52,6 +52,28 @@ impl Startup {
     #[must_use]
     pub fn database(&self) -> &[u8] {
         self.parameter("database").filter(|d| !d.is_empty()).unwrap_or_else(|| self.user())
+    }
+
+    /// The packet with another database, its other parameters as they are.
+    #[must_use]
+    pub fn with_database(&self, database: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.bytes.len() + database.len() + 16);
+        out.put_i32(0);
+        out.put_i32(self.protocol);
+        let others = self.parameters.iter().filter(|(name, _)| name.as_ref() != b"database");
+        let others = others.map(|(name, value)| (name.as_ref(), value.as_ref()));
+        for (name, value) in others.chain([(&b"database"[..], database)]) {
+            for text in [name, value] {
+                out.put_slice(text);
+                out.put_u8(0);
+            }
+        }
+        out.put_u8(0);
+        let length = i32::try_from(out.len()).unwrap_or(i32::MAX);
+        if let Some(word) = out.get_mut(..4) {
+            word.copy_from_slice(&length.to_be_bytes());
+        }
+        out.freeze()
     }
 
     /// Whether a walsender is asked for (`replication` set to anything but a false boolean).
