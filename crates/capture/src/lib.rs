@@ -19,6 +19,7 @@ mod again;
 mod backends;
 mod by_name;
 mod captured;
+mod carried;
 mod classify;
 mod copying;
 mod described;
@@ -51,5 +52,6 @@ mod shape;
 mod unit;
 
 pub use backends::Backends;
+pub use carried::OWN_STATEMENT;
 pub use journal::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
 pub use session::{Output, Session, Shared, ToServer};

@@ -44,6 +44,13 @@ impl<J: Journal> Session<J> {
         }
     }
 
+    /// ParameterStatus messages for what is otherwise than in `old`, whose client this is now.
+    #[must_use]
+    pub fn reported_otherwise(&self, old: &Self) -> Vec<Bytes> {
+        let values = self.reported.values.iter().filter(|(name, value)| old.reported.values.get(*name) != Some(*value));
+        values.map(|(name, value)| backend::parameter_status_frame(name, value)).collect()
+    }
+
     pub(crate) fn notice(&mut self, frame: Frame, out: &mut Output) {
         let field = |which| backend::error_field(frame.body(), which).unwrap_or_default();
         let debug = field(b'V').starts_with(b"DEBUG");

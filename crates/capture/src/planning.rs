@@ -1,4 +1,5 @@
 //! From a text to its plan: what is known of the session and the catalog, or what must be asked first.
+use crate::carried::sets_by_function;
 use crate::classify::{Context, name_under, names_needed, needs_identity};
 use crate::expected::{Prepared, SqlPrepared};
 use crate::journal::Journal;
@@ -41,12 +42,18 @@ impl<J: Journal> Session<J> {
             // in which encoding?
             return Known::Ask(Vec::new());
         }
-        let Some(readable) = self.readable(text) else { return Known::Plan(Arc::new(unreadable(text))) };
+        let Some(readable) = self.readable(text) else {
+            self.own_settings.of_text(text);
+            return Known::Plan(Arc::new(unreadable(text)));
+        };
         let masked = matches!(readable, Cow::Owned(_));
-        let shape = if self.identity.is_some() && !masked { shape(&readable) } else { None };
+        let shapeable = self.identity.is_some() && !masked && !sets_by_function(text);
+        let shape = if shapeable { shape(&readable) } else { None };
         if let Some(plan) = shape.as_ref().and_then(|s| self.shapes.get(s)).and_then(|s| s.plan(&readable)) {
             return Known::Plan(Arc::new(plan));
         }
+        // noted once, since the plan is kept; one whose names stand in values has no shape
+        self.own_settings.of_text(text);
         let Ok(parsed) = parse(&readable) else {
             if self.identity.is_none() && !self.probe_failed && pgshadow_sql::depends_on_string_setting(&readable) {
                 // how does the server read its constants?

@@ -21,6 +21,7 @@ impl<J: Journal> Session<J> {
         let before = out.to_client.len();
         // what waits for the client's data must reach it
         let asks = frame.tag == backend::COPY_IN;
+        self.tells_types(&frame);
         self.server_frame(frame, out);
         if out.to_client.len() > before {
             self.attempt.over();

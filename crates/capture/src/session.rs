@@ -1,6 +1,7 @@
 //! The capture of one session, and what it holds.
 use crate::again::Attempt;
 use crate::backends::{Backends, Registered};
+use crate::carried::OwnSettings;
 use crate::copying::Copying;
 use crate::expected::{Expected, Page, Portal, Prepared, SqlPrepared};
 use crate::journal::{Journal, Unsettled};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use pgshadow_catalog::{Catalog, Identity, Table};
 use pgshadow_model::{Backend, Epoch, Order, QualifiedName, Sequence, Suspect};
 use pgshadow_wire::{Frame, backend, frontend};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// What goes to the server next.
@@ -89,6 +90,10 @@ pub struct Session<J: Journal> {
     pub(crate) shapes: HashMap<Vec<u8>, Arc<Shaped>>,
     pub(crate) statements: HashMap<Bytes, Prepared>,
     pub(crate) portals: HashMap<Bytes, Portal>,
+    /// What texts may have set of settings of the application's own.
+    pub(crate) own_settings: OwnSettings,
+    /// The database's own types that the client was told the number of.
+    pub(crate) told_types: BTreeSet<u32>,
     /// By portal.
     pub(crate) pages: HashMap<Bytes, Page>,
     /// Executes that wait for the message behind them, all of one portal, and its Close.
@@ -159,6 +164,8 @@ impl<J: Journal> Session<J> {
             shapes: HashMap::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
+            own_settings: OwnSettings::default(),
+            told_types: BTreeSet::new(),
             pages: HashMap::new(),
             limited: Vec::new(),
             sql_prepared: HashMap::new(),
@@ -229,6 +236,26 @@ impl<J: Journal> Session<J> {
     #[must_use]
     pub fn idle(&self) -> bool {
         self.pending.is_empty() && self.units.is_empty() && !self.block && self.pieces.is_empty()
+    }
+
+    /// Whether nothing is under way and no batch has begun: the server is ready, outside a transaction.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        let open = self.batch || self.skip_to_sync || self.copying || self.lost_track;
+        self.idle() && !open && self.takes_client_frames()
+    }
+
+    /// Whether all that was sent ends with a Sync or a Query whose answer is to come, and leaves no transaction block open, as far
+    /// as that can be told.
+    #[must_use]
+    pub fn between_batches(&self) -> bool {
+        !self.block && !self.batch && !self.copying && !self.lost_track && self.awaits_ready()
+    }
+
+    /// Whether its frames can't be made sense of any more.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost_track
     }
 
     /// Frames can't be cut any more: what follows is forwarded as it is, and whatever the session has open is declared.
