@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const TRACE: &str = "trace";
+const USERS: &str = "users.txt";
 
 /// The configuration of a pgshadow to be started.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct PgshadowBuilder {
     target: Endpoint,
     environment: Vec<(String, String)>,
     trace: bool,
+    users: Option<String>,
 }
 
 impl PgshadowBuilder {
@@ -58,6 +61,12 @@ impl PgshadowBuilder {
         self.source = self.source.as_user(user, password);
         self.target = self.target.as_user(user, password);
         self
+    }
+
+    /// Authentication mode `scram`, with these lines as `[auth] users_file`.
+    pub fn users(mut self, lines: &str) -> Self {
+        self.users = Some(lines.to_owned());
+        self.set("auth", "mode", "\"scram\"")
     }
 
     /// Reaches the target through another port, as a [`Link`](crate::fault::Link) has one.
@@ -118,6 +127,12 @@ impl PgshadowBuilder {
         if self.trace {
             self = self.set("test", "trace", &quoted(&directory.path().join(TRACE).to_string_lossy()));
         }
+        if let Some(lines) = self.users.take() {
+            let file = directory.path().join(USERS);
+            fs::write(&file, lines).expect("own directory");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("own file");
+            self = self.set("auth", "users_file", &quoted(&file.to_string_lossy()));
+        }
         let mut text = String::new();
         for (section, keys) in &self.sections {
             text.push_str(&format!("[{section}]\n"));
@@ -159,6 +174,7 @@ impl Pgshadow {
             target: target.pgshadow(),
             environment: Vec::new(),
             trace: false,
+            users: None,
         };
         builder.set("backfill", "bindir", &format!("{:?}", Installation::newest().bindir))
     }
@@ -176,6 +192,11 @@ impl Pgshadow {
     /// The application's role in the migrated database, through pgshadow.
     pub fn app(&self) -> Endpoint {
         Endpoint::app(self.port).in_database(&self.database)
+    }
+
+    /// Writes other lines into the file of [`PgshadowBuilder::users`].
+    pub fn write_users(&self, lines: &str) {
+        fs::write(self.directory.path().join(USERS), lines).expect("own directory");
     }
 
     /// Its process id.

@@ -1,5 +1,6 @@
 //! PostgreSQL's protocol byte by byte, for tests that must see every frame.
 use bytes::BytesMut;
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -69,7 +70,7 @@ impl RawClient {
         Ok(RawClient { stream })
     }
 
-    /// Connects and logs in where no password or a clear one is asked for; returns all frames up to ReadyForQuery.
+    /// Connects and logs in where no password, a clear one, or SCRAM-SHA-256 is asked for; returns all frames up to ReadyForQuery.
     pub fn login(port: u16, user: &str, password: &str, database: &str) -> std::io::Result<(RawClient, Vec<Frame>)> {
         let mut client = RawClient::connect(port)?;
         let frames = client.start(&[("user", user), ("database", database)], password)?;
@@ -83,9 +84,23 @@ impl RawClient {
         frontend::startup_message(parameters.iter().copied(), &mut startup)?;
         self.send(&startup)?;
         let mut frames = Vec::new();
+        let mut exchange = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let frame = self.receive()?;
+            let rest = frame.body.get(4..).unwrap_or_default();
             match (frame.tag, frame.body.get(..4)) {
+                (b'R', Some([0, 0, 0, 10])) => {
+                    let mut answer = BytesMut::new();
+                    frontend::sasl_initial_response("SCRAM-SHA-256", exchange.message(), &mut answer)?;
+                    self.send(&answer)?;
+                }
+                (b'R', Some([0, 0, 0, 11])) => {
+                    exchange.update(rest)?;
+                    let mut answer = BytesMut::new();
+                    frontend::sasl_response(exchange.message(), &mut answer)?;
+                    self.send(&answer)?;
+                }
+                (b'R', Some([0, 0, 0, 12])) => exchange.finish(rest)?,
                 (b'R', Some([0, 0, 0, 3])) => {
                     let mut answer = BytesMut::new();
                     frontend::password_message(password.as_bytes(), &mut answer)?;

@@ -38,6 +38,7 @@ pub struct Load {
     schema: String,
     script: Script,
     clients: u32,
+    threads: u32,
     protocol: Protocol,
 }
 
@@ -65,12 +66,18 @@ impl Load {
     }
 
     fn new(schema: &str, script: Script) -> Load {
-        Load { schema: schema.into(), script, clients: 8, protocol: Protocol::Simple }
+        Load { schema: schema.into(), script, clients: 8, threads: 2, protocol: Protocol::Simple }
     }
 
     /// Concurrent clients; 8 without this.
     pub fn clients(mut self, clients: u32) -> Load {
         self.clients = clients;
+        self
+    }
+
+    /// Threads at most; 2 without this.
+    pub fn threads(mut self, threads: u32) -> Load {
+        self.threads = threads;
         self
     }
 
@@ -134,7 +141,7 @@ impl Load {
         let file = directory.path().join("script.sql");
         let file_name = file.to_string_lossy().into_owned();
         let (clients, protocol) = (self.clients.to_string(), self.protocol.to_string());
-        let (seconds, threads) = (duration.as_secs().max(1).to_string(), self.clients.min(2).to_string());
+        let (seconds, threads) = (duration.as_secs().max(1).to_string(), self.clients.min(self.threads).to_string());
         let mut arguments = vec!["-n", "-c", &clients, "-j", &threads, "-T", &seconds, "-M", &protocol];
         match &self.script {
             Script::Builtin(name) => arguments.extend(["-b", name]),

@@ -1,6 +1,6 @@
 use crate::{
-    Applier, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, Lag, RepairReport, RepairRequest,
-    Report, Status, VerifyRequest, VerifyStarted, VerifyState,
+    Applier, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, Lag, PauseReport, PauseRequest,
+    RepairReport, RepairRequest, Report, Status, VerifyRequest, VerifyStarted, VerifyState,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -176,6 +176,24 @@ impl Client {
         self.json(Method::POST, "/api/repair", body.into()).await
     }
 
+    /// Has new transactions held, and waits until none is open.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or another command holds them.
+    pub async fn pause(&self, request: &PauseRequest) -> Result<PauseReport, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        let wait = Duration::from_millis(request.timeout_ms).saturating_add(PATIENCE);
+        self.json_within(Method::POST, "/api/pause", body.into(), wait).await
+    }
+
+    /// Lets new transactions begin.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or nothing is paused.
+    pub async fn resume(&self) -> Result<(), ClientError> {
+        self.json::<serde_json::Value>(Method::DELETE, "/api/pause", Bytes::new()).await.map(drop)
+    }
+
     /// Waits until the shadow has what was committed when this was called.
     ///
     /// # Errors
@@ -197,7 +215,17 @@ impl Client {
     }
 
     async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
-        match self.ask(method, path, body, PATIENCE).await? {
+        self.json_within(method, path, body, PATIENCE).await
+    }
+
+    async fn json_within<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        wait: Duration,
+    ) -> Result<T, ClientError> {
+        match self.ask(method, path, body, wait).await? {
             (StatusCode::OK, body) => self.read(&body),
             (status, body) => Err(self.refused(status, &body)),
         }

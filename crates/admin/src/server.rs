@@ -1,4 +1,4 @@
-use crate::{BackfillRequest, RepairRequest, Report, Source, VerifyRequest};
+use crate::{BackfillRequest, PauseRequest, RepairRequest, Report, Source, VerifyRequest};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -70,6 +70,7 @@ fn router<S: Source>(windows: Windows<S>) -> Router {
         .route("/api/verify", get(verify_state::<S>).post(verify::<S>).delete(stop_verify::<S>))
         .route("/api/certificate", get(certificate::<S>))
         .route("/api/repair", post(repair::<S>))
+        .route("/api/pause", post(pause::<S>).delete(resume::<S>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "no such page"))
         .with_state(windows)
 }
@@ -158,6 +159,28 @@ async fn repair<S: Source>(
     match repaired {
         Ok(report) => Json(report).into_response(),
         Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn pause<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<PauseRequest>, JsonRejection>,
+) -> Response {
+    let paused = match request.map_err(|e| e.body_text()) {
+        Ok(Json(request)) => windows.source.pause(request).await,
+        Err(reason) => Err(reason),
+    };
+    match paused {
+        Ok(report) => Json(report).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn resume<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    if windows.source.resume() {
+        Json(json!({ "resumed": true })).into_response()
+    } else {
+        refusal(StatusCode::CONFLICT, "nothing is paused")
     }
 }
 

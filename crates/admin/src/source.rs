@@ -1,6 +1,6 @@
 use crate::{
-    BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, RepairReport, RepairRequest, Status,
-    VerifyRequest, VerifyStarted, VerifyState,
+    BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, PauseReport, PauseRequest, RepairReport,
+    RepairRequest, Status, VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_model::Finding;
 use std::time::Duration;
@@ -52,6 +52,15 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// Nothing is mirrored, or the store can't be read.
     fn certificate(&self) -> Result<CertificateRecord, String>;
+
+    /// Holds new transactions, and waits until none is open; given up, it ends the pause.
+    ///
+    /// # Errors
+    /// Another command holds them.
+    fn pause(&self, request: PauseRequest) -> impl Future<Output = Result<PauseReport, String>> + Send;
+
+    /// Lets new transactions begin; false if they aren't held.
+    fn resume(&self) -> bool;
 
     /// Whether clients can be served; if not, why.
     ///

@@ -38,6 +38,10 @@ pub enum Command {
     Verify(VerifyArguments),
     /// Mend what the last verify found: its rows are read again on the primary and written to the shadow; then verify again.
     Repair(RepairArguments),
+    /// Hold new transactions, and wait until none is open; ends with 4 if some didn't end, and all goes on then.
+    Pause(PauseArguments),
+    /// Let new transactions begin.
+    Resume,
     /// Show the findings; ends with 3 when some are open.
     Report(ReportArguments),
     /// Show the whole thing with two throw-away databases, under load; needs no configuration.
@@ -118,6 +122,20 @@ pub struct RepairArguments {
     /// Show each row, and do nothing; ends with 3 if there are some.
     #[arg(long)]
     pub dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pause`
+#[derive(Debug, clap::Args)]
+pub struct PauseArguments {
+    /// How long open transactions have to end.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// When the pause ends by itself.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub lease: Duration,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

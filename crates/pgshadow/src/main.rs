@@ -48,6 +48,8 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
         Command::Backfill(options) => commands::backfill(&client()?, &options).await,
         Command::Verify(options) => commands::verify(&client()?, &options).await,
         Command::Repair(options) => commands::repair(&client()?, &options).await,
+        Command::Pause(options) => commands::pause(&client()?, &options).await,
+        Command::Resume => commands::resume(&client()?).await,
         Command::Report(options) => commands::report(&client()?, &options).await,
         Command::Demo(options) => demo::run(&options, shutdown::on_signal()?).await,
     }

@@ -1,5 +1,7 @@
+use crate::login::Secrets;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a database server listens.
@@ -25,17 +27,26 @@ pub enum OtherDatabases {
     Pass,
 }
 
+/// Who decides who may log in.
+#[derive(Debug, Clone)]
+pub enum Authentication {
+    /// The primary alone: its questions and the client's answers are relayed.
+    Relay,
+    /// pgshadow, by SCRAM-SHA-256; it logs in to the primary with what the client's proof holds.
+    Scram(Arc<dyn Secrets>),
+}
+
 /// What the relay needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// The primary.
-    pub upstream: Upstream,
     /// The migrated database.
     pub database: String,
     /// Connections to others.
     pub other_databases: OtherDatabases,
+    /// Who decides who may log in.
+    pub authentication: Authentication,
     /// How long a connection to the primary may take.
     pub connect_timeout: Duration,
     /// How long a client may take to send its startup packet.

@@ -124,14 +124,15 @@ impl Login {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Authentication;
     use std::time::Duration;
 
     fn config(other_databases: OtherDatabases) -> Config {
         Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            upstream: Upstream::Tcp { host: "127.0.0.1".into(), port: 1 },
             database: "app".into(),
             other_databases,
+            authentication: Authentication::Relay,
             connect_timeout: Duration::from_secs(1),
             startup_timeout: Duration::from_secs(1),
             clients_max: 10,

@@ -1,6 +1,9 @@
+use crate::cancel::Cancels;
 use crate::config::{Config, Upstream};
+use crate::route::Routes;
 use crate::session;
-use pgshadow_capture::{Journal, Shared};
+use crate::sessions::Sessions;
+use pgshadow_capture::Journal;
 use pgshadow_telemetry::{Counter, Gauge};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -38,9 +41,10 @@ pub trait Gate: Journal {
 pub struct Proxy<J: Gate> {
     listener: TcpListener,
     config: Arc<Config>,
-    /// `None`: mirroring is off, frames are only counted.
-    shared: Option<Arc<Shared<J>>>,
+    routes: Arc<Routes<J>>,
+    cancels: Arc<Cancels>,
     clients: Arc<AtomicUsize>,
+    sessions: Arc<Sessions>,
 }
 
 impl<J: Gate> Proxy<J> {
@@ -48,10 +52,17 @@ impl<J: Gate> Proxy<J> {
     ///
     /// # Errors
     /// [`Error::Listen`].
-    pub async fn bind(config: Config, shared: Option<Arc<Shared<J>>>) -> Result<Self, Error> {
+    pub async fn bind(config: Config, routes: Arc<Routes<J>>) -> Result<Self, Error> {
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-        Ok(Self { listener, config: Arc::new(config), shared, clients: Arc::default() })
+        Ok(Self {
+            listener,
+            config: Arc::new(config),
+            routes,
+            cancels: Arc::default(),
+            clients: Arc::default(),
+            sessions: Arc::default(),
+        })
     }
 
     /// The address that it listens on.
@@ -66,6 +77,12 @@ impl<J: Gate> Proxy<J> {
     #[must_use]
     pub fn clients(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.clients)
+    }
+
+    /// The sessions of the migrated database, and their pause.
+    #[must_use]
+    pub fn sessions(&self) -> Arc<Sessions> {
+        Arc::clone(&self.sessions)
     }
 
     /// Accepts clients until `shutdown`; returns when the last session has ended or `grace` is over.
@@ -88,10 +105,13 @@ impl<J: Gate> Proxy<J> {
             Counter::ClientConnections.add(1);
             tune(&stream);
             let guard = ClientGuard::new(&self.clients);
-            let (config, shared, shutdown) = (Arc::clone(&self.config), self.shared.clone(), shutdown.clone());
+            let (config, routes, shutdown) = (Arc::clone(&self.config), Arc::clone(&self.routes), shutdown.clone());
+            let (sessions_known, cancels) = (Arc::clone(&self.sessions), Arc::clone(&self.cancels));
             sessions.spawn(async move {
                 let full = guard.number > config.clients_max;
-                if let Err(error) = session::run(stream, &config, shared, shutdown, full).await {
+                if let Err(error) =
+                    session::run(stream, &config, (&routes, &sessions_known, &cancels), shutdown, full).await
+                {
                     tracing::debug!(%address, %error, "session ended");
                 }
                 drop(guard);

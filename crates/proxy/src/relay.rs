@@ -1,23 +1,36 @@
 //! Both directions of one session, in one task: read, look, forward, with backpressure.
+mod moving;
+
 use crate::buffer::Outbox;
+use crate::cancel::{Cancels, Key};
 use crate::handshake::{Login, Stream};
 use crate::listener::Gate;
+use crate::route::{Leave, Route, Routes};
+use crate::sessions::Turn;
 use bytes::{Bytes, BytesMut};
+use moving::Restoring;
 use pgshadow_capture::{Output, Session, Shared, ToServer};
 use pgshadow_telemetry::{Counter, Direction, RoundTrip, StatementClass};
+use pgshadow_wire::scram::Credential;
+use pgshadow_wire::startup::Startup;
 use pgshadow_wire::{Frame, Header, backend, error, frontend};
 use std::future::Future;
 use std::io::Result;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes asked of a socket at once.
 const READ: usize = 16 * 1024;
 /// Bytes that may wait for a peer before its counterpart is no longer read.
 const OUTBOX_MAX: usize = 256 * 1024;
+
+/// How long a client that is sent away may take to read what it still gets.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
 /// What becomes of frames.
 enum Phase<J: Gate> {
@@ -26,9 +39,51 @@ enum Phase<J: Gate> {
     /// Looked into.
     Capture(Box<Session<J>>),
     /// Counted.
-    Plain { idle: bool },
+    Plain(Plain),
     /// Not even cut any more. A session that was looked into is there to its end: it can't be followed.
     Raw { _unfollowed: Option<Box<Session<J>>> },
+}
+
+/// A session that isn't looked into, as far as its frames' types tell.
+struct Plain {
+    /// Answers (ReadyForQuery) to come.
+    awaited: usize,
+    /// Something was sent since the last Sync or Query.
+    batch: bool,
+    /// Transaction status of the last ReadyForQuery.
+    status: u8,
+}
+
+impl Plain {
+    /// Nothing is under way.
+    fn at_rest(&self) -> bool {
+        !self.batch && self.awaited == 0 && self.status == b'I'
+    }
+
+    /// The answer to all that was sent is to come: it tells whether a transaction is open.
+    fn between_batches(&self) -> bool {
+        !self.batch && self.awaited > 0
+    }
+
+    fn client(&mut self, tag: u8) {
+        match tag {
+            frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL => {
+                self.awaited += 1;
+                self.batch = false;
+            }
+            // a stream belongs to the Query that has asked for it
+            frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL | frontend::TERMINATE => {}
+            _ => self.batch = true,
+        }
+    }
+}
+
+/// What a client has sent is dropped, since it was cancelled while it waited.
+struct Dropping {
+    /// Bytes of the present frame.
+    frame: usize,
+    /// All up to its Sync is.
+    to_sync: bool,
 }
 
 type Halves<T> = (ReadHalf<T>, WriteHalf<T>);
@@ -37,6 +92,19 @@ type Durable = Pin<Box<dyn Future<Output = ()> + Send>>;
 async fn wait(durable: &mut Option<Durable>) {
     if let Some(durable) = durable {
         durable.await;
+    }
+}
+
+async fn cancelled(key: Option<&Key>) {
+    match key {
+        Some(key) => key.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(crate) async fn resumed(turn: Option<&Turn>) {
+    if let Some(turn) = turn {
+        turn.over().await;
     }
 }
 
@@ -49,8 +117,31 @@ pub(crate) struct Relay<J: Gate> {
     to_client: Outbox,
     to_server: Outbox,
     output: Output,
+    /// `None`: frames are only counted.
     shared: Option<Arc<Shared<J>>>,
     phase: Phase<J>,
+    routes: Arc<Routes<J>>,
+    /// The way that it has taken.
+    route: Arc<Route<J>>,
+    startup: Startup,
+    /// The startup packet as the server is to get it.
+    packet: Bytes,
+    /// `None`: only the primary knows it.
+    credential: Option<Credential>,
+    cancels: Arc<Cancels>,
+    key: Option<Key>,
+    /// There is another way, and it is this session's turn to take it.
+    due: bool,
+    /// Leave to take it, for one that nobody uses at present.
+    permit: Option<Leave>,
+    restoring: Option<Box<Restoring<J>>>,
+    /// `None`: a session that no pause is for.
+    turn: Option<Turn>,
+    /// The client's next frame waits for the end of a pause.
+    held: bool,
+    /// Since when a frame of the client's waits, also for the move that comes behind a pause.
+    waits_since: Option<Instant>,
+    dropping: Option<Dropping>,
     /// Bytes of a frame that is forwarded in parts.
     passing_client: usize,
     passing_server: usize,
@@ -62,23 +153,51 @@ pub(crate) struct Relay<J: Gate> {
     server_ended: bool,
 }
 
+/// What a session begins with.
+pub(crate) struct Beginning<J: Gate> {
+    pub client: TcpStream,
+    pub server: Box<dyn Stream>,
+    /// `None`: frames are only counted.
+    pub shared: Option<Arc<Shared<J>>>,
+    pub routes: Arc<Routes<J>>,
+    pub route: Arc<Route<J>>,
+    pub startup: Startup,
+    pub packet: Bytes,
+    pub credential: Option<Credential>,
+    pub cancels: Arc<Cancels>,
+    pub turn: Option<Turn>,
+    pub from_client: BytesMut,
+    pub from_server: BytesMut,
+}
+
 impl<J: Gate> Relay<J> {
-    pub fn new(
-        client: TcpStream,
-        server: Box<dyn Stream>,
-        shared: Option<Arc<Shared<J>>>,
-        from_client: BytesMut,
-    ) -> Self {
+    pub fn new(beginning: Beginning<J>) -> Self {
+        let Beginning { client, server, shared, routes, route, startup, credential, .. } = beginning;
+        let Beginning { cancels, turn, packet, from_client, from_server, .. } = beginning;
         Self {
             client: tokio::io::split(client),
             server: tokio::io::split(server),
+            routes,
+            route,
+            startup,
+            packet,
+            credential,
+            cancels,
+            key: None,
+            due: false,
+            permit: None,
+            restoring: None,
             from_client,
-            from_server: BytesMut::new(),
+            from_server,
             to_client: Outbox::default(),
             to_server: Outbox::default(),
             output: Output::default(),
             shared,
             phase: Phase::Login(Login::default(), false),
+            turn,
+            held: false,
+            waits_since: None,
+            dropping: None,
             passing_client: 0,
             passing_server: 0,
             durable: None,
@@ -90,9 +209,12 @@ impl<J: Gate> Relay<J> {
         }
     }
 
-    /// Relays until both sides have closed. `startup`: the client's startup packet.
-    pub async fn run(mut self, startup: Bytes, shutdown: CancellationToken) -> Result<()> {
-        self.to_server.push(startup);
+    /// Relays until both sides have closed.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<()> {
+        // where pgshadow has checked the client the server has its startup packet already
+        if self.credential.is_none() {
+            self.to_server.push(self.packet.clone());
+        }
         let result = self.relay(shutdown).await;
         if let Phase::Capture(session) = &mut self.phase {
             session.closed();
@@ -103,6 +225,26 @@ impl<J: Gate> Relay<J> {
     async fn relay(&mut self, shutdown: CancellationToken) -> Result<()> {
         loop {
             self.pump_server();
+            // whose answers these are is told by what is under way now
+            self.empty_output();
+            self.rest();
+            if let Some(moved) = self.moving_on() {
+                if let Err(why) = moved {
+                    return self.leave_behind(&why).await;
+                }
+                continue;
+            }
+            if self.is_due() && self.to_client.is_empty() {
+                self.due = false;
+                let moved = tokio::select! {
+                    moved = self.begin_move() => moved,
+                    () = shutdown.cancelled() => return self.say_goodbye().await,
+                };
+                if let Err(why) = moved {
+                    return self.leave_behind(&why).await;
+                }
+                continue;
+            }
             self.pump_client();
             self.empty_output();
             if self.server_ended && self.to_client.is_empty() {
@@ -111,7 +253,7 @@ impl<J: Gate> Relay<J> {
                 }
                 return Ok(());
             }
-            if self.client_ended && !self.server_told && self.nothing_for_server() {
+            if self.client_ended && !self.server_told && !self.waits_for_turn() && self.nothing_for_server() {
                 self.server_told = true;
                 self.server.1.shutdown().await?;
             }
@@ -126,9 +268,21 @@ impl<J: Gate> Relay<J> {
     async fn exchange(&mut self, shutdown: &CancellationToken) -> Result<()> {
         // what a client sends ahead of its login's end waits here
         let too_early = matches!(self.phase, Phase::Login(..)) && self.from_client.len() >= OUTBOX_MAX;
-        let reads_client = !self.client_ended && !too_early && self.takes_client() && self.to_server.len() < OUTBOX_MAX;
+        let waits_for_turn = self.waits_for_turn();
+        let reads_client = !self.client_ended
+            && !too_early
+            && !waits_for_turn
+            && self.takes_client()
+            && self.to_server.len() < OUTBOX_MAX;
         let reads_server = !self.server_ended && self.to_client.len() < OUTBOX_MAX;
-        let waits = self.durable.is_some();
+        if self.due && self.to_client.is_empty() {
+            return Ok(());
+        }
+        let (waits, held) = (self.durable.is_some(), self.held);
+        let movable = self.turn.is_some() && self.permit.is_none() && !waits_for_turn && self.is_at_rest();
+        let listens = movable && self.listens();
+        let (routes, number) = (Arc::clone(&self.routes), self.route.number);
+        let restored_by = self.restoring.as_ref().map(|restoring| restoring.until);
         self.from_client.reserve(if reads_client { READ } else { 0 });
         self.from_server.reserve(if reads_server { READ } else { 0 });
         tokio::select! {
@@ -160,6 +314,10 @@ impl<J: Gate> Relay<J> {
                 }
             }
             () = wait(&mut self.durable), if waits => self.durable = None,
+            () = resumed(self.turn.as_ref()), if held => self.held = false,
+            () = cancelled(self.key.as_ref()), if held => self.drop_what_waits(),
+            leave = routes.leave_to_move(number, listens), if movable => self.permit = Some(leave),
+            () = sleep_until(restored_by.unwrap_or_else(Instant::now)), if restored_by.is_some() => self.restoring_takes_too_long(),
             () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
         }
         Ok(())
@@ -188,24 +346,35 @@ impl<J: Gate> Relay<J> {
     fn idle(&self) -> bool {
         let idle = match &self.phase {
             Phase::Capture(session) => session.idle(),
-            Phase::Plain { idle } => *idle,
+            Phase::Plain(plain) => plain.at_rest(),
             Phase::Login(..) | Phase::Raw { .. } => true,
         };
-        idle && self.from_client.is_empty() && self.to_client.is_empty() && self.nothing_for_server()
+        idle && (self.from_client.is_empty() || self.held) && self.to_client.is_empty() && self.nothing_for_server()
     }
 
     async fn say_goodbye(&mut self) -> Result<()> {
-        let message = "terminating connection due to administrator command";
-        self.client.1.write_all(&error::fatal("57P01", message, "pgshadow is shutting down.")).await?;
-        self.client.1.shutdown().await?;
+        self.goodbye(error::shutting_down()).await
+    }
+
+    async fn goodbye(&mut self, word: Bytes) -> Result<()> {
+        self.to_client.push(word);
+        let told = async {
+            while !self.to_client.is_empty() {
+                self.to_client.write_to(&mut self.client.1).await?;
+            }
+            self.client.1.shutdown().await
+        };
+        let _ = tokio::time::timeout(GOODBYE_MAX, told).await;
         self.server.1.write_all(b"X\0\0\0\x04").await?;
         self.server.1.shutdown().await
     }
 
     /// Moves what capture has put out towards the sockets, up to the next record that must be durable first.
     fn empty_output(&mut self) {
-        for bytes in self.output.to_client.drain(..) {
-            if !self.client_gone {
+        for bytes in std::mem::take(&mut self.output.to_client) {
+            if self.restoring.is_some() {
+                self.keep_back(&bytes);
+            } else if !self.client_gone {
                 self.to_client.push(bytes);
             }
         }
@@ -232,7 +401,13 @@ impl<J: Gate> Relay<J> {
                 self.empty_output();
                 continue;
             }
-            if !self.takes_client() {
+            if self.dropping.is_some() {
+                if self.drop_some() {
+                    continue;
+                }
+                return self.partial_at_end();
+            }
+            if !self.takes_client() || !self.has_its_turn() {
                 return;
             }
             if matches!(self.phase, Phase::Raw { .. }) {
@@ -283,8 +458,8 @@ impl<J: Gate> Relay<J> {
                     session.client(frame, &mut self.output);
                 }
             }
-            Phase::Plain { idle } => {
-                *idle = false;
+            Phase::Plain(plain) => {
+                plain.client(header.tag);
                 if matches!(header.tag, frontend::QUERY | frontend::EXECUTE) {
                     Counter::Statements(StatementClass::Other).add(1);
                 }
@@ -299,8 +474,148 @@ impl<J: Gate> Relay<J> {
         true
     }
 
+    /// Whether nothing is under way, as far as it is followed.
+    fn is_at_rest(&self) -> bool {
+        let rests = match &self.phase {
+            Phase::Capture(session) => session.at_rest(),
+            Phase::Plain(plain) => plain.at_rest(),
+            Phase::Login(..) | Phase::Raw { .. } => false,
+        };
+        let passing = self.passing_client > 0 || self.passing_server > 0 || self.dropping.is_some();
+        rests && !passing && self.nothing_for_server()
+    }
+
+    /// The client's next frame isn't taken yet.
+    fn waits_for_turn(&self) -> bool {
+        self.held || self.due || self.restoring.is_some()
+    }
+
+    /// Whether it may listen to a channel; others are told.
+    fn listens(&self) -> bool {
+        let (Some(turn), Phase::Capture(session)) = (&self.turn, &self.phase) else { return false };
+        let listens = session.may_listen();
+        if listens && !turn.is_listening() {
+            turn.listens();
+        }
+        listens
+    }
+
+    /// Whether it is to take another way now. Then it is busy: there is no third one meanwhile.
+    fn is_due(&mut self) -> bool {
+        let Some(turn) = &self.turn else { return false };
+        if !self.due && self.permit.is_some() && self.restoring.is_none() && self.is_at_rest() {
+            if self.listens() {
+                // also amid the pause, lest it misses what others notify behind it
+                turn.moves();
+                self.due = true;
+            } else {
+                self.due = turn.begins();
+                self.held = !self.due;
+            }
+        }
+        self.due
+    }
+
+    /// Whether a pause lets the client's next frame through: what is open goes on, what would begin is held.
+    fn has_its_turn(&mut self) -> bool {
+        let Some(turn) = &self.turn else { return true };
+        // one that says goodbye begins nothing
+        if self.restoring.is_some() || self.from_client.first() == Some(&frontend::TERMINATE) {
+            return true;
+        }
+        let rests = self.is_at_rest();
+        self.held = match &self.phase {
+            Phase::Capture(session) if session.is_lost() => {
+                turn.unfollowed();
+                false
+            }
+            _ if rests => !turn.begins(),
+            // what follows a Sync, or a Query, may begin the next transaction: the answer tells
+            Phase::Capture(session) => session.between_batches() && turn.holds(),
+            Phase::Plain(plain) => plain.between_batches() && turn.holds(),
+            Phase::Login(..) | Phase::Raw { .. } => false,
+        };
+        // from now on there can't be another one
+        self.due = !self.held && rests && self.routes.number() != self.route.number;
+        if self.held || self.due {
+            self.waits_since.get_or_insert_with(Instant::now);
+            self.key.as_ref().filter(|_| rests).inspect(|key| key.waits());
+            return false;
+        }
+        if let Some(since) = self.waits_since.take() {
+            turn.waited(since.elapsed());
+            if self.key.as_ref().is_some_and(Key::goes_on) {
+                self.drop_what_waits();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The client has cancelled what waits at the front: none of it has begun. It is answered as a server does it.
+    fn drop_what_waits(&mut self) {
+        if let Some(key) = &self.key {
+            key.goes_on();
+        }
+        self.held = false;
+        let Ok(Some(header)) = Header::read(&self.from_client) else { return };
+        self.due = false;
+        self.waits_since = None;
+        if let Some(turn) = &self.turn {
+            turn.rests();
+        }
+        let to_sync = !matches!(header.tag, frontend::QUERY | frontend::FUNCTION_CALL);
+        self.dropping = Some(Dropping { frame: if to_sync { 0 } else { header.size }, to_sync });
+        self.to_client.push(error::error("57014", "canceling statement due to user request"));
+        if !to_sync {
+            self.to_client.push(backend::ready_for_query(b'I'));
+        }
+    }
+
+    /// Drops what there is of it; false if more must come.
+    fn drop_some(&mut self) -> bool {
+        let Some(dropping) = &mut self.dropping else { return true };
+        let part = dropping.frame.min(self.from_client.len());
+        dropping.frame -= part;
+        drop(self.from_client.split_to(part));
+        if dropping.frame > 0 {
+            return false;
+        }
+        if !dropping.to_sync {
+            self.dropping = None;
+            return true;
+        }
+        match Header::read(&self.from_client) {
+            Ok(None) => return false,
+            Ok(Some(header)) if header.tag != frontend::TERMINATE => {
+                dropping.frame = header.size;
+                dropping.to_sync = header.tag != frontend::SYNC;
+                if !dropping.to_sync {
+                    self.to_client.push(backend::ready_for_query(b'I'));
+                }
+            }
+            _ => self.dropping = None,
+        }
+        true
+    }
+
+    /// Tells that nothing is under way, where that is so.
+    fn rest(&mut self) {
+        if let Some(turn) = &self.turn
+            && self.restoring.is_none()
+            && !self.due
+            && self.is_at_rest()
+        {
+            turn.rests();
+            self.listens();
+        }
+    }
+
     fn lose_track(&mut self, reason: &'static str) {
         Counter::FramesUnreadable.add(1);
+        if let Some(turn) = &self.turn {
+            turn.unfollowed();
+        }
         self.phase = match std::mem::replace(&mut self.phase, Phase::Raw { _unfollowed: None }) {
             Phase::Capture(mut session) => {
                 session.lose_track(reason);
@@ -375,12 +690,13 @@ impl<J: Gate> Relay<J> {
                     session.server(frame, &mut self.output);
                 }
             }
-            Phase::Plain { idle } => {
+            Phase::Plain(plain) => {
                 if header.tag == backend::READY_FOR_QUERY {
                     if !whole {
                         return false;
                     }
-                    *idle = self.from_server.get(Header::SIZE) == Some(&b'I');
+                    plain.status = self.from_server.get(Header::SIZE).copied().unwrap_or_default();
+                    plain.awaited = plain.awaited.saturating_sub(1);
                 }
                 self.passing_server = header.size;
             }
@@ -393,7 +709,11 @@ impl<J: Gate> Relay<J> {
         true
     }
 
-    fn after_login(&self, login: Login) -> Phase<J> {
+    fn after_login(&mut self, login: Login) -> Phase<J> {
+        if let (Some(turn), Some(backend)) = (&self.turn, &login.backend) {
+            turn.logged_in(backend.pid, self.route.number);
+        }
+        self.key = login.backend.as_ref().map(|backend| self.cancels.key(&self.route.upstream, backend));
         match &self.shared {
             Some(shared) => {
                 let unknown = || pgshadow_model::Backend { pid: 0, cancel_key: Bytes::new() };
@@ -401,7 +721,7 @@ impl<J: Gate> Relay<J> {
                 login.reported.iter().for_each(|status| session.reported(status));
                 Phase::Capture(Box::new(session))
             }
-            None => Phase::Plain { idle: true },
+            None => Phase::Plain(Plain { awaited: 0, batch: false, status: b'I' }),
         }
     }
 }

@@ -13,10 +13,12 @@ mod excluded;
 mod fitness;
 mod history;
 mod mirror;
+mod pausing;
 mod prepared;
 mod primary;
 mod recovery;
 mod repairing;
+mod secrets;
 mod settle;
 mod spilled;
 mod suspects;
@@ -34,6 +36,7 @@ pub use error::AssemblyError;
 use crate::config::{self, Config, Server};
 use backfilling::{Backfilling, WithApplier};
 use mirror::Mirror;
+use pausing::Pausing;
 use pgshadow_admin::Phase;
 use pgshadow_apply::{Applier, OrderBook, Plain};
 use pgshadow_capture::Shared;
@@ -41,7 +44,7 @@ use pgshadow_catalog::Catalog;
 use pgshadow_divergence::Store;
 use pgshadow_mirror_log::{Durability, Log, OnFull, Options, RealDisk};
 use pgshadow_model::Place;
-use pgshadow_proxy::{OtherDatabases, Proxy, Upstream};
+use pgshadow_proxy::{Authentication, OtherDatabases, Proxy, Route, Routes, Upstream};
 use pgshadow_telemetry::Gauge;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,8 +85,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
             statements: config.compare.statements,
         })
     });
-    let proxy = Proxy::bind(relay_config(&config).await?, shared).await?;
-    let windows = Arc::new(Windows::new(Place::Source, mirror.clone(), proxy.clients()));
+    let route = Route { number: 0, upstream: upstream(&config.source), database: None, settings: Vec::new(), shared };
+    let proxy = Proxy::bind(relay_config(&config).await?, Arc::new(Routes::new(route))).await?;
+    let pausing = Pausing::new(proxy.sessions(), config.source.postgres.clone());
+    let windows = Arc::new(Windows::new(Place::Source, mirror.clone(), proxy.clients(), pausing));
     let gauges = tokio::spawn(Arc::clone(&windows).keep_gauges(shutdown.clone()));
     let serving = tokio::spawn(pgshadow_admin::serve(admin, Arc::clone(&windows), metrics, shutdown.clone()));
     Gauge::Mirroring.set(u64::from(mirror.is_some()));
@@ -157,23 +162,32 @@ async fn bind(address: &str, key: &'static str) -> Result<TcpListener, AssemblyE
     })
 }
 
-async fn relay_config(config: &Config) -> Result<pgshadow_proxy::Config, AssemblyError> {
-    let upstream = match &config.source.server {
+fn upstream(database: &config::Database) -> Upstream {
+    match &database.server {
         Server::Tcp { host, port } => Upstream::Tcp { host: host.clone(), port: *port },
         Server::Unix { directory, port } => Upstream::Unix(directory.join(format!(".s.PGSQL.{port}"))),
-    };
+    }
+}
+
+async fn relay_config(config: &Config) -> Result<pgshadow_proxy::Config, AssemblyError> {
     Ok(pgshadow_proxy::Config {
         listen: resolve(&config.listen.address).await?,
-        upstream,
         database: config.source.name.clone(),
         other_databases: match config.listen.other_databases {
             config::OtherDatabases::Refuse => OtherDatabases::Refuse,
             config::OtherDatabases::Pass => OtherDatabases::Pass,
         },
+        authentication: authentication(config)?,
         connect_timeout: Duration::from_secs(10),
         startup_timeout: Duration::from_secs(60),
         clients_max: CLIENTS_MAX,
     })
+}
+
+fn authentication(config: &Config) -> Result<Authentication, AssemblyError> {
+    let config::Auth::Scram { users_file, query } = &config.auth else { return Ok(Authentication::Relay) };
+    let known = secrets::Known::new(users_file.clone(), query.clone(), &config.source.postgres);
+    Ok(Authentication::Scram(Arc::new(known.map_err(AssemblyError::Start)?)))
 }
 
 async fn resolve(address: &str) -> Result<SocketAddr, AssemblyError> {

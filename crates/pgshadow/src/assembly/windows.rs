@@ -1,12 +1,13 @@
 //! What the admin room shows.
 use super::backfilling::{Backfilling, WithApplier};
 use super::mirror::Mirror;
+use super::pausing::Pausing;
 use super::verifying::Verifying;
 use futures::future::BoxFuture;
 use pgshadow_admin::{
     BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Counters, EQUAL_AT_START_NOTE,
-    Lag, LogState, PROVEN_NOTE, Phase, RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION,
-    VerifyRequest, VerifyStarted, VerifyState,
+    Lag, LogState, PROVEN_NOTE, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest, Source, Status,
+    SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_apply::{PairError, SnapshotPair};
 use pgshadow_divergence::Certificates;
@@ -24,6 +25,7 @@ pub(super) struct Windows {
     primary: Place,
     mirror: Option<Arc<Mirror>>,
     clients: Arc<AtomicUsize>,
+    pausing: Pausing,
     phase: Mutex<Phase>,
     applier: Mutex<Option<pgshadow_apply::Handle>>,
     verifying: OnceLock<Arc<Verifying>>,
@@ -37,11 +39,12 @@ impl WithApplier for Windows {
 }
 
 impl Windows {
-    pub fn new(primary: Place, mirror: Option<Arc<Mirror>>, clients: Arc<AtomicUsize>) -> Self {
+    pub fn new(primary: Place, mirror: Option<Arc<Mirror>>, clients: Arc<AtomicUsize>, pausing: Pausing) -> Self {
         Self {
             primary,
             mirror,
             clients,
+            pausing,
             phase: Mutex::new(Phase::Starting),
             applier: Mutex::new(None),
             verifying: OnceLock::new(),
@@ -157,6 +160,9 @@ impl Windows {
         if self.mirror.is_none() {
             return "set [mirror] enabled = true and restart to begin mirroring".to_owned();
         }
+        if status.paused {
+            return "new transactions are held: pgshadow resume lets them go on".to_owned();
+        }
         if !status.mirroring {
             return "find out why mirroring stopped (see the log), make room, restart; then reload the suspect tables"
                 .to_owned();
@@ -214,7 +220,7 @@ impl Source for Windows {
             primary: self.primary,
             phase: self.phase(),
             mirroring: mirror.is_some_and(|m| !m.is_stopped()),
-            paused: false,
+            paused: self.pausing.sessions.pause.holds(),
             lag: lag.map_or_else(Lag::default, |l| Lag { entries: l.entries, bytes: l.bytes, ms: l.ms }),
             log: log.as_ref().map_or_else(LogState::default, |l| LogState {
                 bytes: l.bytes,
@@ -328,6 +334,14 @@ impl Source for Windows {
             Some(verifying) => verifying.certificate().map_err(|error| format!("the store can't be read: {error}")),
             None => Err("nothing is mirrored, so nothing is proven".to_owned()),
         }
+    }
+
+    async fn pause(&self, request: PauseRequest) -> Result<PauseReport, String> {
+        self.pausing.pause(request).await
+    }
+
+    fn resume(&self) -> bool {
+        self.pausing.resume()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -3,8 +3,8 @@ use crate::arguments::{ReportArguments, StatusArguments};
 use crate::failure::{Ending, Failure};
 use pgshadow_admin::{
     Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Client, Counters,
-    EQUAL_AT_START_NOTE, Lag, LogState, Phase, RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION,
-    VerifyRequest, VerifyStarted, VerifyState, serve,
+    EQUAL_AT_START_NOTE, Lag, LogState, Offender, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest,
+    Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, QualifiedName, Severity};
 use std::sync::Arc;
@@ -118,6 +118,23 @@ impl Source for Fixed {
 
     fn certificate(&self) -> Result<CertificateRecord, String> {
         Err("nothing is mirrored".to_owned())
+    }
+
+    async fn pause(&self, request: PauseRequest) -> Result<PauseReport, String> {
+        let waited_for = vec![Offender {
+            pid: 7,
+            user: "app".into(),
+            application: "psql".into(),
+            address: "127.0.0.1:5".into(),
+            state: "idle in transaction".into(),
+            transaction_ms: Some(70_000),
+            query: "UPDATE t SET v = 1".into(),
+        }];
+        Ok(PauseReport { paused: false, drain_ms: request.timeout_ms, waited_for })
+    }
+
+    fn resume(&self) -> bool {
+        false
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
     pub listen: Listen,
+    pub auth: Auth,
     pub source: Database,
     pub target: Database,
     pub mirror_log: MirrorLog,
@@ -31,6 +32,20 @@ pub(super) struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         Self { address: "127.0.0.1:6432".into(), other_databases: "refuse".into() }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Auth {
+    pub mode: String,
+    pub users_file: String,
+    pub query: String,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { mode: "relay".into(), users_file: String::new(), query: String::new() }
     }
 }
 

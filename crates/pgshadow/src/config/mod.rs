@@ -7,6 +7,7 @@ mod document;
 mod error;
 mod file;
 mod passfile;
+pub mod users;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ const CONNECTIONS_MAX: i64 = 64;
 pub struct Config {
     /// Where clients connect.
     pub listen: Listen,
+    /// Who may.
+    pub auth: Auth,
     /// Where the data is today.
     pub source: Database,
     /// Where it shall be.
@@ -73,6 +76,31 @@ pub enum OtherDatabases {
 
 impl Word for OtherDatabases {
     const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("pass", Self::Pass)];
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// The primary alone decides.
+    Relay,
+    /// pgshadow does.
+    Scram {
+        /// Where users and their secrets stand.
+        users_file: Option<PathBuf>,
+        /// What asks the primary for a user's secret.
+        query: Option<String>,
+    },
+}
+
+/// The modes of `[auth]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AuthMode {
+    Relay,
+    Scram,
+}
+
+impl Word for AuthMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("relay", Self::Relay), ("scram", Self::Scram)];
 }
 
 /// `[mirror_log]`
@@ -210,6 +238,7 @@ impl Config {
                 address: address(&document, "listen.address", &file.listen.address)?,
                 other_databases: document.word("listen.other_databases", &file.listen.other_databases)?,
             },
+            auth: auth(&document, &file.auth)?,
             source: database(&document, "source.url", &file.source.url, variables)?,
             target: database(&document, "target.url", &file.target.url, variables)?,
             mirror_log: mirror_log(&document, &file.mirror_log)?,
@@ -284,6 +313,32 @@ fn database(
         return Err(document.wrong(key, reason));
     }
     Ok(database)
+}
+
+fn auth(document: &Document, file: &file::Auth) -> Result<Auth, ConfigError> {
+    let users_file = (!file.users_file.is_empty()).then(|| PathBuf::from(&file.users_file));
+    let query = (!file.query.trim().is_empty()).then(|| file.query.clone());
+    match document.word("auth.mode", &file.mode)? {
+        AuthMode::Scram if users_file.is_none() && query.is_none() => {
+            let reason = "\"scram\" needs to know the users: set [auth] users_file, or query, or both";
+            Err(document.wrong("auth.mode", reason))
+        }
+        AuthMode::Scram => {
+            if let Some(path) = &users_file {
+                users::read(path).map_err(|reason| document.wrong("auth.users_file", reason))?;
+            }
+            Ok(Auth::Scram { users_file, query })
+        }
+        AuthMode::Relay => {
+            for (key, set) in [("auth.users_file", users_file.is_some()), ("auth.query", query.is_some())] {
+                if set {
+                    let reason = "goes with [auth] mode = \"scram\"; in mode \"relay\" the primary alone decides";
+                    return Err(document.wrong(key, reason));
+                }
+            }
+            Ok(Auth::Relay)
+        }
+    }
 }
 
 fn mirror_log(document: &Document, file: &file::MirrorLog) -> Result<MirrorLog, ConfigError> {

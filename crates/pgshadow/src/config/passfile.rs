@@ -32,7 +32,7 @@ fn default_path(variables: &[(String, String)]) -> Option<PathBuf> {
 }
 
 /// The text, or why it isn't used.
-fn read_private(path: &Path) -> Result<String, String> {
+pub(super) fn read_private(path: &Path) -> Result<String, String> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

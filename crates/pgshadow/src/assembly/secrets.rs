@@ -1,0 +1,136 @@
+//! What clients are checked against in authentication mode `scram`: `[auth] users_file` first, then `query` on the primary.
+use crate::config::users::{self, Users};
+use futures::future::BoxFuture;
+use pgshadow_proxy::{Secret, Secrets};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio_postgres::{Client, NoTls};
+
+/// How long the primary may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The users.
+pub(super) struct Known {
+    file: Option<File>,
+    query: Option<Query>,
+    salt: [u8; 32],
+}
+
+/// Names only.
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_ref().map(|file| &file.path);
+        f.debug_struct("Known").field("file", &file).field("query", &self.query.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Known {
+    /// Users of this file, and those that the query finds with `primary`. No random bytes: an error.
+    pub fn new(file: Option<PathBuf>, query: Option<String>, primary: &tokio_postgres::Config) -> Result<Self, String> {
+        let salt = pgshadow_wire::scram::random().ok_or("the system gives no random bytes")?;
+        Ok(Self {
+            file: file.map(|path| File { path, read: Mutex::default() }),
+            query: query.map(|text| Query { text, primary: primary.clone(), client: tokio::sync::Mutex::default() }),
+            salt,
+        })
+    }
+
+    async fn find(&self, user: &[u8]) -> Result<Option<Secret>, String> {
+        if let Some(file) = &self.file
+            && let Some(secret) = file.users()?.get(user)
+        {
+            return Ok(Some(secret.clone()));
+        }
+        let (Some(query), Ok(name)) = (&self.query, std::str::from_utf8(user)) else { return Ok(None) };
+        match query.ask(name).await? {
+            Some(text) => users::secret(&text).map(Some).map_err(str::to_owned),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Secrets for Known {
+    fn of<'a>(&'a self, user: &'a [u8]) -> BoxFuture<'a, Result<Option<Secret>, String>> {
+        Box::pin(self.find(user))
+    }
+
+    fn salt(&self) -> &[u8; 32] {
+        &self.salt
+    }
+}
+
+/// When a file was written last, and how long it was.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// `[auth] users_file`, read again when it was written.
+struct File {
+    path: PathBuf,
+    read: Mutex<(Stamp, Arc<Users>)>,
+}
+
+impl File {
+    /// What it holds. A file that can't be read, or has a mistake, leaves those of before; if there are none, that is an error.
+    fn users(&self) -> Result<Arc<Users>, String> {
+        let stamp = std::fs::metadata(&self.path).and_then(|data| Ok((data.modified()?, data.len()))).ok();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if stamp.is_some() && read.0 == stamp {
+            return Ok(Arc::clone(&read.1));
+        }
+        match users::read(&self.path) {
+            Ok(users) => *read = (stamp, Arc::new(users)),
+            Err(reason) if read.1.is_empty() => return Err(format!("[auth] users_file {reason}")),
+            Err(reason) => {
+                tracing::warn!("[auth] users_file {reason}; the users that were read before stay");
+                read.0 = stamp;
+            }
+        }
+        Ok(Arc::clone(&read.1))
+    }
+}
+
+/// `[auth] query`, on a connection that is kept.
+struct Query {
+    text: String,
+    primary: tokio_postgres::Config,
+    client: tokio::sync::Mutex<Option<Client>>,
+}
+
+impl Query {
+    /// The secret of a user, by the second column of the row that the query gives for the name.
+    async fn ask(&self, user: &str) -> Result<Option<String>, String> {
+        tokio::time::timeout(ANSWER_MAX, self.answer(user))
+            .await
+            .map_err(|_| "the primary did not answer [auth] query in time".to_owned())?
+    }
+
+    async fn answer(&self, user: &str) -> Result<Option<String>, String> {
+        let mut kept = self.client.lock().await;
+        let client = match kept.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => self.connect().await?,
+        };
+        let rows = client.query_opt(&self.text, &[&user]).await;
+        // one that has failed is closed: whatever was wrong with it is over with the next one
+        let row = rows.map_err(|error| format!("[auth] query failed: {}", told(&error)))?;
+        *kept = Some(client);
+        let Some(row) = row else { return Ok(None) };
+        if row.len() != 2 {
+            return Err(format!("[auth] query gives {} columns; it must give the user's name and secret", row.len()));
+        }
+        row.try_get(1).map_err(|error| format!("[auth] query: its second column is no text: {error}"))
+    }
+
+    async fn connect(&self) -> Result<Client, String> {
+        let connected = self.primary.connect(NoTls).await;
+        let (client, connection) =
+            connected.map_err(|error| format!("[auth] query: no connection to the primary: {}", told(&error)))?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}
+
+fn told(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
+}

@@ -1,0 +1,403 @@
+//! A session that is taken along to another primary: logged in there with its own credential, and given what it had: settings, role, LISTENs,
+//! prepared statements. These go through the capture, as if the client had sent them; what comes back isn't the client's.
+use super::{Phase, Relay};
+use crate::handshake::{self, Stream, connect};
+use crate::listener::Gate;
+use crate::login::{Answer, Exchange, read};
+use crate::route::Route;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use pgshadow_capture::{OWN_STATEMENT, Session};
+use pgshadow_wire::startup::Startup;
+use pgshadow_wire::{Frame, backend, error, frontend};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Result;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+/// How long all of it may take.
+const MOVE_MAX: Duration = Duration::from_secs(10);
+const TOO_LONG: &str = "the old primary, or the new one, doesn't answer in time";
+/// Longest message of a server meanwhile, bytes.
+const MESSAGE_MAX: usize = 64 << 20;
+/// Settings that are set in one statement.
+const SETTINGS_AT_ONCE: usize = 100;
+
+/// What the old server tells of the session, as JSON in UTF-8, in base64, whatever the session's encoding is. In front of the list of types.
+const STATE: &str = "SELECT pg_catalog.encode(pg_catalog.convert_to(pg_catalog.json_build_object(
+ 'settings', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.name, pg_catalog.current_setting(s.name)) ORDER BY s.name)
+   FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.=) 'session' AND NOT s.name OPERATOR(pg_catalog.=) ANY
+     (ARRAY['transaction_isolation', 'transaction_read_only', 'transaction_deferrable'])),
+ 'role', pg_catalog.current_setting('role'), 'authorization', pg_catalog.current_setting('session_authorization'),
+ 'channels', (SELECT pg_catalog.json_agg(c) FROM pg_catalog.pg_listening_channels() AS c),
+ 'temporary', EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
+   OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
+   OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()),
+ 'cursors', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursors c WHERE c.is_holdable),
+ 'locks', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'
+   AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()),
+ 'prepared', (SELECT pg_catalog.json_object_agg(p.name, p.statement) FROM pg_catalog.pg_prepared_statements p),
+ 'types', (SELECT pg_catalog.json_object_agg(t.oid, pg_catalog.format('%I.%I', n.nspname, t.typname)) FROM pg_catalog.pg_type t
+   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace WHERE t.oid OPERATOR(pg_catalog.=) ANY (ARRAY[";
+/// In front of the list of names of the application's own settings, and behind it.
+const STATE_NAMES: &str = "]::pg_catalog.oid[])),
+ 'own', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(n, pg_catalog.current_setting(n, true))) FROM pg_catalog.unnest(ARRAY[";
+const STATE_END: &str = "]::pg_catalog.text[]) AS n WHERE pg_catalog.current_setting(n, true) IS NOT NULL))::pg_catalog.text, 'UTF8'), 'base64')";
+
+#[derive(Debug, Deserialize)]
+struct State {
+    settings: Option<Vec<(String, String)>>,
+    own: Option<Vec<(String, String)>>,
+    role: String,
+    authorization: String,
+    channels: Option<Vec<String>>,
+    temporary: bool,
+    cursors: u64,
+    locks: u64,
+    prepared: Option<BTreeMap<String, String>>,
+    types: Option<BTreeMap<String, String>>,
+}
+
+impl State {
+    /// Why it can't be taken along.
+    fn stays(&self) -> Option<&'static str> {
+        if self.temporary {
+            Some("it has temporary objects")
+        } else if self.cursors > 0 {
+            Some("it has a cursor WITH HOLD")
+        } else if self.locks > 0 {
+            Some("it holds session-level advisory locks")
+        } else {
+            None
+        }
+    }
+
+    /// What gives another session the same: settings, then who it is, then what it listens to; and what comes last, behind its prepared
+    /// statements, since none of this shall run into it.
+    fn statements(&self, user: &str) -> (Vec<String>, Vec<String>) {
+        let set = |(name, value): (&str, &str)| {
+            format!("pg_catalog.set_config({}, {}, false)", in_ascii(name), in_ascii(value))
+        };
+        let settings = self.settings.iter().chain(&self.own).flatten();
+        let (last, first): (Vec<_>, Vec<_>) = settings.partition(|(name, _)| name.ends_with("_timeout"));
+        let [first, last] = [first, last].map(|some| {
+            let some: Vec<String> = some.into_iter().map(|(name, value)| set((name, value))).collect();
+            some.chunks(SETTINGS_AT_ONCE).map(|some| format!("SELECT {}", some.join(", "))).collect::<Vec<String>>()
+        });
+        let mut all = first;
+        if self.authorization != user {
+            all.push(format!("SELECT {}", set(("session_authorization", &self.authorization))));
+        }
+        if self.role != "none" {
+            all.push(format!("SELECT {}", set(("role", &self.role))));
+        }
+        all.extend(self.channels.iter().flatten().map(|channel| format!("LISTEN {}", identifier(channel))));
+        (all, last)
+    }
+}
+
+/// Any text, as SQL in ASCII.
+fn in_ascii(text: &str) -> String {
+    format!("pg_catalog.convert_from(pg_catalog.decode('{}', 'base64'), 'UTF8')", STANDARD.encode(text))
+}
+
+/// As an identifier of ASCII alone.
+fn identifier(name: &str) -> String {
+    if name.is_ascii() {
+        return pgshadow_model::quote(name);
+    }
+    let mut out = "U&\"".to_owned();
+    for character in name.chars() {
+        match character {
+            '"' => out.push_str("\"\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_ascii() => out.push(c),
+            c => {
+                let _ = write!(out, "\\+{:06X}", u32::from(c));
+            }
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A session that is being given what it had.
+pub(super) struct Restoring<J: Gate> {
+    /// What the client has sent, and waits.
+    client: BytesMut,
+    /// What the new server has said and the client doesn't get.
+    said: BytesMut,
+    failed: Option<String>,
+    route: Arc<Route<J>>,
+    pid: i32,
+    /// When it is given up.
+    pub until: Instant,
+    /// The session as the client knows it.
+    old: Box<Session<J>>,
+}
+
+impl<J: Gate> Relay<J> {
+    /// Logs the session in to the present primary, and begins to give it what it had there. It is at rest, and busy in the eyes of others. An error:
+    /// why that can't be.
+    pub(super) async fn begin_move(&mut self) -> std::result::Result<(), String> {
+        let until = Instant::now() + MOVE_MAX;
+        tokio::time::timeout_at(until, self.log_in_there(until)).await.unwrap_or_else(|_| Err(TOO_LONG.to_owned()))
+    }
+
+    async fn log_in_there(&mut self, until: Instant) -> std::result::Result<(), String> {
+        let route = self.routes.now();
+        let Some(credential) = self.credential.clone() else {
+            return Err("the primary alone knows its password ([auth] mode = \"relay\")".to_owned());
+        };
+        let (Phase::Capture(old), Some(shared)) = (&self.phase, route.shared.clone()) else {
+            return Err("its transactions can't be followed".to_owned());
+        };
+        if old.may_have_loaded() {
+            return Err("it may have loaded a library (LOAD)".to_owned());
+        }
+        let own_types = old.own_types();
+        let list: Vec<String> = own_types.iter().map(ToString::to_string).collect();
+        let Some(own) = old.own_settings() else {
+            return Err("it may have settings whose names aren't known".to_owned());
+        };
+        let names: Vec<String> = own.iter().chain(&self.route.settings).map(|name| in_ascii(name)).collect();
+        let question = format!("{STATE}{}{STATE_NAMES}{}{STATE_END}", list.join(","), names.join(","));
+        let told = self.ask(&question).await?;
+        let mut state = read_state(&told).ok_or("what the old primary tells of it can't be read")?;
+        if let Some(why) = state.stays() {
+            return Err(why.to_owned());
+        }
+        let (server, login, mut from_server) = login_to(&self.startup, &route, &credential).await?;
+        shared.journal.known_life().await;
+        let Some(backend) = login.backend.clone() else { return Err("the new primary tells no process".to_owned()) };
+        let mut server = tokio::io::split(server);
+        if let Some(names) = &state.types
+            && !same_types(&mut server, &mut from_server, names).await?
+        {
+            return Err("it knows types of the database's own by numbers that are other ones there".to_owned());
+        }
+        let Phase::Capture(old) = &self.phase else { return Err("its transactions can't be followed".to_owned()) };
+        let mut known = state.prepared.take().unwrap_or_default();
+        known.retain(|name, _| name.as_bytes() != OWN_STATEMENT);
+        let (prepared, unnamed) = old.prepared_again(&known).ok_or("a statement that it has prepared isn't known")?;
+        let user = String::from_utf8_lossy(self.startup.user()).into_owned();
+        let mut frames = BytesMut::new();
+        let queries = |texts: Vec<String>| texts.into_iter().map(|text| frontend::query(text.as_bytes()));
+        let (first, last) = state.statements(&user);
+        for frame in queries(first).chain(prepared).chain(queries(last)).chain(unnamed) {
+            frames.extend_from_slice(&frame);
+        }
+        let mut session = Session::new(Arc::clone(&shared), backend.clone());
+        login.reported.iter().for_each(|status| session.reported(status));
+        let Phase::Capture(old) = std::mem::replace(&mut self.phase, Phase::Capture(Box::new(session))) else {
+            return Err("its transactions can't be followed".to_owned());
+        };
+        // the old server may go on without this one; whether it gets the word doesn't matter
+        let (_, mut left) = std::mem::replace(&mut self.server, server);
+        let _ = left.write_all(b"X\0\0\0\x04").await;
+        self.from_server = from_server;
+        // commits wait for the log of what is mirrored from there
+        self.shared = Some(shared);
+        if let Some(key) = &self.key {
+            key.moved(&route.upstream, &backend);
+        }
+        let client = std::mem::replace(&mut self.from_client, frames);
+        self.restoring = Some(Box::new(Restoring {
+            client,
+            said: BytesMut::new(),
+            failed: None,
+            route,
+            pid: backend.pid,
+            until,
+            old,
+        }));
+        Ok(())
+    }
+
+    /// One statement of ours that the server answers with one value, while nothing else is under way.
+    async fn ask(&mut self, sql: &str) -> std::result::Result<Vec<u8>, String> {
+        let failed = |error: std::io::Error| format!("the connection to the old primary is lost: {error}");
+        self.server.1.write_all(&frontend::query(sql.as_bytes())).await.map_err(failed)?;
+        let mut value = None;
+        loop {
+            let frame = read(&mut self.server.0, &mut self.from_server, MESSAGE_MAX).await.map_err(failed)?;
+            let frame = frame.ok_or("the connection to the old primary is lost")?;
+            match frame.tag {
+                backend::READY_FOR_QUERY => {
+                    return value.unwrap_or_else(|| Err("the old primary tells nothing".to_owned()));
+                }
+                backend::DATA_ROW => {
+                    value =
+                        backend::fields(frame.body()).and_then(|f| f.first().copied().flatten().map(|v| Ok(v.to_vec())))
+                }
+                backend::ERROR => {
+                    value = Some(Err(format!("the old primary doesn't tell what it has: {}", message(&frame))))
+                }
+                backend::NOTIFICATION | backend::PARAMETER_STATUS => self.to_client.push(frame.bytes),
+                _ => {}
+            }
+        }
+    }
+
+    /// What the new server says while it is given what the session had.
+    pub(super) fn keep_back(&mut self, bytes: &Bytes) {
+        let Some(restoring) = &mut self.restoring else { return };
+        restoring.said.extend_from_slice(bytes);
+        while let Ok(Some(frame)) = Frame::cut(&mut restoring.said) {
+            match frame.tag {
+                backend::ERROR if restoring.failed.is_none() => restoring.failed = Some(message(&frame)),
+                backend::NOTIFICATION => self.to_client.push(frame.bytes),
+                _ => {}
+            }
+        }
+    }
+
+    /// What has become of a session that is given what it had: nothing yet, or it is the client's again. An error: why it can't go on.
+    pub(super) fn moving_on(&mut self) -> Option<std::result::Result<(), String>> {
+        self.restoring.as_ref()?;
+        if self.from_client.is_empty() && self.is_at_rest() {
+            return Some(self.finish_move());
+        }
+        self.server_ended.then(|| Err("the new primary has closed the connection".to_owned()))
+    }
+
+    pub(super) fn restoring_takes_too_long(&mut self) {
+        self.server_ended = true;
+    }
+
+    fn finish_move(&mut self) -> std::result::Result<(), String> {
+        let Some(restoring) = self.restoring.take() else { return Ok(()) };
+        let Restoring { client, failed, route, pid, mut old, .. } = *restoring;
+        if let Some(why) = failed {
+            return Err(format!("the new primary refuses what it had: {why}"));
+        }
+        self.from_client = client;
+        if let Some(turn) = &self.turn {
+            turn.logged_in(pid, route.number);
+            turn.moved();
+        }
+        (self.route, self.permit) = (route, None);
+        if let Phase::Capture(session) = &mut self.phase {
+            session.has_settings_of(&mut old);
+            session.has_types_of(&old);
+            session.reported_otherwise(&old).into_iter().for_each(|frame| self.to_client.push(frame));
+        }
+        Ok(())
+    }
+
+    /// Ends a session that can't be taken along, with what drivers reconnect on.
+    pub(super) async fn leave_behind(&mut self, why: &str) -> Result<()> {
+        if let Some(turn) = &self.turn {
+            turn.left_behind();
+        }
+        let user = String::from_utf8_lossy(self.startup.user()).into_owned();
+        tracing::info!(user, why, "a session is ended, since it can't be taken along to the new primary");
+        let hint = format!(
+            "The database was moved to another server, and this session could not be taken along: {why}. Connect again."
+        );
+        self.goodbye(error::fatal("57P01", "terminating connection due to administrator command", &hint)).await
+    }
+}
+
+/// A session of this client's on the new server, up to its first ReadyForQuery.
+async fn login_to<J>(
+    startup: &Startup,
+    route: &Route<J>,
+    credential: &pgshadow_wire::scram::Credential,
+) -> std::result::Result<(Box<dyn Stream>, handshake::Login, BytesMut), String> {
+    let failed = |error: std::io::Error| format!("no connection to the new primary: {error}");
+    let lost = || "the new primary has closed the connection".to_owned();
+    let mut server = connect(&route.upstream).await.map_err(failed)?;
+    server.write_all(&route.packet(startup)).await.map_err(failed)?;
+    let (mut buffer, mut login) = (BytesMut::new(), handshake::Login::default());
+    let mut exchange = Some(Exchange::new(startup.user(), credential));
+    while !login.ready {
+        let frame = read(&mut server, &mut buffer, MESSAGE_MAX).await.map_err(failed)?.ok_or_else(lost)?;
+        match frame.tag {
+            backend::ERROR => return Err(format!("the new primary doesn't let it in: {}", message(&frame))),
+            backend::AUTHENTICATION => {
+                let Some(asked) = &mut exchange else { return Err(lost()) };
+                match asked.answer(frame.body()) {
+                    Ok(Answer::Send(bytes)) => server.write_all(&bytes).await.map_err(failed)?,
+                    Ok(Answer::Nothing) => {}
+                    Ok(Answer::LoggedIn) => exchange = None,
+                    Err((why, _)) => return Err(format!("the new primary doesn't let it in: {why}")),
+                }
+            }
+            // nothing but errors, notices and requests comes ahead of AuthenticationOk
+            _ if exchange.is_none() => login.saw(&frame),
+            _ => {}
+        }
+    }
+    Ok((server, login, buffer))
+}
+
+fn read_state(base64: &[u8]) -> Option<State> {
+    let text: Vec<u8> = base64.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
+}
+
+fn message(error: &Frame) -> String {
+    let field =
+        |code| String::from_utf8_lossy(backend::error_field(error.body(), code).unwrap_or_default()).into_owned();
+    format!("{} (SQLSTATE {})", field(b'M'), field(b'C'))
+}
+
+type Halves = (tokio::io::ReadHalf<Box<dyn Stream>>, tokio::io::WriteHalf<Box<dyn Stream>>);
+
+/// Whether types have the same numbers on the new server.
+async fn same_types(
+    server: &mut Halves,
+    buffer: &mut BytesMut,
+    names: &BTreeMap<String, String>,
+) -> std::result::Result<bool, String> {
+    let list: Vec<String> =
+        names.iter().map(|(oid, name)| format!("({oid}::pg_catalog.oid, {})", in_ascii(name))).collect();
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM (VALUES {}) AS v (o, n) WHERE pg_catalog.to_regtype(n)::pg_catalog.oid IS DISTINCT FROM o",
+        list.join(", ")
+    );
+    let failed = |error: std::io::Error| format!("the connection to the new primary is lost: {error}");
+    server.1.write_all(&frontend::query(sql.as_bytes())).await.map_err(failed)?;
+    let mut same = false;
+    loop {
+        let frame = read(&mut server.0, buffer, MESSAGE_MAX).await.map_err(failed)?;
+        let frame = frame.ok_or("the connection to the new primary is lost")?;
+        match frame.tag {
+            backend::READY_FOR_QUERY => return Ok(same),
+            backend::ERROR => return Err(format!("the new primary doesn't tell its types: {}", message(&frame))),
+            backend::DATA_ROW => same = backend::fields(frame.body()).as_deref() == Some(&[Some(&b"0"[..])]),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_channel_is_named_in_ascii() {
+        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(identifier("\u{e4}\\\"x"), "U&\"\\+0000E4\\\\\"\"x\"");
+    }
+
+    #[test]
+    fn a_state_is_read_and_given_again() {
+        let json = r#"{"settings":[["work_mem","5MB"],["statement_timeout","1ms"]],"role":"none","authorization":"app","channels":["c"],"own":[["app.x","y"]],"temporary":false,"cursors":0,"locks":0,"types":null,"prepared":null}"#;
+        let mut text = STANDARD.encode(json).into_bytes();
+        text.insert(20, b'\n');
+        let state = read_state(&text).unwrap();
+        assert_eq!(state.stays(), None);
+        let (statements, last) = state.statements("app");
+        assert!(matches!(&last[..], [one] if one.contains(&STANDARD.encode("1ms"))), "{last:?}");
+        assert_eq!(statements.len(), 2);
+        assert!(statements[0].contains(&STANDARD.encode("5MB")) && statements[1] == "LISTEN \"c\"", "{statements:?}");
+        assert_eq!(state.statements("other").0.len(), 3);
+    }
+}
