@@ -1,20 +1,19 @@
 //! What the admin room shows.
-use super::backfilling::{Backfilling, WithApplier};
+use super::backfilling::Backfilling;
+use super::direction::Direction;
 use super::mirror::Mirror;
 use super::pausing::Pausing;
 use super::verifying::Verifying;
-use futures::future::BoxFuture;
 use pgshadow_admin::{
     BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Counters, EQUAL_AT_START_NOTE,
     Lag, LogState, PROVEN_NOTE, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest, Source, Status,
     SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
-use pgshadow_apply::{PairError, SnapshotPair};
 use pgshadow_divergence::Certificates;
 use pgshadow_model::{Finding, Place};
 use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -22,64 +21,44 @@ use tokio_util::sync::CancellationToken;
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Windows {
-    primary: Place,
-    mirror: Option<Arc<Mirror>>,
+    /// The present one; `None`: nothing is mirrored.
+    direction: RwLock<Option<Arc<Direction>>>,
     clients: Arc<AtomicUsize>,
     pausing: Pausing,
     phase: Mutex<Phase>,
-    applier: Mutex<Option<pgshadow_apply::Handle>>,
-    verifying: OnceLock<Arc<Verifying>>,
-    backfilling: OnceLock<Arc<Backfilling>>,
-}
-
-impl WithApplier for Windows {
-    fn applier(&self, ask: &mut dyn FnMut(&pgshadow_apply::Handle)) {
-        self.lock_applier().as_ref().into_iter().for_each(ask);
-    }
 }
 
 impl Windows {
-    pub fn new(primary: Place, mirror: Option<Arc<Mirror>>, clients: Arc<AtomicUsize>, pausing: Pausing) -> Self {
-        Self {
-            primary,
-            mirror,
-            clients,
-            pausing,
-            phase: Mutex::new(Phase::Starting),
-            applier: Mutex::new(None),
-            verifying: OnceLock::new(),
-            backfilling: OnceLock::new(),
-        }
+    pub fn new(direction: Option<Arc<Direction>>, clients: Arc<AtomicUsize>, pausing: Pausing) -> Self {
+        Self { direction: RwLock::new(direction), clients, pausing, phase: Mutex::new(Phase::Starting) }
     }
 
     pub fn set_phase(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
-    pub fn applier_started(&self, handle: pgshadow_apply::Handle) {
-        *self.lock_applier() = Some(handle);
+    fn direction(&self) -> Option<Arc<Direction>> {
+        self.direction.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Verifies can be asked for from now on.
-    pub fn verifies(&self, verifying: Verifying) {
-        let _ = self.verifying.set(Arc::new(verifying));
+    fn mirror(&self) -> Option<Arc<Mirror>> {
+        self.direction().map(|direction| Arc::clone(&direction.mirror))
     }
 
-    /// Backfills likewise.
-    pub fn backfills(&self, backfilling: Backfilling) {
-        let _ = self.backfilling.set(Arc::new(backfilling));
+    fn verifying(&self) -> Option<Arc<Verifying>> {
+        self.direction()?.verifying()
+    }
+
+    fn backfilling(&self) -> Option<Arc<Backfilling>> {
+        self.direction()?.backfilling()
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&pgshadow_apply::Handle) -> T) -> Option<T> {
+        self.direction()?.ask(ask)
     }
 
     fn is_backfilling(&self) -> bool {
-        self.backfilling.get().is_some_and(|backfilling| backfilling.is_running())
-    }
-
-    /// Two snapshots that hold the same, from the applier.
-    pub fn snapshot_pair(&self) -> BoxFuture<'static, Result<SnapshotPair, PairError>> {
-        match self.lock_applier().as_ref() {
-            Some(applier) => Box::pin(applier.snapshot_pair()),
-            None => Box::pin(std::future::ready(Err(PairError::Lost))),
-        }
+        self.backfilling().is_some_and(|backfilling| backfilling.is_running())
     }
 
     /// Keeps the gauges of `/metrics` fresh: they are set whenever the state is read.
@@ -88,17 +67,6 @@ impl Windows {
             let _ = self.status();
             tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(GAUGES_EVERY) => {} }
         }
-    }
-
-    pub async fn stop_applier(&self) {
-        let handle = self.lock_applier().take();
-        if let Some(handle) = handle {
-            handle.stop().await;
-        }
-    }
-
-    fn lock_applier(&self) -> MutexGuard<'_, Option<pgshadow_apply::Handle>> {
-        self.applier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn phase(&self) -> Phase {
@@ -113,18 +81,16 @@ impl Windows {
     }
 
     fn applier(&self) -> pgshadow_admin::Applier {
-        self.lock_applier().as_ref().map(pgshadow_apply::Handle::status).map_or_else(Default::default, |status| {
-            pgshadow_admin::Applier {
-                connected: status.connected,
-                last_error: status.last_error,
-                rows_applied: status.rows_applied,
-                rows_to_heal: status.to_heal,
-            }
+        self.ask(pgshadow_apply::Handle::status).map_or_else(Default::default, |status| pgshadow_admin::Applier {
+            connected: status.connected,
+            last_error: status.last_error,
+            rows_applied: status.rows_applied,
+            rows_to_heal: status.to_heal,
         })
     }
 
     fn short_certificate(&self) -> Certificate {
-        let Some(mirror) = &self.mirror else { return Certificate::none("nothing is mirrored") };
+        let Some(mirror) = self.mirror() else { return Certificate::none("nothing is mirrored") };
         match mirror.store.certificates() {
             Ok(kept) => certificate(&kept),
             Err(error) => Certificate::none(format!("the store can't be read: {error}")),
@@ -132,7 +98,7 @@ impl Windows {
     }
 
     fn suspect_tables(&self) -> Vec<SuspectTable> {
-        let Some(mirror) = &self.mirror else { return Vec::new() };
+        let Some(mirror) = self.mirror() else { return Vec::new() };
         let suspects = mirror.store.suspects().unwrap_or_default();
         let lifted = mirror.store.lifted_tables().len();
         let every = match lifted {
@@ -150,14 +116,14 @@ impl Windows {
     }
 
     fn awaiting_load(&self) -> Vec<String> {
-        let awaited = self.lock_applier().as_ref().map(pgshadow_apply::Handle::awaited).unwrap_or_default();
+        let awaited = self.ask(pgshadow_apply::Handle::awaited).unwrap_or_default();
         let mut names: Vec<String> = awaited.iter().map(ToString::to_string).collect();
         names.sort();
         names
     }
 
     fn next_step(&self, status: &Status) -> String {
-        if self.mirror.is_none() {
+        if self.direction().is_none() {
             return "set [mirror] enabled = true and restart to begin mirroring".to_owned();
         }
         if status.paused {
@@ -173,8 +139,7 @@ impl Windows {
         if self.is_backfilling() {
             return "wait until the target is loaded: pgshadow backfill shows how far it is".to_owned();
         }
-        if status.awaiting_load.is_empty() && self.lock_applier().as_ref().is_some_and(pgshadow_apply::Handle::is_bare)
-        {
+        if status.awaiting_load.is_empty() && self.ask(pgshadow_apply::Handle::is_bare).unwrap_or(false) {
             return "load the target, which has no tables: pgshadow backfill --create-schema".to_owned();
         }
         if !status.awaiting_load.is_empty() {
@@ -211,13 +176,14 @@ pub(super) fn certificate(kept: &Certificates) -> Certificate {
 
 impl Source for Windows {
     fn status(&self) -> Status {
-        let mirror = self.mirror.as_deref();
+        let direction = self.direction();
+        let mirror = direction.as_ref().map(|direction| &*direction.mirror);
         let lag = mirror.map(|m| m.book.lag());
         let log = mirror.map(|m| m.log.status());
         let findings_open = mirror.and_then(|m| m.store.open_count().ok()).unwrap_or(0);
         let mut status = Status {
             version: VERSION.to_owned(),
-            primary: self.primary,
+            primary: direction.as_ref().map_or(Place::Source, |direction| direction.primary),
             phase: self.phase(),
             mirroring: mirror.is_some_and(|m| !m.is_stopped()),
             paused: self.pausing.sessions.pause.holds(),
@@ -255,15 +221,15 @@ impl Source for Windows {
     }
 
     fn findings(&self) -> Vec<Finding> {
-        self.mirror.as_ref().and_then(|m| m.store.list().ok()).unwrap_or_default()
+        self.mirror().and_then(|mirror| mirror.store.list().ok()).unwrap_or_default()
     }
 
     async fn drained(&self, timeout: Duration) -> bool {
-        let Some(mirror) = &self.mirror else { return true };
+        let Some(mirror) = self.mirror() else { return true };
         let looked_at = mirror.prepared.looked_at();
         let definitions = mirror.looks.looked();
         let mark = mirror.book.barrier();
-        let healed = self.lock_applier().as_ref().map(|applier| applier.healed(mark));
+        let healed = self.ask(|applier| applier.healed(mark));
         let all = async {
             // one that was committed past pgshadow is waited for as well
             looked_at.await;
@@ -278,21 +244,21 @@ impl Source for Windows {
     }
 
     fn backfill(&self, request: BackfillRequest) -> Result<BackfillStarted, String> {
-        if self.verifying.get().is_some_and(|verifying| verifying.is_running()) {
+        if self.verifying().is_some_and(|verifying| verifying.is_running()) {
             return Err("a verify runs: wait for it, or end it by `pgshadow verify --stop`".to_owned());
         }
-        match self.backfilling.get() {
+        match self.backfilling() {
             Some(backfilling) => backfilling.start(&request),
             None => Err("nothing is mirrored, so nothing can be loaded".to_owned()),
         }
     }
 
     fn backfill_state(&self) -> BackfillState {
-        self.backfilling.get().map(|backfilling| backfilling.state()).unwrap_or_default()
+        self.backfilling().map(|backfilling| backfilling.state()).unwrap_or_default()
     }
 
     fn stop_backfill(&self) -> bool {
-        self.backfilling.get().is_some_and(|backfilling| backfilling.stop())
+        self.backfilling().is_some_and(|backfilling| backfilling.stop())
     }
 
     fn verify(&self, request: VerifyRequest) -> Result<VerifyStarted, String> {
@@ -303,34 +269,34 @@ impl Source for Windows {
         if let Some(table) = awaited.iter().find(|table| request.tables.is_empty() || request.tables.contains(table)) {
             return Err(format!("{table} is still to be loaded ({} tables are): pgshadow backfill", awaited.len()));
         }
-        match self.verifying.get() {
+        match self.verifying() {
             Some(verifying) => verifying.start(&request),
             None => Err("nothing is mirrored, so there is nothing to verify".to_owned()),
         }
     }
 
     fn verify_state(&self) -> VerifyState {
-        self.verifying.get().map(|verifying| verifying.state()).unwrap_or_default()
+        self.verifying().map(|verifying| verifying.state()).unwrap_or_default()
     }
 
     fn stop_verify(&self) -> bool {
-        self.verifying.get().is_some_and(|verifying| verifying.stop())
+        self.verifying().is_some_and(|verifying| verifying.stop())
     }
 
     async fn repair(&self, request: RepairRequest) -> Result<RepairReport, String> {
-        let Some(verifying) = self.verifying.get() else { return Err("nothing is mirrored".to_owned()) };
+        let Some(verifying) = self.verifying() else { return Err("nothing is mirrored".to_owned()) };
         let plan = verifying.repairs(&request).await?;
         if request.dry_run || plan.rows.is_empty() {
             return Ok(plan.report);
         }
-        let added = self.lock_applier().as_ref().map(|applier| applier.reread(plan.rows));
+        let added = self.ask(|applier| applier.reread(plan.rows));
         let Some(added) = added else { return Err("the applier is stopping".to_owned()) };
         added.await.map_err(|error| format!("the rows can't be mended now: {error}"))?;
         Ok(plan.report)
     }
 
     fn certificate(&self) -> Result<CertificateRecord, String> {
-        match self.verifying.get() {
+        match self.verifying() {
             Some(verifying) => verifying.certificate().map_err(|error| format!("the store can't be read: {error}")),
             None => Err("nothing is mirrored, so nothing is proven".to_owned()),
         }

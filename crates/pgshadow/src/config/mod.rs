@@ -17,7 +17,7 @@ pub use error::ConfigError;
 
 use bytesize::ByteSize;
 use document::Document;
-use pgshadow_model::QualifiedName;
+use pgshadow_model::{Place, QualifiedName};
 use pgshadow_verify::Limits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -220,6 +220,20 @@ impl Config {
     /// When the file can't be read, or a key or value is wrong; names the place, the cause and the remedy.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         Self::from_text(path, &read(path)?, &environment())
+    }
+
+    /// The same for another direction, the `era`th since the migration began: its primary is `source` and its shadow `target`, and
+    /// its log lies in a directory of its own.
+    #[must_use]
+    pub fn towards(&self, era: u64, primary: Place) -> Self {
+        let mut config = self.clone();
+        if primary == Place::Target {
+            std::mem::swap(&mut config.source, &mut config.target);
+        }
+        if era > 0 {
+            config.mirror_log.directory = self.mirror_log.directory.join("eras").join(era.to_string());
+        }
+        config
     }
 
     /// Reads only where the running proxy answers: who asks it needs neither the databases nor their passwords.
