@@ -30,6 +30,7 @@ pub mod client;
 pub mod drivers;
 pub mod equal;
 pub mod fault;
+pub mod flip;
 pub mod history;
 pub mod installation;
 pub mod pooler;

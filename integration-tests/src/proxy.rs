@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 const TRACE: &str = "trace";
 const USERS: &str = "users.txt";
+const FLIP_STOPS: &str = "flip.stop";
+const FLIP_STOPPED: &str = "flip.there";
 
 /// The configuration of a pgshadow to be started.
 #[derive(Debug)]
@@ -133,6 +135,7 @@ impl PgshadowBuilder {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("own file");
             self = self.set("auth", "users_file", &quoted(&file.to_string_lossy()));
         }
+        self = self.set("test", "flip_stops_at", &quoted(&directory.path().join(FLIP_STOPS).to_string_lossy()));
         let mut text = String::new();
         for (section, keys) in &self.sections {
             text.push_str(&format!("[{section}]\n"));
@@ -202,6 +205,32 @@ impl Pgshadow {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.program.as_ref().map(Child::id).expect("pgshadow runs")
+    }
+
+    /// From now on a flip waits in front of this step (see `flip/mod.rs`).
+    pub fn stop_flip_at(&self, step: &str) {
+        drop(fs::remove_file(self.directory.path().join(FLIP_STOPPED)));
+        let new = self.directory.path().join("flip.new");
+        fs::write(&new, step).expect("own directory");
+        fs::rename(new, self.directory.path().join(FLIP_STOPS)).expect("own directory");
+    }
+
+    /// Whether it does.
+    pub fn flip_has_stopped(&self) -> bool {
+        let [wanted, there] = [FLIP_STOPS, FLIP_STOPPED].map(|name| fs::read(self.directory.path().join(name)).ok());
+        wanted.is_some() && wanted == there
+    }
+
+    /// It goes on.
+    pub fn go_on_with_flips(&self) {
+        for name in [FLIP_STOPS, FLIP_STOPPED] {
+            drop(fs::remove_file(self.directory.path().join(name)));
+        }
+    }
+
+    /// Whether no flip is under way, and none is left to be put in order.
+    pub fn flip_is_over(&self) -> bool {
+        self.status()["flipping"] == false
     }
 
     /// Its configuration file.

@@ -39,6 +39,7 @@ pub struct Load {
     script: Script,
     clients: u32,
     threads: u32,
+    rate: Option<u32>,
     protocol: Protocol,
 }
 
@@ -66,7 +67,7 @@ impl Load {
     }
 
     fn new(schema: &str, script: Script) -> Load {
-        Load { schema: schema.into(), script, clients: 8, threads: 2, protocol: Protocol::Simple }
+        Load { schema: schema.into(), script, clients: 8, threads: 2, rate: None, protocol: Protocol::Simple }
     }
 
     /// Concurrent clients; 8 without this.
@@ -78,6 +79,12 @@ impl Load {
     /// Threads at most; 2 without this.
     pub fn threads(mut self, threads: u32) -> Load {
         self.threads = threads;
+        self
+    }
+
+    /// So many scripts a second; as many as there can be without this.
+    pub fn rate(mut self, rate: u32) -> Load {
+        self.rate = Some(rate);
         self
     }
 
@@ -143,6 +150,10 @@ impl Load {
         let (clients, protocol) = (self.clients.to_string(), self.protocol.to_string());
         let (seconds, threads) = (duration.as_secs().max(1).to_string(), self.clients.min(self.threads).to_string());
         let mut arguments = vec!["-n", "-c", &clients, "-j", &threads, "-T", &seconds, "-M", &protocol];
+        let rate = self.rate.map(|rate| rate.to_string()).unwrap_or_default();
+        if self.rate.is_some() {
+            arguments.extend(["-R", &rate]);
+        }
         match &self.script {
             Script::Builtin(name) => arguments.extend(["-b", name]),
             Script::Own(text) => {

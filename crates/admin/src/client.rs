@@ -1,6 +1,7 @@
 use crate::{
-    Applier, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, Lag, PauseReport, PauseRequest,
-    RepairReport, RepairRequest, Report, Status, VerifyRequest, VerifyStarted, VerifyState,
+    Applier, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, FinishReport, FinishRequest,
+    FlipReport, FlipRequest, Lag, PauseReport, PauseRequest, RepairReport, RepairRequest, Report, Status,
+    VerifyRequest, VerifyStarted, VerifyState,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -15,6 +16,9 @@ use tokio::time::timeout;
 
 /// How long connecting may take, and what an answer may take beyond the time it was asked to wait.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the end of a migration may take.
+const FINISHED_IN: Duration = Duration::from_secs(120);
 
 /// Talks to a running pgshadow.
 #[derive(Debug, Clone)]
@@ -184,6 +188,41 @@ impl Client {
         let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
         let wait = Duration::from_millis(request.timeout_ms).saturating_add(PATIENCE);
         self.json_within(Method::POST, "/api/pause", body.into(), wait).await
+    }
+
+    /// Makes another database the primary. `wait`: how long the answer may take.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or it can't be begun.
+    pub async fn flip(&self, request: &FlipRequest, wait: Duration) -> Result<FlipReport, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        self.json_within(Method::POST, "/api/flip", body.into(), wait).await
+    }
+
+    /// A flip and the way back.
+    ///
+    /// # Errors
+    /// As [`Client::flip`].
+    pub async fn rehearse(&self, request: &FlipRequest, wait: Duration) -> Result<Vec<FlipReport>, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        self.json_within(Method::POST, "/api/rehearse", body.into(), wait).await
+    }
+
+    /// Ends the migration.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or it can't be ended so.
+    pub async fn finish(&self, request: &FinishRequest) -> Result<FinishReport, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        self.json_within(Method::POST, "/api/finish", body.into(), FINISHED_IN).await
+    }
+
+    /// All flips that there were.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn flips(&self) -> Result<Vec<FlipReport>, ClientError> {
+        self.json(Method::GET, "/api/flip", Bytes::new()).await
     }
 
     /// Lets new transactions begin.

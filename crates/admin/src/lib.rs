@@ -1,7 +1,7 @@
 //! The windows of pgshadow: its HTTP server, and the client that the command line uses to talk to it.
 //!
 //! From: whoever implements [`Source`], and the metrics of the process. To: `/api/status`, `/api/report`,
-//! `/api/wait/drained`, `/api/backfill`, `/api/verify`, `/api/repair`, `/api/certificate`, `/api/pause`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
+//! `/api/wait/drained`, `/api/backfill`, `/api/verify`, `/api/repair`, `/api/certificate`, `/api/pause`, `/api/flip`, `/api/rehearse`, `/api/finish`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
 //!
 //! Invariants:
 //! - The words and shapes of the JSON are the types [`Status`] and [`Report`]; server and client share them.
@@ -13,6 +13,7 @@
 
 mod backfill;
 mod client;
+mod flip;
 mod pause;
 mod report;
 mod server;
@@ -22,6 +23,7 @@ mod verify;
 
 pub use backfill::{BackfillReport, BackfillRequest, BackfillRunning, BackfillStarted, BackfillState};
 pub use client::{Client, ClientError, Drained};
+pub use flip::{End, FinishReport, FinishRequest, FlipOutcome, FlipReport, FlipRequest, Gate, Moment};
 pub use pause::{Offender, PauseReport, PauseRequest};
 pub use report::{FindingView, Report};
 pub use server::serve;

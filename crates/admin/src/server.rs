@@ -1,4 +1,4 @@
-use crate::{BackfillRequest, PauseRequest, RepairRequest, Report, Source, VerifyRequest};
+use crate::{BackfillRequest, FinishRequest, FlipRequest, PauseRequest, RepairRequest, Report, Source, VerifyRequest};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -71,6 +71,9 @@ fn router<S: Source>(windows: Windows<S>) -> Router {
         .route("/api/certificate", get(certificate::<S>))
         .route("/api/repair", post(repair::<S>))
         .route("/api/pause", post(pause::<S>).delete(resume::<S>))
+        .route("/api/flip", get(flips::<S>).post(flip::<S>))
+        .route("/api/rehearse", post(rehearse::<S>))
+        .route("/api/finish", post(finish::<S>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "no such page"))
         .with_state(windows)
 }
@@ -182,6 +185,52 @@ async fn resume<S: Source>(State(windows): State<Windows<S>>) -> Response {
     } else {
         refusal(StatusCode::CONFLICT, "nothing is paused")
     }
+}
+
+async fn flip<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<FlipRequest>, JsonRejection>,
+) -> Response {
+    let flipped = match request.map_err(|e| e.body_text()) {
+        Ok(Json(request)) => windows.source.flip(request).await,
+        Err(reason) => Err(reason),
+    };
+    match flipped {
+        Ok(report) => Json(report).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn rehearse<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<FlipRequest>, JsonRejection>,
+) -> Response {
+    let rehearsed = match request.map_err(|e| e.body_text()) {
+        Ok(Json(request)) => windows.source.rehearse(request).await,
+        Err(reason) => Err(reason),
+    };
+    match rehearsed {
+        Ok(reports) => Json(reports).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn finish<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<FinishRequest>, JsonRejection>,
+) -> Response {
+    let finished = match request.map_err(|e| e.body_text()) {
+        Ok(Json(request)) => windows.source.finish(request).await,
+        Err(reason) => Err(reason),
+    };
+    match finished {
+        Ok(report) => Json(report).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn flips<S: Source>(State(windows): State<Windows<S>>) -> Response {
+    Json(windows.source.flips()).into_response()
 }
 
 #[derive(Deserialize)]

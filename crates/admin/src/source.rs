@@ -1,6 +1,7 @@
 use crate::{
-    BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, PauseReport, PauseRequest, RepairReport,
-    RepairRequest, Status, VerifyRequest, VerifyStarted, VerifyState,
+    BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, FinishReport, FinishRequest, FlipReport,
+    FlipRequest, PauseReport, PauseRequest, RepairReport, RepairRequest, Status, VerifyRequest, VerifyStarted,
+    VerifyState,
 };
 use pgshadow_model::Finding;
 use std::time::Duration;
@@ -61,6 +62,27 @@ pub trait Source: Send + Sync + 'static {
 
     /// Lets new transactions begin; false if they aren't held.
     fn resume(&self) -> bool;
+
+    /// Makes another database the primary; given up before the point of no return, it is undone.
+    ///
+    /// # Errors
+    /// It can't be begun: nothing is mirrored, that is the primary already, another one runs.
+    fn flip(&self, request: FlipRequest) -> impl Future<Output = Result<FlipReport, String>> + Send;
+
+    /// A flip and the way back.
+    ///
+    /// # Errors
+    /// As [`Source::flip`].
+    fn rehearse(&self, request: FlipRequest) -> impl Future<Output = Result<Vec<FlipReport>, String>> + Send;
+
+    /// Ends the migration: nothing is mirrored from then on, and what pgshadow made is removed.
+    ///
+    /// # Errors
+    /// The primary isn't where it must be, or a flip is under way.
+    fn finish(&self, request: FinishRequest) -> impl Future<Output = Result<FinishReport, String>> + Send;
+
+    /// All flips that there were, oldest first. May read from disk.
+    fn flips(&self) -> Vec<FlipReport>;
 
     /// Whether clients can be served; if not, why.
     ///

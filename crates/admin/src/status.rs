@@ -25,6 +25,8 @@ pub struct Status {
     pub mirroring: bool,
     /// Whether new transactions are held.
     pub paused: bool,
+    /// A flip is under way, or what one has left is still to be put in order.
+    pub flipping: bool,
     /// How far the shadow is behind.
     pub lag: Lag,
     /// The mirror log.
@@ -193,6 +195,7 @@ mod tests {
             phase: Phase::Mirroring,
             mirroring: true,
             paused: false,
+            flipping: false,
             lag: Lag { entries: 3, bytes: 400, ms: 12 },
             log: LogState { bytes: 4096, bytes_max: 1 << 30, poisoned: false },
             suspect_tables: vec![SuspectTable {
@@ -216,7 +219,7 @@ mod tests {
     fn the_json_has_the_words_of_the_interface() {
         let json = serde_json::to_value(status()).unwrap();
         let expected = serde_json::json!({
-            "version": "0.1.0", "primary": "source", "phase": "mirroring", "mirroring": true, "paused": false,
+            "version": "0.1.0", "primary": "source", "phase": "mirroring", "mirroring": true, "paused": false, "flipping": false,
             "lag": {"entries": 3, "bytes": 400, "ms": 12},
             "log": {"bytes": 4096, "bytes_max": 1 << 30, "poisoned": false},
             "suspect_tables": [{"table": "public.orders", "reason": "LO import", "since": "2026-11-22T10:00:00Z"}],

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use pgshadow_admin::{
     Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Client, ClientError,
-    Counters, Drained, EQUAL_AT_START_NOTE, Lag, LogState, Offender, PauseReport, PauseRequest, Phase, RepairReport,
-    RepairRequest, Source, Status, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
+    Counters, Drained, EQUAL_AT_START_NOTE, FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState,
+    Offender, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest, Source, Status, VERSION, VerifyRequest,
+    VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, Severity};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ impl Source for Fixed {
             phase: Phase::Mirroring,
             mirroring: true,
             paused: false,
+            flipping: false,
             lag: Lag { entries: 2, bytes: 10, ms: 5 },
             log: LogState::default(),
             suspect_tables: Vec::new(),
@@ -106,6 +108,22 @@ impl Source for Fixed {
 
     fn resume(&self) -> bool {
         false
+    }
+
+    async fn flip(&self, _: FlipRequest) -> Result<FlipReport, String> {
+        Err("nothing is mirrored".into())
+    }
+
+    async fn rehearse(&self, _: FlipRequest) -> Result<Vec<FlipReport>, String> {
+        Err("nothing is mirrored".into())
+    }
+
+    async fn finish(&self, _: FinishRequest) -> Result<FinishReport, String> {
+        Err("nothing is mirrored".into())
+    }
+
+    fn flips(&self) -> Vec<FlipReport> {
+        Vec::new()
     }
 
     fn ready(&self) -> Result<(), String> {

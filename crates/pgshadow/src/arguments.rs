@@ -42,6 +42,16 @@ pub enum Command {
     Pause(PauseArguments),
     /// Let new transactions begin.
     Resume,
+    /// Make the target the primary; ends with 3 if a gate is closed, with 1 if it had to be undone.
+    Cutover(FlipArguments),
+    /// Make the source the primary again.
+    Rollback(FlipArguments),
+    /// A cutover, and a rollback at once: only then is the way back known.
+    Rehearse(FlipArguments),
+    /// End the migration after the cutover: the target stays the primary, and there is no way back any more.
+    Finalize(EndArguments),
+    /// End the migration without a cutover: the source stays the primary.
+    Abort(EndArguments),
     /// Show the findings; ends with 3 when some are open.
     Report(ReportArguments),
     /// Show the whole thing with two throw-away databases, under load; needs no configuration.
@@ -136,6 +146,34 @@ pub struct PauseArguments {
     /// When the pause ends by itself.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub lease: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cutover`, `rollback`, `rehearse`
+#[derive(Debug, clap::Args)]
+pub struct FlipArguments {
+    /// Ask all gates and prove the way back, but hold and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long open transactions, and what the shadow hasn't got yet, have to end; then all goes on where it was.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// Though the way back was not rehearsed.
+    #[arg(long)]
+    pub unrehearsed: bool,
+    /// Prepare everything, then wait for as long as this file is there (on the machine of the proxy).
+    #[arg(long, value_name = "FILE")]
+    pub postpone_cut_over_flag_file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `finalize`, `abort`
+#[derive(Debug, clap::Args)]
+pub struct EndArguments {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 pub enum Ending {
     /// 0: done.
     Done,
-    /// 3: differences found.
+    /// 1: it was undone, and is told why.
+    NotDone,
+    /// 3: differences found, or a gate is closed.
     DifferencesFound,
     /// 4: `wait` timed out.
     TimedOut,
@@ -20,6 +22,7 @@ impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {
         Self::from(match ending {
             Ending::Done => 0,
+            Ending::NotDone => 1,
             Ending::DifferencesFound => 3,
             Ending::TimedOut => 4,
         })

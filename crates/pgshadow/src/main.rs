@@ -13,7 +13,8 @@ use arguments::{Arguments, Command, Wait};
 use clap::Parser;
 use config::Config;
 use failure::{Ending, Failure};
-use pgshadow_admin::Client;
+use pgshadow_admin::{Client, End};
+use pgshadow_model::Place;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -50,6 +51,11 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
         Command::Repair(options) => commands::repair(&client()?, &options).await,
         Command::Pause(options) => commands::pause(&client()?, &options).await,
         Command::Resume => commands::resume(&client()?).await,
+        Command::Cutover(options) => commands::flip(&client()?, Place::Target, &options).await,
+        Command::Rollback(options) => commands::flip(&client()?, Place::Source, &options).await,
+        Command::Rehearse(options) => commands::rehearse(&client()?, &options).await,
+        Command::Finalize(options) => commands::finish(&client()?, End::Finalize, options.json).await,
+        Command::Abort(options) => commands::finish(&client()?, End::Abort, options.json).await,
         Command::Report(options) => commands::report(&client()?, &options).await,
         Command::Demo(options) => demo::run(&options, shutdown::on_signal()?).await,
     }

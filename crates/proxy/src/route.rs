@@ -60,17 +60,12 @@ pub struct Routes<J> {
 }
 
 impl<J> Routes<J> {
-    /// The first one; its number doesn't count.
+    /// The first one. `others`: where databases are that aren't migrated.
     #[must_use]
-    pub fn new(first: Route<J>) -> Self {
+    pub fn new(first: Route<J>, others: Upstream) -> Self {
         let (number, changes) = (AtomicU64::new(first.number), watch::Sender::new(first.number));
-        let others = Route {
-            number: first.number,
-            upstream: first.upstream.clone(),
-            database: None,
-            settings: Vec::new(),
-            shared: None,
-        };
+        let others =
+            Route { number: first.number, upstream: others, database: None, settings: Vec::new(), shared: None };
         let moving = Arc::new(Semaphore::new(MOVED_AT_ONCE));
         Self { first: Arc::new(others), now: RwLock::new(Arc::new(first)), number, changes, moving }
     }
@@ -96,6 +91,13 @@ impl<J> Routes<J> {
         drop(now);
         self.changes.send_replace(number);
         number
+    }
+
+    /// What whoever logs in from now on is given, at the end of the same way.
+    pub fn give(&self, mut route: Route<J>) {
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        route.number = now.number;
+        *now = Arc::new(route);
     }
 
     /// Its number.

@@ -149,7 +149,7 @@ fn stage(schema: &str, authentication: impl FnOnce(Verifier) -> Authentication) 
         settings: Vec::new(),
         shared: Some(shared(&journals[0])),
     };
-    let routes = Arc::new(Routes::new(first));
+    let routes = Arc::new(Routes::new(first, upstream(&here)));
     let config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
         database: here.database.clone(),

@@ -29,6 +29,18 @@ pub(super) async fn are_all_of(client: &Connection, pids: &[i32]) -> Result<bool
     Ok(rows.iter().all(|row| pids.contains(&row.get(0))))
 }
 
+/// Who is there and isn't a session of pgshadow's.
+pub(super) async fn past(client: &tokio_postgres::Client, mirror: &Mirror) -> Result<Vec<String>, Unanswered> {
+    let before = mirror.backends.pids();
+    let rows = answered(client.query(CLIENTS, &[])).await?;
+    let after = mirror.backends.pids();
+    let others = rows.iter().filter(|row| {
+        let pid: i32 = row.get(0);
+        !before.contains(&pid) && !after.contains(&pid)
+    });
+    Ok(others.map(|row| row.get(2)).collect())
+}
+
 /// A server's process: its number and when it began.
 type Process = (i32, String);
 

@@ -125,8 +125,11 @@ impl Direction {
         let primary = (primary, unwatched);
         let watch = control::start(config.source.postgres.clone(), primary, Arc::clone(mirror), self.ended.clone());
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tasks { watch, settler });
-        let mut apply =
-            pgshadow_apply::Config::new(config.target.postgres.clone(), config.source.postgres.clone(), self.stream());
+        let mut apply = pgshadow_apply::Config::new(
+            config.target.postgres.clone(),
+            config.source.postgres.clone(),
+            stream(self.era, self.primary),
+        );
         apply.lanes = config.apply.lanes;
         apply.trace.clone_from(&config.test.trace);
         let handle = Applier::spawn(
@@ -146,15 +149,6 @@ impl Direction {
             backfilling: Arc::new(Backfilling::new(config, Arc::clone(mirror), slot)),
         });
         Ok(())
-    }
-
-    /// The applied position's key on the shadow.
-    fn stream(&self) -> String {
-        let (primary, shadow) = (self.primary, self.primary.other());
-        match self.era {
-            0 => format!("{primary}-{shadow}"),
-            era => format!("{primary}-{shadow}-{era}"),
-        }
     }
 
     /// Ends it: its sessions have ended, or are another one's now, and these were their processes.
@@ -187,6 +181,15 @@ impl Direction {
     /// Asks the applier; `None` without one.
     pub fn ask<T>(&self, ask: impl FnOnce(&Handle) -> T) -> Option<T> {
         self.applier.lock().as_ref().map(ask)
+    }
+}
+
+/// The applied position's key on the shadow.
+pub(super) fn stream(era: u64, primary: Place) -> String {
+    let shadow = primary.other();
+    match era {
+        0 => format!("{primary}-{shadow}"),
+        era => format!("{primary}-{shadow}-{era}"),
     }
 }
 

@@ -30,6 +30,9 @@ pub enum AssemblyError {
     /// The store of findings can't be opened or written.
     #[error(transparent)]
     Store(#[from] pgshadow_divergence::Error),
+    /// The journal of flips can't be used.
+    #[error(transparent)]
+    Journal(#[from] pgshadow_cutover::Error),
     /// The primary refuses what pgshadow needs.
     #[error("the primary can't be used: {0}")]
     Primary(String),

@@ -12,10 +12,12 @@ mod direction;
 mod error;
 mod excluded;
 mod fitness;
+mod flip;
 mod history;
 mod mirror;
 mod pausing;
 mod prepared;
+mod present;
 mod primary;
 mod recovery;
 mod repairing;
@@ -36,11 +38,15 @@ pub use error::AssemblyError;
 
 use crate::config::{self, Config, Server};
 use direction::Direction;
+use flip::{Flipping, Parts};
 use pausing::Pausing;
 use pgshadow_admin::Phase;
+use pgshadow_cutover::{Journal, Standing};
 use pgshadow_model::Place;
 use pgshadow_proxy::{Authentication, OtherDatabases, Proxy, Route, Routes, Upstream};
 use pgshadow_telemetry::Gauge;
+use present::Present;
+use secrets::Known;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +56,8 @@ use windows::Windows;
 
 /// Clients at once.
 const CLIENTS_MAX: usize = 10_000;
+/// How long clients wait at the start for what an earlier process has left to be put in order.
+const RECOVERED_IN: Duration = Duration::from_secs(10);
 /// How long sessions have to end their transactions at shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -60,23 +68,61 @@ const GRACE: Duration = Duration::from_secs(10);
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AssemblyError> {
     let metrics = pgshadow_telemetry::install().map_err(|e| AssemblyError::Start(e.to_string()))?;
     let admin = bind(&config.admin.address, "[admin] address").await?;
-    let direction = match config.mirror.enabled {
-        true => Some(Direction::open(&config, 0, Place::Source)?),
-        false => None,
-    };
+    // where the primary is of a migration that has ended
+    let (mut direction, mut journal, mut ended_at) = (None, None, None);
+    if config.mirror.enabled {
+        let directory = &config.mirror_log.directory;
+        std::fs::create_dir_all(directory)
+            .map_err(|source| AssemblyError::Directory { directory: directory.clone(), source })?;
+        // the lock on the first log keeps a second process away from the journal as well
+        let opened = Journal::open(directory)?;
+        let kept = opened.kept();
+        ended_at = (kept.standing != Standing::UnderWay).then_some(kept.primary);
+        if ended_at.is_none() {
+            direction = Some(Direction::open(&config, kept.era, kept.primary)?);
+            journal = Some(opened);
+        }
+    }
     let shared = direction.as_ref().map(|direction| Arc::clone(&direction.shared));
-    let route = Route { number: 0, upstream: upstream(&config.source), database: None, settings: Vec::new(), shared };
-    let proxy = Proxy::bind(relay_config(&config).await?, Arc::new(Routes::new(route))).await?;
-    let pausing = Pausing::new(proxy.sessions(), config.source.postgres.clone());
-    let windows = Arc::new(Windows::new(direction.clone(), proxy.clients(), pausing));
+    let ended = if ended_at == Some(Place::Target) { &config.target } else { &config.source };
+    let primary = direction.as_ref().map_or(ended, |direction| &direction.config.source);
+    let route = Route {
+        number: 0,
+        upstream: upstream(primary),
+        database: (primary.name != config.source.name).then(|| primary.name.clone()),
+        settings: Vec::new(),
+        shared,
+    };
+    let routes = Arc::new(Routes::new(route, upstream(&config.source)));
+    let secrets = secrets(&config, primary)?;
+    let proxy = Proxy::bind(relay_config(&config, secrets.clone()).await?, Arc::clone(&routes)).await?;
+    let pausing = Arc::new(Pausing::new(proxy.sessions(), primary.postgres.clone()));
+    let present = Arc::new(Present::new(direction.clone()));
+    let flipping = journal.map(|journal| {
+        let (pausing, present) = (Arc::clone(&pausing), Arc::clone(&present));
+        Arc::new(Flipping::new(Parts { config: config.clone(), journal, routes, pausing, present, secrets }))
+    });
+    let windows = Arc::new(Windows::new(
+        Arc::clone(&present),
+        proxy.clients(),
+        pausing,
+        (flipping.clone(), ended_at.unwrap_or(Place::Source)),
+    ));
     let gauges = tokio::spawn(Arc::clone(&windows).keep_gauges(shutdown.clone()));
     let serving = tokio::spawn(pgshadow_admin::serve(admin, Arc::clone(&windows), metrics, shutdown.clone()));
     Gauge::Mirroring.set(u64::from(direction.is_some()));
+    let mut recovering = None;
     match &direction {
         Some(direction) => {
             tokio::select! {
                 started = direction.start() => started?,
                 () = shutdown.cancelled() => return Err(AssemblyError::Primary("it was not reached before the shutdown".to_owned())),
+            }
+            if let Some(flipping) = flipping {
+                let mut work = tokio::spawn(async move { flipping.recover().await });
+                // who is sent to the primary must be let in there; but one that can't be reached keeps nobody from what can
+                let _ = tokio::time::timeout(RECOVERED_IN, &mut work).await;
+                recovering = Some(work);
             }
             windows.set_phase(Phase::Mirroring);
         }
@@ -86,11 +132,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
 
     let pids = async {
         shutdown.cancelled().await;
-        direction.as_ref().map(|direction| direction.mirror.backends.pids()).unwrap_or_default()
+        present.get().map(|direction| direction.mirror.backends.pids()).unwrap_or_default()
     };
     let ((), pids) = tokio::join!(proxy.run(shutdown.clone(), GRACE), pids);
     windows.set_phase(Phase::Stopping);
-    if let Some(direction) = &direction {
+    if let Some(work) = recovering {
+        work.abort();
+    }
+    if let Some(direction) = present.get() {
         direction.close(&pids).await;
     }
     let _ = tokio::join!(serving, gauges);
@@ -112,7 +161,7 @@ fn upstream(database: &config::Database) -> Upstream {
     }
 }
 
-async fn relay_config(config: &Config) -> Result<pgshadow_proxy::Config, AssemblyError> {
+async fn relay_config(config: &Config, secrets: Option<Arc<Known>>) -> Result<pgshadow_proxy::Config, AssemblyError> {
     Ok(pgshadow_proxy::Config {
         listen: resolve(&config.listen.address).await?,
         database: config.source.name.clone(),
@@ -120,17 +169,18 @@ async fn relay_config(config: &Config) -> Result<pgshadow_proxy::Config, Assembl
             config::OtherDatabases::Refuse => OtherDatabases::Refuse,
             config::OtherDatabases::Pass => OtherDatabases::Pass,
         },
-        authentication: authentication(config)?,
+        authentication: secrets.map_or(Authentication::Relay, |known| Authentication::Scram(known)),
         connect_timeout: Duration::from_secs(10),
         startup_timeout: Duration::from_secs(60),
         clients_max: CLIENTS_MAX,
     })
 }
 
-fn authentication(config: &Config) -> Result<Authentication, AssemblyError> {
-    let config::Auth::Scram { users_file, query } = &config.auth else { return Ok(Authentication::Relay) };
-    let known = secrets::Known::new(users_file.clone(), query.clone(), &config.source.postgres);
-    Ok(Authentication::Scram(Arc::new(known.map_err(AssemblyError::Start)?)))
+/// Whom clients are checked against, in mode `scram`.
+fn secrets(config: &Config, primary: &config::Database) -> Result<Option<Arc<Known>>, AssemblyError> {
+    let config::Auth::Scram { users_file, query } = &config.auth else { return Ok(None) };
+    let known = Known::new(users_file.clone(), query.clone(), &primary.postgres);
+    Ok(Some(Arc::new(known.map_err(AssemblyError::Start)?)))
 }
 
 async fn resolve(address: &str) -> Result<SocketAddr, AssemblyError> {

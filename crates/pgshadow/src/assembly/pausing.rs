@@ -20,13 +20,18 @@ const NAMED_MAX: usize = 100;
 #[derive(Debug)]
 pub(super) struct Pausing {
     pub sessions: Arc<Sessions>,
-    primary: tokio_postgres::Config,
+    primary: Mutex<tokio_postgres::Config>,
     lease: Mutex<Option<Lease>>,
 }
 
 impl Pausing {
     pub fn new(sessions: Arc<Sessions>, primary: tokio_postgres::Config) -> Self {
-        Self { sessions, primary, lease: Mutex::default() }
+        Self { sessions, primary: Mutex::new(primary), lease: Mutex::default() }
+    }
+
+    /// Another database is the primary.
+    pub fn moved_to(&self, primary: &tokio_postgres::Config) {
+        *self.primary.lock().unwrap_or_else(PoisonError::into_inner) = primary.clone();
     }
 
     /// Holds new transactions, and waits until none is open. One that is given up meanwhile, and one that isn't drained in time, ends
@@ -72,7 +77,8 @@ impl Pausing {
     pub async fn offenders(&self) -> Vec<Offender> {
         let busy: Vec<Client> = self.sessions.clients().into_iter().filter(|client| client.busy).collect();
         let pids: Vec<i32> = busy.iter().map(|client| client.pid).collect();
-        let told = tokio::time::timeout(TOLD_MAX, activity(&self.primary, pids)).await.unwrap_or_default();
+        let primary = self.primary.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = tokio::time::timeout(TOLD_MAX, activity(&primary, pids)).await.unwrap_or_default();
         let mut offenders: Vec<Offender> = busy.iter().map(|client| offender(client, &told)).collect();
         offenders.sort_by_key(|one| std::cmp::Reverse(one.transaction_ms));
         offenders.truncate(NAMED_MAX);

@@ -20,7 +20,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Why the primary gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
-    #[error(transparent)]
+    #[error("{}", told(.0))]
     Postgres(#[from] tokio_postgres::Error),
     #[error("it did not answer in time")]
     Timeout,
@@ -30,6 +30,11 @@ pub(super) enum Unanswered {
     Restarted,
     #[error("its WAL position can't be read")]
     Unreadable,
+}
+
+/// What a server, or the line to it, says.
+pub(super) fn told(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
 }
 
 /// A client whose connection's work ends with it.

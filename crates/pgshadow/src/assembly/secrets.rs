@@ -1,4 +1,5 @@
 //! What clients are checked against in authentication mode `scram`: `[auth] users_file` first, then `query` on the primary.
+use super::primary::told;
 use crate::config::users::{self, Users};
 use futures::future::BoxFuture;
 use pgshadow_proxy::{Secret, Secrets};
@@ -32,9 +33,21 @@ impl Known {
         let salt = pgshadow_wire::scram::random().ok_or("the system gives no random bytes")?;
         Ok(Self {
             file: file.map(|path| File { path, read: Mutex::default() }),
-            query: query.map(|text| Query { text, primary: primary.clone(), client: tokio::sync::Mutex::default() }),
+            query: query.map(|text| Query {
+                text,
+                primary: Mutex::new(primary.clone()),
+                client: tokio::sync::Mutex::default(),
+            }),
             salt,
         })
+    }
+
+    /// Another database is the primary, and is asked from now on.
+    pub async fn moved_to(&self, primary: &tokio_postgres::Config) {
+        if let Some(query) = &self.query {
+            *query.primary.lock().unwrap_or_else(PoisonError::into_inner) = primary.clone();
+            *query.client.lock().await = None;
+        }
     }
 
     async fn find(&self, user: &[u8]) -> Result<Option<Secret>, String> {
@@ -93,7 +106,7 @@ impl File {
 /// `[auth] query`, on a connection that is kept.
 struct Query {
     text: String,
-    primary: tokio_postgres::Config,
+    primary: Mutex<tokio_postgres::Config>,
     client: tokio::sync::Mutex<Option<Client>>,
 }
 
@@ -123,14 +136,11 @@ impl Query {
     }
 
     async fn connect(&self) -> Result<Client, String> {
-        let connected = self.primary.connect(NoTls).await;
+        let primary = self.primary.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let connected = primary.connect(NoTls).await;
         let (client, connection) =
             connected.map_err(|error| format!("[auth] query: no connection to the primary: {}", told(&error)))?;
         tokio::spawn(connection);
         Ok(client)
     }
-}
-
-fn told(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
 }

@@ -1,19 +1,21 @@
 //! What the admin room shows.
 use super::backfilling::Backfilling;
 use super::direction::Direction;
+use super::flip::Flipping;
 use super::mirror::Mirror;
 use super::pausing::Pausing;
+use super::present::Present;
 use super::verifying::Verifying;
 use pgshadow_admin::{
     BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Counters, EQUAL_AT_START_NOTE,
-    Lag, LogState, PROVEN_NOTE, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest, Source, Status,
-    SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
+    FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState, PROVEN_NOTE, PauseReport, PauseRequest, Phase,
+    RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_divergence::Certificates;
 use pgshadow_model::{Finding, Place};
 use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -21,16 +23,24 @@ use tokio_util::sync::CancellationToken;
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Windows {
-    /// The present one; `None`: nothing is mirrored.
-    direction: RwLock<Option<Arc<Direction>>>,
+    present: Arc<Present>,
+    /// `None`: nothing was mirrored when the process began.
+    flipping: Option<Arc<Flipping>>,
+    /// Where the primary was then.
+    primary: Place,
     clients: Arc<AtomicUsize>,
-    pausing: Pausing,
+    pausing: Arc<Pausing>,
     phase: Mutex<Phase>,
 }
 
 impl Windows {
-    pub fn new(direction: Option<Arc<Direction>>, clients: Arc<AtomicUsize>, pausing: Pausing) -> Self {
-        Self { direction: RwLock::new(direction), clients, pausing, phase: Mutex::new(Phase::Starting) }
+    pub fn new(
+        present: Arc<Present>,
+        clients: Arc<AtomicUsize>,
+        pausing: Arc<Pausing>,
+        (flipping, primary): (Option<Arc<Flipping>>, Place),
+    ) -> Self {
+        Self { present, flipping, primary, clients, pausing, phase: Mutex::new(Phase::Starting) }
     }
 
     pub fn set_phase(&self, phase: Phase) {
@@ -38,7 +48,7 @@ impl Windows {
     }
 
     fn direction(&self) -> Option<Arc<Direction>> {
-        self.direction.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.present.get()
     }
 
     fn mirror(&self) -> Option<Arc<Mirror>> {
@@ -124,7 +134,12 @@ impl Windows {
 
     fn next_step(&self, status: &Status) -> String {
         if self.direction().is_none() {
-            return "set [mirror] enabled = true and restart to begin mirroring".to_owned();
+            return match self.flipping.is_some() || self.primary == Place::Target {
+                true => {
+                    format!("the migration has ended: have the application connect to the {} itself", status.primary)
+                }
+                false => "set [mirror] enabled = true and restart to begin mirroring".to_owned(),
+            };
         }
         if status.paused {
             return "new transactions are held: pgshadow resume lets them go on".to_owned();
@@ -183,9 +198,10 @@ impl Source for Windows {
         let findings_open = mirror.and_then(|m| m.store.open_count().ok()).unwrap_or(0);
         let mut status = Status {
             version: VERSION.to_owned(),
-            primary: direction.as_ref().map_or(Place::Source, |direction| direction.primary),
+            primary: self.flipping.as_ref().map_or(self.primary, |flipping| flipping.primary()),
             phase: self.phase(),
             mirroring: mirror.is_some_and(|m| !m.is_stopped()),
+            flipping: self.flipping.as_ref().is_some_and(|flipping| flipping.is_under_way()),
             paused: self.pausing.sessions.pause.holds(),
             lag: lag.map_or_else(Lag::default, |l| Lag { entries: l.entries, bytes: l.bytes, ms: l.ms }),
             log: log.as_ref().map_or_else(LogState::default, |l| LogState {
@@ -308,6 +324,35 @@ impl Source for Windows {
 
     fn resume(&self) -> bool {
         self.pausing.resume()
+    }
+
+    async fn flip(&self, request: FlipRequest) -> Result<FlipReport, String> {
+        match &self.flipping {
+            Some(flipping) => flipping.flip(request).await,
+            None => Err("nothing is mirrored: there is no other database to go to".to_owned()),
+        }
+    }
+
+    async fn rehearse(&self, request: FlipRequest) -> Result<Vec<FlipReport>, String> {
+        match &self.flipping {
+            Some(flipping) => flipping.rehearse(request).await,
+            None => Err("nothing is mirrored: there is no other database to go to".to_owned()),
+        }
+    }
+
+    async fn finish(&self, request: FinishRequest) -> Result<FinishReport, String> {
+        match &self.flipping {
+            Some(flipping) => {
+                let report = flipping.finish(request.end).await?;
+                self.set_phase(Phase::Forwarding);
+                Ok(report)
+            }
+            None => Err("nothing is mirrored: there is nothing to end".to_owned()),
+        }
+    }
+
+    fn flips(&self) -> Vec<FlipReport> {
+        self.flipping.as_ref().map(|flipping| flipping.reports()).unwrap_or_default()
     }
 
     fn ready(&self) -> Result<(), String> {

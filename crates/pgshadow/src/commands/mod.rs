@@ -1,6 +1,7 @@
 //! One command, one file. Those that ask the running proxy find it by the admin address of the same configuration.
 mod backfill;
 mod check_config;
+mod flip;
 mod pause;
 mod repair;
 mod report;
@@ -13,6 +14,7 @@ mod wait;
 
 pub use backfill::backfill;
 pub use check_config::check_config;
+pub use flip::{finish, flip, rehearse};
 pub use pause::{pause, resume};
 pub use repair::repair;
 pub use report::report;

@@ -3,8 +3,9 @@ use crate::arguments::{ReportArguments, StatusArguments};
 use crate::failure::{Ending, Failure};
 use pgshadow_admin::{
     Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Client, Counters,
-    EQUAL_AT_START_NOTE, Lag, LogState, Offender, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest,
-    Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
+    EQUAL_AT_START_NOTE, FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState, Offender, PauseReport,
+    PauseRequest, Phase, RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest,
+    VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, QualifiedName, Severity};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(super) fn status_with_a_suspect() -> Status {
         phase: Phase::Mirroring,
         mirroring: true,
         paused: false,
+        flipping: false,
         lag: Lag { entries: 2, bytes: 2048, ms: 1500 },
         log: LogState { bytes: 4096, bytes_max: 10 << 30, poisoned: true },
         suspect_tables: vec![SuspectTable {
@@ -135,6 +137,22 @@ impl Source for Fixed {
 
     fn resume(&self) -> bool {
         false
+    }
+
+    async fn flip(&self, _: FlipRequest) -> Result<FlipReport, String> {
+        Err("nothing is mirrored".into())
+    }
+
+    async fn rehearse(&self, _: FlipRequest) -> Result<Vec<FlipReport>, String> {
+        Err("nothing is mirrored".into())
+    }
+
+    async fn finish(&self, _: FinishRequest) -> Result<FinishReport, String> {
+        Err("nothing is mirrored".into())
+    }
+
+    fn flips(&self) -> Vec<FlipReport> {
+        Vec::new()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -15,6 +15,7 @@ pub(super) struct File {
     pub backfill: Backfill,
     pub verify: Verify,
     pub compare: Compare,
+    pub cutover: Cutover,
     pub admin: Admin,
     pub test: Test,
 }
@@ -156,6 +157,13 @@ impl Default for Compare {
     }
 }
 
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Cutover {
+    pub before: String,
+    pub after: String,
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Admin {
@@ -173,4 +181,5 @@ impl Default for Admin {
 pub(super) struct Test {
     pub trace: String,
     pub held_entries: u32,
+    pub flip_stops_at: String,
 }

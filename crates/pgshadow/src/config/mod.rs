@@ -50,6 +50,8 @@ pub struct Config {
     pub verify: Reading,
     /// What is compared.
     pub compare: Compare,
+    /// What is run around a flip.
+    pub cutover: Cutover,
     /// The windows.
     pub admin: Admin,
     /// For tests only.
@@ -186,6 +188,15 @@ pub struct Compare {
     pub statements: f64,
 }
 
+/// `[cutover]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cutover {
+    /// A program that is run before anything is held, and may veto.
+    pub before: Option<PathBuf>,
+    /// One that is told how it ended.
+    pub after: Option<PathBuf>,
+}
+
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -200,6 +211,8 @@ pub struct Test {
     pub trace: Option<PathBuf>,
     /// Committed transactions that are held before others are left in the log.
     pub held_entries: Option<usize>,
+    /// A file that names a step: a flip waits in front of it for as long as the file does.
+    pub flip_stops_at: Option<PathBuf>,
 }
 
 /// A closed list of words.
@@ -231,6 +244,10 @@ impl Config {
             std::mem::swap(&mut config.source, &mut config.target);
         }
         if era > 0 {
+            // the shadow was the primary: its clients' transactions are read-only by default since, and pgshadow's are not
+            let options = config.target.postgres.get_options().unwrap_or_default();
+            let options = format!("{options} -c default_transaction_read_only=off");
+            config.target.postgres.options(&options);
             config.mirror_log.directory = self.mirror_log.directory.join("eras").join(era.to_string());
         }
         config
@@ -269,9 +286,11 @@ impl Config {
             backfill: backfill(&document, file.backfill)?,
             verify: reading(&document, "verify", &file.verify)?,
             compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
+            cutover: Cutover { before: program(&file.cutover.before), after: program(&file.cutover.after) },
             admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
             test: Test {
                 trace: Some(file.test.trace).filter(|trace| !trace.is_empty()).map(PathBuf::from),
+                flip_stops_at: Some(file.test.flip_stops_at).filter(|path| !path.is_empty()).map(PathBuf::from),
                 held_entries: usize::try_from(file.test.held_entries).ok().filter(|entries| *entries > 0),
             },
         };
@@ -290,6 +309,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn program(path: &str) -> Option<PathBuf> {
+    (!path.is_empty()).then(|| PathBuf::from(path))
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
