@@ -98,6 +98,7 @@ fn nothing_fails_under_load() {
                 let report = flipped(&scene, command, to);
                 assert_eq!(report["ended"], 0, "{report:#}");
                 pauses.push(report["pause_us"].as_u64().unwrap());
+                eprintln!("{command} {} {} {}", report["pause_us"], report["held"], report["added_us"]);
                 std::thread::sleep(Duration::from_millis(300));
                 scene.drain();
                 assert_eq!(scene.pgshadow.status()["certificate"]["valid"], true, "{:#}", scene.pgshadow.status());

@@ -77,6 +77,21 @@ pub struct FinishReport {
     pub left: Vec<String>,
 }
 
+/// A session that can't be taken along to another primary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmovable {
+    /// Pid of its server process.
+    pub pid: i32,
+    /// User name.
+    pub user: String,
+    /// `application_name` of its startup packet.
+    pub application: String,
+    /// Where it comes from.
+    pub address: String,
+    /// Why.
+    pub why: String,
+}
+
 /// When something was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
@@ -101,6 +116,9 @@ pub struct FlipReport {
     pub reason: Option<String>,
     /// What had to be so.
     pub gates: Vec<Gate>,
+    /// Sessions that can't be taken along, and will be ended, as far as they could be asked beforehand.
+    #[serde(default)]
+    pub unmovable: Vec<Unmovable>,
     /// Sessions whose transactions did not end in time.
     pub waited_for: Vec<Offender>,
     /// How long new transactions would be held, milliseconds, by what was measured beforehand.

@@ -23,7 +23,7 @@ mod verify;
 
 pub use backfill::{BackfillReport, BackfillRequest, BackfillRunning, BackfillStarted, BackfillState};
 pub use client::{Client, ClientError, Drained};
-pub use flip::{End, FinishReport, FinishRequest, FlipOutcome, FlipReport, FlipRequest, Gate, Moment};
+pub use flip::{End, FinishReport, FinishRequest, FlipOutcome, FlipReport, FlipRequest, Gate, Moment, Unmovable};
 pub use pause::{Offender, PauseReport, PauseRequest};
 pub use report::{FindingView, Report};
 pub use server::serve;

@@ -12,7 +12,7 @@ pub struct Backends {
 
 /// One of them, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Registered {
+pub struct Registered {
     of: Arc<Backends>,
     pid: i32,
     followed: bool,
@@ -28,7 +28,9 @@ impl Registered {
 }
 
 impl Backends {
-    pub(crate) fn register(self: &Arc<Self>, pid: i32) -> Registered {
+    /// A process that belongs to a session, for as long as this is held.
+    #[must_use]
+    pub fn register(self: &Arc<Self>, pid: i32) -> Registered {
         *self.live.entry(pid).or_default() += 1;
         Registered { of: Arc::clone(self), pid, followed: true }
     }

@@ -51,7 +51,7 @@ mod session;
 mod shape;
 mod unit;
 
-pub use backends::Backends;
+pub use backends::{Backends, Registered};
 pub use carried::OWN_STATEMENT;
 pub use journal::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
 pub use session::{Output, Session, Shared, ToServer};

@@ -8,7 +8,7 @@ use crate::listener::Gate;
 use crate::route::{Leave, Route, Routes};
 use crate::sessions::Turn;
 use bytes::{Bytes, BytesMut};
-use moving::Restoring;
+use moving::{Restoring, Spare};
 use pgshadow_capture::{Output, Session, Shared, ToServer};
 use pgshadow_telemetry::{Counter, Direction, RoundTrip, StatementClass};
 use pgshadow_wire::scram::Credential;
@@ -135,6 +135,11 @@ pub(crate) struct Relay<J: Gate> {
     /// Leave to take it, for one that nobody uses at present.
     permit: Option<Leave>,
     restoring: Option<Box<Restoring<J>>>,
+    /// The last survey that it has taken part in, and the one that it is to.
+    surveyed: u64,
+    survey: Option<(u64, Option<Arc<Route<J>>>)>,
+    /// Its session on the server where it is to go.
+    spare: Option<Spare<J>>,
     /// `None`: a session that no pause is for.
     turn: Option<Turn>,
     /// The client's next frame waits for the end of a pause.
@@ -187,6 +192,9 @@ impl<J: Gate> Relay<J> {
             due: false,
             permit: None,
             restoring: None,
+            surveyed: 0,
+            survey: None,
+            spare: None,
             from_client,
             from_server,
             to_client: Outbox::default(),
@@ -245,6 +253,10 @@ impl<J: Gate> Relay<J> {
                 }
                 continue;
             }
+            if self.survey.is_some() && self.is_at_rest() && self.to_client.is_empty() {
+                self.look_at_itself().await;
+                continue;
+            }
             self.pump_client();
             self.empty_output();
             if self.server_ended && self.to_client.is_empty() {
@@ -282,6 +294,7 @@ impl<J: Gate> Relay<J> {
         let movable = self.turn.is_some() && self.permit.is_none() && !waits_for_turn && self.is_at_rest();
         let listens = movable && self.listens();
         let (routes, number) = (Arc::clone(&self.routes), self.route.number);
+        let surveyed = self.surveyed;
         let restored_by = self.restoring.as_ref().map(|restoring| restoring.until);
         self.from_client.reserve(if reads_client { READ } else { 0 });
         self.from_server.reserve(if reads_server { READ } else { 0 });
@@ -317,6 +330,7 @@ impl<J: Gate> Relay<J> {
             () = resumed(self.turn.as_ref()), if held => self.held = false,
             () = cancelled(self.key.as_ref()), if held => self.drop_what_waits(),
             leave = routes.leave_to_move(number, listens), if movable => self.permit = Some(leave),
+            survey = routes.surveyed(surveyed), if movable && self.survey.is_none() => self.survey = Some(survey),
             () = sleep_until(restored_by.unwrap_or_else(Instant::now)), if restored_by.is_some() => self.restoring_takes_too_long(),
             () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
         }

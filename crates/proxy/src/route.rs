@@ -46,6 +46,27 @@ impl<J> fmt::Debug for Route<J> {
 #[derive(Debug)]
 pub(crate) struct Leave(#[allow(dead_code, reason = "given back with it")] Option<OwnedSemaphorePermit>);
 
+/// What all sessions are asked, ahead of a change.
+struct Survey<J> {
+    /// Goes up with each.
+    number: u64,
+    /// The way that is to come: who can be taken along logs in there already. `None`: it isn't to come after all.
+    next: Option<Arc<Route<J>>>,
+}
+
+impl<J> Clone for Survey<J> {
+    fn clone(&self) -> Self {
+        Self { number: self.number, next: self.next.clone() }
+    }
+}
+
+/// Without what is shared.
+impl<J> fmt::Debug for Survey<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Survey").field("number", &self.number).field("next", &self.next).finish()
+    }
+}
+
 /// The present way, and its changes.
 #[derive(Debug)]
 pub struct Routes<J> {
@@ -55,6 +76,7 @@ pub struct Routes<J> {
     /// Of the present one: asked ahead of each transaction.
     number: AtomicU64,
     changes: watch::Sender<u64>,
+    survey: watch::Sender<Survey<J>>,
     /// Sessions that nobody uses are taken along a few at a time; those that are used at once.
     moving: Arc<Semaphore>,
 }
@@ -67,7 +89,8 @@ impl<J> Routes<J> {
         let others =
             Route { number: first.number, upstream: others, database: None, settings: Vec::new(), shared: None };
         let moving = Arc::new(Semaphore::new(MOVED_AT_ONCE));
-        Self { first: Arc::new(others), now: RwLock::new(Arc::new(first)), number, changes, moving }
+        let survey = watch::Sender::new(Survey { number: 0, next: None });
+        Self { first: Arc::new(others), now: RwLock::new(Arc::new(first)), number, changes, survey, moving }
     }
 
     /// The present one.
@@ -91,6 +114,38 @@ impl<J> Routes<J> {
         drop(now);
         self.changes.send_replace(number);
         number
+    }
+
+    /// Has all sessions look whether they can be taken along (see [`crate::Sessions::unmovable`]), and log in to where they are to go: the survey's
+    /// number. A session is asked once nothing is under way in it.
+    pub fn prepare(&self, next: Route<J>) -> u64 {
+        self.ask(Some(Arc::new(next)))
+    }
+
+    /// It isn't to come after all.
+    pub fn prepare_nothing(&self) {
+        self.ask(None);
+    }
+
+    fn ask(&self, next: Option<Arc<Route<J>>>) -> u64 {
+        let mut number = 0;
+        self.survey.send_modify(|survey| {
+            survey.number += 1;
+            survey.next = next;
+            number = survey.number;
+        });
+        number
+    }
+
+    /// The next survey behind this one.
+    pub(crate) async fn surveyed(&self, number: u64) -> (u64, Option<Arc<Route<J>>>) {
+        let mut survey = self.survey.subscribe();
+        let newer = survey.wait_for(|survey| survey.number > number).await;
+        let found = newer.ok().map(|survey| (survey.number, survey.next.clone()));
+        match found {
+            Some(found) => found,
+            None => std::future::pending().await,
+        }
     }
 
     /// What whoever logs in from now on is given, at the end of the same way.

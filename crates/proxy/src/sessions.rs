@@ -43,6 +43,8 @@ struct Seen {
     listens: AtomicBool,
     /// Number of the way that it has taken.
     route: AtomicU64,
+    /// The last survey that it has answered, and why it can't be taken along, if it can't.
+    survey: Mutex<(u64, Option<String>)>,
     /// 0: it isn't logged in yet.
     pid: AtomicI32,
     user: String,
@@ -79,6 +81,7 @@ impl Sessions {
             unfollowed: AtomicBool::new(false),
             listens: AtomicBool::new(false),
             route: AtomicU64::new(0),
+            survey: Mutex::default(),
             pid: AtomicI32::new(0),
             user: text("user"),
             application: text("application_name"),
@@ -103,6 +106,21 @@ impl Sessions {
         self.all.iter().filter(|one| elsewhere(one)).count()
     }
 
+    /// Of a survey ([`crate::Routes::prepare`]): how many haven't answered it yet, and who can't be taken along, with the reason.
+    #[must_use]
+    pub fn unmovable(&self, survey: u64) -> (usize, Vec<(Client, String)>) {
+        let (mut unasked, mut unmovable) = (0, Vec::new());
+        for one in &self.all {
+            let answer = one.survey.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match answer {
+                (number, Some(why)) if number >= survey => unmovable.push((client(&one), why)),
+                (number, None) if number >= survey => {}
+                _ => unasked += 1,
+            }
+        }
+        (unasked, unmovable)
+    }
+
     /// How many haven't taken this way yet.
     #[must_use]
     pub fn elsewhere(&self, route: u64) -> usize {
@@ -124,16 +142,19 @@ impl Sessions {
     /// All of them.
     #[must_use]
     pub fn clients(&self) -> Vec<Client> {
-        let all = self.all.iter().map(|one| Client {
-            pid: one.pid.load(Ordering::Relaxed),
-            user: one.user.clone(),
-            application: one.application.clone(),
-            address: one.address,
-            age: one.begun.elapsed(),
-            busy: one.busy.load(Ordering::SeqCst),
-            unfollowed: one.unfollowed.load(Ordering::Relaxed),
-        });
-        all.collect()
+        self.all.iter().map(|one| client(&one)).collect()
+    }
+}
+
+fn client(seen: &Seen) -> Client {
+    Client {
+        pid: seen.pid.load(Ordering::Relaxed),
+        user: seen.user.clone(),
+        application: seen.application.clone(),
+        address: seen.address,
+        age: seen.begun.elapsed(),
+        busy: seen.busy.load(Ordering::SeqCst),
+        unfollowed: seen.unfollowed.load(Ordering::Relaxed),
     }
 }
 
@@ -181,6 +202,11 @@ impl Turn {
     pub fn logged_in(&self, pid: i32, route: u64) {
         self.seen.pid.store(pid, Ordering::Relaxed);
         self.seen.route.store(route, Ordering::SeqCst);
+    }
+
+    /// It has answered a survey.
+    pub fn surveyed(&self, number: u64, why_not: Option<String>) {
+        *self.seen.survey.lock().unwrap_or_else(PoisonError::into_inner) = (number, why_not);
     }
 
     pub fn listens(&self) {

@@ -196,13 +196,17 @@ impl Stage {
     }
 
     fn change(&self, place: &Endpoint, journal: usize) -> u64 {
-        self.routes.change(Route {
+        self.routes.change(self.route(place, journal))
+    }
+
+    fn route(&self, place: &Endpoint, journal: usize) -> Route<Counted> {
+        Route {
             number: 0,
             upstream: upstream(place),
             database: Some(place.database.clone()),
             settings: Vec::new(),
             shared: Some(shared(&self.journals[journal])),
-        })
+        }
     }
 }
 
@@ -350,6 +354,39 @@ fn what_is_held_can_be_cancelled() {
     assert_eq!(extended.value("SELECT string_agg(id::text, ' ') FROM t").unwrap(), "2");
 }
 
+/// Who is logged in ahead is taken along by that, unless the server has ended it since; and one that isn't to come after all is let go.
+#[test]
+fn sessions_are_logged_in_ahead() {
+    let stage = stage(SCHEMA, scram);
+    let mut clients: Vec<RawClient> = (0..6).map(|_| stage.login().0).collect();
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app' AND pid <> pg_backend_pid()";
+    let are_there = |count: &str| {
+        integration_tests::process::eventually("so many are there", LIMIT, || {
+            (stage.there.psql(there) == count).then_some(())
+        });
+    };
+    for _ in 0..2 {
+        stage.routes.prepare(stage.route(&stage.there, 1));
+        are_there("6");
+        stage.routes.prepare_nothing();
+        are_there("0");
+    }
+    stage.routes.prepare(stage.route(&stage.there, 1));
+    are_there("6");
+    let pid = stage.there.psql("SELECT pg_terminate_backend(pid)::text || pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app' AND pid <> pg_backend_pid() LIMIT 1");
+    assert!(pid.starts_with("true"), "{pid}");
+    let pids = "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app' AND pid <> pg_backend_pid()";
+    are_there("5");
+    let ahead = stage.there.psql(pids);
+    stage.flip();
+    for client in &mut clients {
+        assert_eq!(client.value("SELECT current_database()").unwrap(), stage.there.database);
+    }
+    let now = stage.there.psql(pids);
+    assert!(ahead.split(' ').all(|pid| now.split(' ').any(|other| other == pid)), "{ahead} {now}");
+    assert_eq!(stage.sessions.moved(), (6, 0));
+}
+
 /// There and back again, and once more: it is the same each time.
 #[test]
 fn a_session_is_taken_to_and_fro() {
@@ -412,7 +449,7 @@ fn a_session_that_can_not_be_taken_along_is_ended() {
         ("SELECT set_config('app.' || 'x', 'y', false)", "names aren't known"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "WITH HOLD"),
     ];
-    let clients: Vec<_> = made
+    let mut clients: Vec<_> = made
         .iter()
         .map(|(sql, why)| {
             let (mut client, _) = stage.login();
@@ -420,6 +457,18 @@ fn a_session_that_can_not_be_taken_along_is_ended() {
             (client, *why)
         })
         .collect();
+    // they are known beforehand, and nothing happens to them then
+    let survey = stage.routes.prepare(stage.route(&stage.there, 1));
+    integration_tests::process::eventually("all have looked", LIMIT, || {
+        (stage.sessions.unmovable(survey).0 == 0).then_some(())
+    });
+    let mut known: Vec<String> = stage.sessions.unmovable(survey).1.into_iter().map(|(_, why)| why).collect();
+    known.sort();
+    assert_eq!(known.len(), made.len(), "{known:?}");
+    for (client, why) in &mut clients {
+        assert!(known.iter().any(|known| known.contains(*why)), "{why}: {known:?}");
+        assert_eq!(client.value("SELECT 1::text").unwrap(), "1");
+    }
     stage.flip();
     for (mut client, why) in clients {
         let told = client.receive().unwrap();

@@ -101,6 +101,19 @@ pub fn describe(report: &FlipReport) -> String {
             report.moved, report.ended, report.sequences
         ));
     }
+    if !report.unmovable.is_empty() {
+        let mut table = output::table(&["pid", "user", "application", "from", "can't be taken along, since"]);
+        for one in &report.unmovable {
+            table.add_row([
+                &one.pid.to_string(),
+                &printable(&one.user),
+                &printable(&one.application),
+                &one.address,
+                &one.why,
+            ]);
+        }
+        lines.push(table.to_string());
+    }
     if !report.waited_for.is_empty() {
         lines.push("these transactions did not end in time:".to_owned());
         lines.push(super::pause::describe(&report.waited_for));

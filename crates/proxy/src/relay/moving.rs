@@ -8,7 +8,9 @@ use crate::route::Route;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use pgshadow_capture::{OWN_STATEMENT, Session};
+use futures::FutureExt;
+use pgshadow_capture::{OWN_STATEMENT, Registered, Session};
+use pgshadow_wire::scram::Credential;
 use pgshadow_wire::startup::Startup;
 use pgshadow_wire::{Frame, backend, error, frontend};
 use serde::Deserialize;
@@ -17,12 +19,13 @@ use std::fmt::Write as _;
 use std::io::Result;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 /// How long all of it may take.
 const MOVE_MAX: Duration = Duration::from_secs(10);
 const TOO_LONG: &str = "the old primary, or the new one, doesn't answer in time";
+const UNFOLLOWED: &str = "its transactions can't be followed";
 /// Longest message of a server meanwhile, bytes.
 const MESSAGE_MAX: usize = 64 << 20;
 /// Settings that are set in one statement.
@@ -31,17 +34,17 @@ const SETTINGS_AT_ONCE: usize = 100;
 /// What the old server tells of the session, as JSON in UTF-8, in base64, whatever the session's encoding is. In front of the list of types.
 const STATE: &str = "SELECT pg_catalog.encode(pg_catalog.convert_to(pg_catalog.json_build_object(
  'settings', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.name, pg_catalog.current_setting(s.name)) ORDER BY s.name)
-   FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.=) 'session' AND NOT s.name OPERATOR(pg_catalog.=) ANY
+   FROM pg_catalog.pg_show_all_settings() s WHERE s.source OPERATOR(pg_catalog.=) 'session' AND NOT s.name OPERATOR(pg_catalog.=) ANY
      (ARRAY['transaction_isolation', 'transaction_read_only', 'transaction_deferrable'])),
  'role', pg_catalog.current_setting('role'), 'authorization', pg_catalog.current_setting('session_authorization'),
  'channels', (SELECT pg_catalog.json_agg(c) FROM pg_catalog.pg_listening_channels() AS c),
- 'temporary', EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
+ 'temporary', CASE WHEN pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.=) 0 THEN false ELSE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
    OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
-   OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()),
- 'cursors', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursors c WHERE c.is_holdable),
- 'locks', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'
+   OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) END,
+ 'cursors', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursor() c WHERE c.is_holdable),
+ 'locks', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_lock_status() l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'
    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()),
- 'prepared', (SELECT pg_catalog.json_object_agg(p.name, p.statement) FROM pg_catalog.pg_prepared_statements p),
+ 'prepared', (SELECT pg_catalog.json_object_agg(p.name, p.statement) FROM pg_catalog.pg_prepared_statement() p),
  'types', (SELECT pg_catalog.json_object_agg(t.oid, pg_catalog.format('%I.%I', n.nspname, t.typname)) FROM pg_catalog.pg_type t
    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace WHERE t.oid OPERATOR(pg_catalog.=) ANY (ARRAY[";
 /// In front of the list of names of the application's own settings, and behind it.
@@ -144,6 +147,47 @@ pub(super) struct Restoring<J: Gate> {
 impl<J: Gate> Relay<J> {
     /// Logs the session in to the present primary, and begins to give it what it had there. It is at rest, and busy in the eyes of others. An error:
     /// why that can't be.
+    /// Takes part in a survey: can it be taken along? If so it logs in to where it is to go.
+    pub(super) async fn look_at_itself(&mut self) {
+        let Some((number, next)) = self.survey.take() else { return };
+        self.surveyed = number;
+        self.spare = None;
+        let Some(next) = next else { return };
+        let why_not = match self.state().await {
+            Ok(_) => None,
+            Err(why) => Some(why),
+        };
+        if let (None, Some(credential)) = (&why_not, &self.credential) {
+            self.spare = Some(Spare::begin(self.startup.clone(), next, credential.clone()));
+        }
+        if let Some(turn) = &self.turn {
+            turn.surveyed(number, why_not);
+        }
+    }
+
+    /// What it has. An error: why it can't be taken along.
+    async fn state(&mut self) -> std::result::Result<State, String> {
+        if self.credential.is_none() {
+            return Err("the primary alone knows its password ([auth] mode = \"relay\")".to_owned());
+        }
+        let Phase::Capture(session) = &self.phase else { return Err(UNFOLLOWED.to_owned()) };
+        if session.may_have_loaded() {
+            return Err("it may have loaded a library (LOAD)".to_owned());
+        }
+        let list: Vec<String> = session.own_types().iter().map(ToString::to_string).collect();
+        let Some(own) = session.own_settings() else {
+            return Err("it may have settings whose names aren't known".to_owned());
+        };
+        let names: Vec<String> = own.iter().chain(&self.route.settings).map(|name| in_ascii(name)).collect();
+        let question = format!("{STATE}{}{STATE_NAMES}{}{STATE_END}", list.join(","), names.join(","));
+        let told = tokio::time::timeout(MOVE_MAX, self.ask(&question)).await.map_err(|_| TOO_LONG.to_owned())??;
+        let state = read_state(&told).ok_or("what the old primary tells of it can't be read")?;
+        match state.stays() {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(state),
+        }
+    }
+
     pub(super) async fn begin_move(&mut self) -> std::result::Result<(), String> {
         let until = Instant::now() + MOVE_MAX;
         tokio::time::timeout_at(until, self.log_in_there(until)).await.unwrap_or_else(|_| Err(TOO_LONG.to_owned()))
@@ -151,28 +195,17 @@ impl<J: Gate> Relay<J> {
 
     async fn log_in_there(&mut self, until: Instant) -> std::result::Result<(), String> {
         let route = self.routes.now();
-        let Some(credential) = self.credential.clone() else {
-            return Err("the primary alone knows its password ([auth] mode = \"relay\")".to_owned());
+        let mut state = self.state().await?;
+        let Some(credential) = self.credential.clone() else { return Err(UNFOLLOWED.to_owned()) };
+        let Some(shared) = route.shared.clone() else { return Err(UNFOLLOWED.to_owned()) };
+        let spare = match self.spare.take() {
+            Some(spare) => spare.ready(&route).await,
+            None => None,
         };
-        let (Phase::Capture(old), Some(shared)) = (&self.phase, route.shared.clone()) else {
-            return Err("its transactions can't be followed".to_owned());
+        let ((server, login, mut from_server), _registered) = match spare {
+            Some(ready) => ready,
+            None => (login_to(&self.startup, &route, &credential).await?, None),
         };
-        if old.may_have_loaded() {
-            return Err("it may have loaded a library (LOAD)".to_owned());
-        }
-        let own_types = old.own_types();
-        let list: Vec<String> = own_types.iter().map(ToString::to_string).collect();
-        let Some(own) = old.own_settings() else {
-            return Err("it may have settings whose names aren't known".to_owned());
-        };
-        let names: Vec<String> = own.iter().chain(&self.route.settings).map(|name| in_ascii(name)).collect();
-        let question = format!("{STATE}{}{STATE_NAMES}{}{STATE_END}", list.join(","), names.join(","));
-        let told = self.ask(&question).await?;
-        let mut state = read_state(&told).ok_or("what the old primary tells of it can't be read")?;
-        if let Some(why) = state.stays() {
-            return Err(why.to_owned());
-        }
-        let (server, login, mut from_server) = login_to(&self.startup, &route, &credential).await?;
         shared.journal.known_life().await;
         let Some(backend) = login.backend.clone() else { return Err("the new primary tells no process".to_owned()) };
         let mut server = tokio::io::split(server);
@@ -181,7 +214,7 @@ impl<J: Gate> Relay<J> {
         {
             return Err("it knows types of the database's own by numbers that are other ones there".to_owned());
         }
-        let Phase::Capture(old) = &self.phase else { return Err("its transactions can't be followed".to_owned()) };
+        let Phase::Capture(old) = &self.phase else { return Err(UNFOLLOWED.to_owned()) };
         let mut known = state.prepared.take().unwrap_or_default();
         known.retain(|name, _| name.as_bytes() != OWN_STATEMENT);
         let (prepared, unnamed) = old.prepared_again(&known).ok_or("a statement that it has prepared isn't known")?;
@@ -195,7 +228,7 @@ impl<J: Gate> Relay<J> {
         let mut session = Session::new(Arc::clone(&shared), backend.clone());
         login.reported.iter().for_each(|status| session.reported(status));
         let Phase::Capture(old) = std::mem::replace(&mut self.phase, Phase::Capture(Box::new(session))) else {
-            return Err("its transactions can't be followed".to_owned());
+            return Err(UNFOLLOWED.to_owned());
         };
         // the old server may go on without this one; whether it gets the word doesn't matter
         let (_, mut left) = std::mem::replace(&mut self.server, server);
@@ -304,12 +337,62 @@ impl<J: Gate> Relay<J> {
     }
 }
 
+type LoggedIn = (Box<dyn Stream>, handshake::Login, BytesMut);
+/// The same, and that its process is known to be a session's.
+type Known = (LoggedIn, Option<Registered>);
+
+/// A session on the server where a client's is to go, logged in ahead.
+pub(super) struct Spare<J: Gate> {
+    route: Arc<Route<J>>,
+    work: tokio::task::JoinHandle<std::result::Result<Known, String>>,
+}
+
+impl<J: Gate> Drop for Spare<J> {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+impl<J: Gate> Spare<J> {
+    fn begin(startup: Startup, route: Arc<Route<J>>, credential: Credential) -> Self {
+        let of = Arc::clone(&route);
+        let work = tokio::spawn(async move {
+            let logged_in = login_to(&startup, &of, &credential).await?;
+            let pid = logged_in.1.backend.as_ref().map(|backend| backend.pid);
+            let registered = of.shared.as_ref().zip(pid).map(|(shared, pid)| shared.backends.register(pid));
+            Ok((logged_in, registered))
+        });
+        Self { route, work }
+    }
+
+    /// The session, if it is one of this way, and the server hasn't ended it since.
+    async fn ready(mut self, route: &Route<J>) -> Option<Known> {
+        if self.route.upstream != route.upstream || self.route.database != route.database {
+            return None;
+        }
+        let ((mut server, mut login, mut buffer), registered) = (&mut self.work).await.ok()?.ok()?;
+        // what it has said since
+        while let Some(read) = server.read_buf(&mut buffer).now_or_never() {
+            if !matches!(read, Ok(length) if length > 0) {
+                return None;
+            }
+        }
+        while let Ok(Some(frame)) = Frame::cut(&mut buffer) {
+            match frame.tag {
+                backend::ERROR => return None,
+                _ => login.saw(&frame),
+            }
+        }
+        Some(((server, login, buffer), registered))
+    }
+}
+
 /// A session of this client's on the new server, up to its first ReadyForQuery.
 async fn login_to<J>(
     startup: &Startup,
     route: &Route<J>,
-    credential: &pgshadow_wire::scram::Credential,
-) -> std::result::Result<(Box<dyn Stream>, handshake::Login, BytesMut), String> {
+    credential: &Credential,
+) -> std::result::Result<LoggedIn, String> {
     let failed = |error: std::io::Error| format!("no connection to the new primary: {error}");
     let lost = || "the new primary has closed the connection".to_owned();
     let mut server = connect(&route.upstream).await.map_err(failed)?;

@@ -20,7 +20,7 @@ use super::secrets::Known;
 use super::upstream;
 use crate::config::{Config, Database};
 use fence::Own;
-use pgshadow_admin::{FlipOutcome, FlipReport, FlipRequest};
+use pgshadow_admin::{FlipOutcome, FlipReport, FlipRequest, Unmovable};
 use pgshadow_cutover::{Effect, Event, Journal, Kept, Rehearsed, Rights, State, transition};
 use pgshadow_model::Place;
 use pgshadow_proxy::{Lease, Route, Routes};
@@ -36,6 +36,8 @@ const LEASE_BEYOND: Duration = Duration::from_secs(15);
 /// How long listening sessions are waited for while all is held, and all sessions afterwards.
 const LISTENERS_MAX: Duration = Duration::from_secs(2);
 const MOVED_MAX: Duration = Duration::from_secs(60);
+/// How long sessions have to look at themselves: those in a transaction do so behind it.
+const SURVEY_MAX: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(1);
 /// Pause between two attempts at what must succeed.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -369,6 +371,7 @@ impl Run<'_> {
         self.telling.at(&format!("a row went there in {:?} and came back in {:?}", ways[0], ways[1]));
         let rows = answered(own[0].client.query(NAMED_SETTINGS, &[])).await.map_err(|error| error.to_string())?;
         self.settings = rows.iter().map(|row| row.get(0)).collect();
+        self.survey(&reverse).await;
         self.predict(&own).await?;
         self.own = Some(own);
         if self.request.dry_run {
@@ -382,6 +385,29 @@ impl Run<'_> {
             self.telling.at("the flag file is gone");
         }
         Ok(())
+    }
+
+    /// Sessions look whether they can be taken along, and log in to the new primary ahead, where they may.
+    async fn survey(&mut self, reverse: &Direction) {
+        let number = self.flipping.routes.prepare(self.flipping.route(reverse, Vec::new()));
+        let begun = Instant::now();
+        let sessions = &self.flipping.pausing.sessions;
+        let (mut unasked, mut unmovable) = sessions.unmovable(number);
+        while unasked > 0 && begun.elapsed() < SURVEY_MAX {
+            tokio::time::sleep(LOOK * 5).await;
+            (unasked, unmovable) = sessions.unmovable(number);
+        }
+        self.telling.report.unmovable = unmovable
+            .into_iter()
+            .map(|(client, why)| Unmovable {
+                pid: client.pid,
+                user: client.user,
+                application: client.application,
+                address: client.address.to_string(),
+                why,
+            })
+            .collect();
+        self.telling.at(&format!("sessions were asked; {unasked} were in a transaction"));
     }
 
     /// What the pause will take, by what the same steps take now: the drain of the log, the sequences' reading, the rights, the journal.
@@ -559,6 +585,7 @@ impl Run<'_> {
     }
 
     async fn leave_new(&mut self) {
+        self.flipping.routes.prepare_nothing();
         self.telling.sessions(&self.flipping.pausing.sessions);
         if let Some(reverse) = self.reverse.take() {
             reverse.close(&[]).await;

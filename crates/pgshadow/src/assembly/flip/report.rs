@@ -31,6 +31,7 @@ impl Telling {
             outcome: FlipOutcome::Undone,
             reason: None,
             gates: Vec::new(),
+            unmovable: Vec::new(),
             waited_for: Vec::new(),
             predicted_pause_ms: None,
             pause_us: None,
