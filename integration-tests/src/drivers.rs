@@ -85,6 +85,15 @@ impl Driver {
         }
     }
 
+    /// The program that writes as TPC-C does and keeps a ledger; only psycopg 3, node `pg` and pgjdbc have one.
+    pub fn ledger(self) -> Command {
+        match self {
+            Driver::NodePg => node("ledger_node.js"),
+            Driver::Jdbc => java("LedgerJdbc.java"),
+            _ => python("ledger_psycopg.py"),
+        }
+    }
+
     fn command(self) -> Command {
         match self {
             Driver::Psycopg3 => python("psycopg3.py"),
@@ -92,12 +101,7 @@ impl Driver {
             Driver::Asyncpg => python("asyncpg_driver.py"),
             Driver::Pg8000 => python("pg8000_driver.py"),
             Driver::NodePg => node("node_pg.js"),
-            Driver::Jdbc => {
-                let mut command = Command::new("java");
-                command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &found("PGSHADOW_JDBC_JAR")]);
-                command.arg(script("Jdbc.java"));
-                command
-            }
+            Driver::Jdbc => java("Jdbc.java"),
             Driver::PsqlOld => psql(Installation::old()),
             Driver::PsqlNewest => psql(Installation::newest()),
         }
@@ -111,6 +115,13 @@ fn python(name: &str) -> Command {
 fn node(name: &str) -> Command {
     let mut command = program("node", name);
     command.env("NODE_PATH", found("PGSHADOW_NODE_PATH"));
+    command
+}
+
+fn java(name: &str) -> Command {
+    let mut command = Command::new("java");
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &found("PGSHADOW_JDBC_JAR")]);
+    command.arg(script(name));
     command
 }
 
