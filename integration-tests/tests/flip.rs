@@ -125,7 +125,7 @@ fn sequences_are_ahead() {
         "CREATE TABLE a (id bigserial PRIMARY KEY, v int); CREATE TABLE b (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int);
          CREATE SEQUENCE cached CACHE 50; CREATE TABLE c (id bigint PRIMARY KEY DEFAULT nextval('cached'), v int);
          CREATE SEQUENCE \"Down\" INCREMENT -3 MAXVALUE 100000 START 100000; CREATE TABLE d (id bigint PRIMARY KEY DEFAULT nextval('\"Down\"'), v int);
-         CREATE SEQUENCE never; CREATE SEQUENCE round MAXVALUE 5 CYCLE;",
+         CREATE SEQUENCE imported; CREATE SEQUENCE never; CREATE SEQUENCE round MAXVALUE 5 CYCLE;",
     );
     let insert = |rows: u32| {
         for table in ["a", "b", "c", "d"] {
@@ -134,6 +134,7 @@ fn sequences_are_ahead() {
     };
     insert(1000);
     assert_eq!(scene.app().psql("SELECT nextval('round')"), "1");
+    assert_eq!(scene.app().psql("SELECT setval('imported', 7000, false)"), "7000");
     // drawn, and never written
     scene.app().psql("SELECT count(nextval('a_id_seq')) FROM generate_series(1, 500)");
     verify(&scene);
@@ -143,7 +144,7 @@ fn sequences_are_ahead() {
         scene.drain();
     }
     assert_eq!(scene.app().psql("SELECT count(*), count(*) FILTER (WHERE id <= 1500) FROM a"), "21000|1000");
-    assert_eq!(scene.app().psql("SELECT nextval('round'), nextval('never')"), "2|1");
+    assert_eq!(scene.app().psql("SELECT nextval('round'), nextval('never'), nextval('imported')"), "2|1|7000");
     verify(&scene);
 }
 
@@ -279,6 +280,80 @@ fn hooks_and_a_flag_file() {
     let told = std::fs::read_to_string(path("told")).unwrap();
     assert_eq!(told, "source target refused\nsource target flipped\n");
     assert!(std::fs::read_to_string(path("report")).unwrap().contains("\"pause_us\""));
+}
+
+/// A client that came past pgshadow after the gates were asked may have written what nobody saw.
+#[test]
+fn who_comes_past_it_at_the_last_moment_keeps_it_from_being_done() {
+    let scene = scene(SCHEMA);
+    verify(&scene);
+    let rights = "SELECT datacl::text FROM pg_database WHERE datname = current_database()";
+    scene.source.psql(&format!("GRANT CONNECT ON DATABASE {} TO app", scene.source.database));
+    let before = scene.source.psql(rights);
+    scene.pgshadow.stop_flip_at("Fence Fencing");
+    let mut begun = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
+    integration_tests::process::eventually("it stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let (mut past, _) = RawClient::login(scene.source.port, "app", "app", &scene.source.database).unwrap();
+    past.set_limit(LIMIT).unwrap();
+    past.query("INSERT INTO identity (v) VALUES ('unseen')").unwrap();
+    scene.pgshadow.go_on_with_flips();
+    assert_eq!(begun.wait().unwrap().code(), Some(1));
+    let report = integration_tests::flip::last_report(&scene);
+    assert!(report["reason"].as_str().unwrap().contains("past pgshadow"), "{report:#}");
+    drop(past);
+    assert_eq!((scene.pgshadow.status()["primary"].as_str(), scene.source.psql(rights)), (Some("source"), before));
+    assert_eq!(scene.pgshadow.status()["certificate"]["valid"], false);
+    assert_eq!(scene.app().psql("SELECT count(*) FROM identity"), "1");
+}
+
+/// A role that was dropped while the old primary was a shadow doesn't keep the way back from being gone.
+#[test]
+fn a_role_that_is_gone_gets_no_right_back() {
+    let scene = scene(SCHEMA);
+    let place = servers()[0].superuser();
+    place.psql(&format!(
+        "CREATE ROLE \"gone \"\"by then\"; GRANT CONNECT ON DATABASE {} TO \"gone \"\"by then\"",
+        scene.source.database
+    ));
+    verify(&scene);
+    flipped(&scene, "cutover", "target");
+    place.psql("DROP ROLE \"gone \"\"by then\"");
+    flipped(&scene, "rollback", "source");
+    assert_eq!(scene.source.psql("SELECT 1"), "1");
+}
+
+/// A rehearsal that nobody waits for any more is brought back all the same; one whose process was killed there says so.
+#[test]
+fn a_rehearsal_comes_back() {
+    let mut scene = scene(SCHEMA);
+    verify(&scene);
+    for killed in [false, true] {
+        scene.pgshadow.stop_flip_at("Leave Committed");
+        let mut begun = scene.pgshadow.begin(&["rehearse"]);
+        integration_tests::process::eventually("it stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+        integration_tests::process::signal(begun.id(), "KILL");
+        begun.wait().unwrap();
+        if killed {
+            scene.pgshadow.kill9();
+            scene.pgshadow.go_on_with_flips();
+            scene.pgshadow.start();
+            integration_tests::process::eventually("it is over", LIMIT, || scene.pgshadow.flip_is_over().then_some(()));
+            let status = scene.pgshadow.status();
+            assert!(status["next_step"].as_str().unwrap().contains("pgshadow rollback"), "{status:#}");
+            scene.drain();
+            verify(&scene);
+            flipped(&scene, "rollback", "source");
+            assert!(!scene.pgshadow.status()["next_step"].as_str().unwrap().contains("pgshadow rollback"));
+        } else {
+            scene.pgshadow.go_on_with_flips();
+            let is_back =
+                || (scene.pgshadow.flip_is_over() && scene.pgshadow.status()["primary"] == "source").then_some(());
+            integration_tests::process::eventually("it comes back", LIMIT, is_back);
+            scene.drain();
+            let (code, report) = integration_tests::flip::cutover(&scene, &["--dry-run"]);
+            assert_eq!(code, Some(0), "{report:#}");
+        }
+    }
 }
 
 /// The end of a migration, there or here: nothing that pgshadow made is left but what it names, and the application goes on, also with the next process.

@@ -1,5 +1,6 @@
 //! Cutovers and rollbacks under clients of three drivers, which don't try again: none is told of anything, and what they were told was committed is what
-//! is there, once. `PGSHADOW_REPEATS` is how many times there and back.
+//! is there, once. `PGSHADOW_REPEATS` is how many times there and back, `PGSHADOW_IDLE` how many sessions
+//! do nothing besides.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a test fails by a panic")]
 use integration_tests::drivers::Driver;
 use integration_tests::installation::Installation;
@@ -29,6 +30,10 @@ const SOUND: &str = "SELECT (SELECT sum(next_order) FROM district) = (SELECT cou
   AND (SELECT -sum(balance) FROM customer) = (SELECT coalesce(sum(amount), 0) FROM history)
   AND (SELECT sum(ytd) FROM district) = (SELECT coalesce(sum(amount), 0) FROM history)";
 
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 fn share(all: &[u64], of: f64) -> u64 {
     let mut sorted = all.to_vec();
     sorted.sort_unstable();
@@ -38,7 +43,7 @@ fn share(all: &[u64], of: f64) -> u64 {
 #[test]
 fn three_drivers_notice_nothing() {
     let whole = repeats() > 1;
-    let (clients, idle) = if whole { (64, 1000) } else { (12, 30) };
+    let (clients, idle) = if whole { (64, number("PGSHADOW_IDLE").unwrap_or(1000)) } else { (12, 30) };
     let connections = (2 * (clients + idle) + 150).to_string();
     let [source, target] = [Installation::old(), Installation::newest()]
         .map(|installation| Cluster::of(installation).set("max_connections", &connections).start());

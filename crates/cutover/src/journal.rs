@@ -97,6 +97,9 @@ pub struct Kept {
     /// The same of the target.
     #[serde(default)]
     pub target: Option<Rights>,
+    /// A rehearsal is there, and not back yet.
+    #[serde(default)]
+    pub rehearsing: bool,
     /// The last rehearsal.
     #[serde(default)]
     pub rehearsed: Option<Rehearsed>,
@@ -111,6 +114,7 @@ impl Default for Kept {
             standing: Standing::UnderWay,
             source: None,
             target: None,
+            rehearsing: false,
             rehearsed: None,
         }
     }

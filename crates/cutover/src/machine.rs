@@ -70,7 +70,9 @@ pub fn transition(state: State, event: Event) -> (State, &'static [Effect]) {
         (State::Preparing | State::Holding, Event::Failed) => (State::Idle, &[Resume, Leave]),
         (State::Preparing | State::Holding, Event::Restarted) => (State::Idle, &[Leave]),
         // on disk it stays what it was: a restart undoes it as well
-        (State::Fencing | State::Undoing, Event::Failed) => (State::Undoing, &[Resume, Unfence, Leave]),
+        (State::Fencing, Event::Failed) => (State::Undoing, &[Unfence, Resume, Leave]),
+        // who waits isn't kept waiting for a server that can't be reached
+        (State::Undoing, Event::Failed) => (State::Undoing, &[Resume, Unfence, Leave]),
         (State::Fencing | State::Undoing, Event::Restarted) => (State::Undoing, &[Unfence, Leave]),
         (State::Undoing, Event::Done) => (State::Idle, &[Keep]),
         // who is sent to the new primary must be let in there, and must not be let in at the old one

@@ -5,7 +5,7 @@ use crate::buffer::Outbox;
 use crate::cancel::{Cancels, Key};
 use crate::handshake::{Login, Stream};
 use crate::listener::Gate;
-use crate::route::{Leave, Route, Routes};
+use crate::route::{Asked, Leave, Route, Routes, Urgent};
 use crate::sessions::Turn;
 use bytes::{Bytes, BytesMut};
 use moving::{Restoring, Spare};
@@ -31,6 +31,9 @@ const OUTBOX_MAX: usize = 256 * 1024;
 
 /// How long a client that is sent away may take to read what it still gets.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
+/// A session is used if its last transaction began within this time.
+const USED_LATELY: Duration = Duration::from_secs(10);
 
 /// What becomes of frames.
 enum Phase<J: Gate> {
@@ -132,12 +135,15 @@ pub(crate) struct Relay<J: Gate> {
     key: Option<Key>,
     /// There is another way, and it is this session's turn to take it.
     due: bool,
+    urgent: Option<Urgent>,
     /// Leave to take it, for one that nobody uses at present.
     permit: Option<Leave>,
     restoring: Option<Box<Restoring<J>>>,
     /// The last survey that it has taken part in, and the one that it is to.
     surveyed: u64,
-    survey: Option<(u64, Option<Arc<Route<J>>>)>,
+    survey: Option<Asked<J>>,
+    /// When a transaction began last.
+    used: Instant,
     /// Its session on the server where it is to go.
     spare: Option<Spare<J>>,
     /// `None`: a session that no pause is for.
@@ -179,6 +185,7 @@ impl<J: Gate> Relay<J> {
     pub fn new(beginning: Beginning<J>) -> Self {
         let Beginning { client, server, shared, routes, route, startup, credential, .. } = beginning;
         let Beginning { cancels, turn, packet, from_client, from_server, .. } = beginning;
+        let surveyed = routes.last_survey();
         Self {
             client: tokio::io::split(client),
             server: tokio::io::split(server),
@@ -190,10 +197,12 @@ impl<J: Gate> Relay<J> {
             cancels,
             key: None,
             due: false,
+            urgent: None,
             permit: None,
             restoring: None,
-            surveyed: 0,
+            surveyed,
             survey: None,
+            used: Instant::now(),
             spare: None,
             from_client,
             from_server,
@@ -294,7 +303,9 @@ impl<J: Gate> Relay<J> {
         let movable = self.turn.is_some() && self.permit.is_none() && !waits_for_turn && self.is_at_rest();
         let listens = movable && self.listens();
         let (routes, number) = (Arc::clone(&self.routes), self.route.number);
-        let surveyed = self.surveyed;
+        // what the client still gets comes first
+        let asked = movable && self.survey.is_none() && self.to_client.is_empty();
+        let (surveyed, is_used) = (self.surveyed, self.used.elapsed() < USED_LATELY);
         let restored_by = self.restoring.as_ref().map(|restoring| restoring.until);
         self.from_client.reserve(if reads_client { READ } else { 0 });
         self.from_server.reserve(if reads_server { READ } else { 0 });
@@ -330,7 +341,7 @@ impl<J: Gate> Relay<J> {
             () = resumed(self.turn.as_ref()), if held => self.held = false,
             () = cancelled(self.key.as_ref()), if held => self.drop_what_waits(),
             leave = routes.leave_to_move(number, listens), if movable => self.permit = Some(leave),
-            survey = routes.surveyed(surveyed), if movable && self.survey.is_none() => self.survey = Some(survey),
+            survey = routes.surveyed(surveyed, is_used), if asked => self.survey = Some(survey),
             () = sleep_until(restored_by.unwrap_or_else(Instant::now)), if restored_by.is_some() => self.restoring_takes_too_long(),
             () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
         }
@@ -551,10 +562,14 @@ impl<J: Gate> Relay<J> {
         };
         // from now on there can't be another one
         self.due = !self.held && rests && self.routes.number() != self.route.number;
+        self.urgent = self.due.then(|| self.routes.urgent());
         if self.held || self.due {
             self.waits_since.get_or_insert_with(Instant::now);
             self.key.as_ref().filter(|_| rests).inspect(|key| key.waits());
             return false;
+        }
+        if rests {
+            self.used = Instant::now();
         }
         if let Some(since) = self.waits_since.take() {
             turn.waited(since.elapsed());

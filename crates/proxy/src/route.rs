@@ -4,12 +4,18 @@ use bytes::Bytes;
 use pgshadow_capture::Shared;
 use pgshadow_wire::startup::Startup;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
 
-/// Sessions that nobody uses and that are taken along at the same time.
-const MOVED_AT_ONCE: usize = 16;
+/// When they begin to be, behind a change: those that are used come by themselves.
+const IDLE_AFTER: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(5);
+/// Sessions that nobody uses and that are taken along at the same time, at least and at most: one for each processor. They shall not be felt by those that
+/// are used.
+const MOVED_AT_ONCE: [usize; 2] = [2, 16];
 
 /// The way to a primary.
 pub struct Route<J> {
@@ -46,18 +52,39 @@ impl<J> fmt::Debug for Route<J> {
 #[derive(Debug)]
 pub(crate) struct Leave(#[allow(dead_code, reason = "given back with it")] Option<OwnedSemaphorePermit>);
 
+/// A session that is used is being taken along.
+#[derive(Debug)]
+pub(crate) struct Urgent(Arc<AtomicUsize>);
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// What all sessions are asked, ahead of a change.
 struct Survey<J> {
     /// Goes up with each.
     number: u64,
     /// The way that is to come: who can be taken along logs in there already. `None`: it isn't to come after all.
     next: Option<Arc<Route<J>>>,
+    ahead: bool,
 }
 
 impl<J> Clone for Survey<J> {
     fn clone(&self) -> Self {
-        Self { number: self.number, next: self.next.clone() }
+        Self { number: self.number, next: self.next.clone(), ahead: self.ahead }
     }
+}
+
+/// A session's part in a survey.
+pub(crate) struct Asked<J> {
+    pub number: u64,
+    /// `None`: nothing is to come after all.
+    pub next: Option<Arc<Route<J>>>,
+    /// It may log in there.
+    pub ahead: bool,
+    pub leave: Leave,
 }
 
 /// Without what is shared.
@@ -79,6 +106,8 @@ pub struct Routes<J> {
     survey: watch::Sender<Survey<J>>,
     /// Sessions that nobody uses are taken along a few at a time; those that are used at once.
     moving: Arc<Semaphore>,
+    /// So many that are used are being taken along now: the others wait for them.
+    urgent: Arc<AtomicUsize>,
 }
 
 impl<J> Routes<J> {
@@ -88,9 +117,19 @@ impl<J> Routes<J> {
         let (number, changes) = (AtomicU64::new(first.number), watch::Sender::new(first.number));
         let others =
             Route { number: first.number, upstream: others, database: None, settings: Vec::new(), shared: None };
-        let moving = Arc::new(Semaphore::new(MOVED_AT_ONCE));
-        let survey = watch::Sender::new(Survey { number: 0, next: None });
-        Self { first: Arc::new(others), now: RwLock::new(Arc::new(first)), number, changes, survey, moving }
+        let [least, most] = MOVED_AT_ONCE;
+        let at_once = std::thread::available_parallelism().map_or(least, |n| n.get().clamp(least, most));
+        let moving = Arc::new(Semaphore::new(at_once));
+        let survey = watch::Sender::new(Survey { number: 0, next: None, ahead: false });
+        Self {
+            first: Arc::new(others),
+            now: RwLock::new(Arc::new(first)),
+            number,
+            changes,
+            survey,
+            moving,
+            urgent: Arc::default(),
+        }
     }
 
     /// The present one.
@@ -116,36 +155,42 @@ impl<J> Routes<J> {
         number
     }
 
-    /// Has all sessions look whether they can be taken along (see [`crate::Sessions::unmovable`]), and log in to where they are to go: the survey's
-    /// number. A session is asked once nothing is under way in it.
-    pub fn prepare(&self, next: Route<J>) -> u64 {
-        self.ask(Some(Arc::new(next)))
+    /// Has all sessions look whether they can be taken along (see [`crate::Sessions::unmovable`]): the survey's number. `ahead`: they log in to where
+    /// they are to go, as what they will be there. A session is asked once nothing is under way in it.
+    pub fn prepare(&self, next: Route<J>, ahead: bool) -> u64 {
+        self.ask(Some(Arc::new(next)), ahead)
     }
 
-    /// It isn't to come after all.
+    /// It isn't to come any more.
     pub fn prepare_nothing(&self) {
-        self.ask(None);
+        self.ask(None, false);
     }
 
-    fn ask(&self, next: Option<Arc<Route<J>>>) -> u64 {
+    /// The number of the last survey: whoever comes now has no part in it.
+    pub(crate) fn last_survey(&self) -> u64 {
+        self.survey.borrow().number
+    }
+
+    fn ask(&self, next: Option<Arc<Route<J>>>, ahead: bool) -> u64 {
         let mut number = 0;
         self.survey.send_modify(|survey| {
             survey.number += 1;
-            survey.next = next;
+            (survey.next, survey.ahead) = (next, ahead);
             number = survey.number;
         });
         number
     }
 
-    /// The next survey behind this one.
-    pub(crate) async fn surveyed(&self, number: u64) -> (u64, Option<Arc<Route<J>>>) {
+    /// The next survey behind this one, and leave to take part: few do at the same time.
+    pub(crate) async fn surveyed(&self, number: u64, is_used: bool) -> Asked<J> {
         let mut survey = self.survey.subscribe();
-        let newer = survey.wait_for(|survey| survey.number > number).await;
-        let found = newer.ok().map(|survey| (survey.number, survey.next.clone()));
-        match found {
-            Some(found) => found,
-            None => std::future::pending().await,
+        let _ = survey.wait_for(|survey| survey.number > number).await;
+        if !is_used {
+            sleep(IDLE_AFTER).await;
         }
+        let leave = Leave(Arc::clone(&self.moving).acquire_owned().await.ok());
+        let Survey { number, next, ahead } = survey.borrow().clone();
+        Asked { number, next, ahead, leave }
     }
 
     /// What whoever logs in from now on is given, at the end of the same way.
@@ -167,6 +212,17 @@ impl<J> Routes<J> {
         if listens {
             return Leave(None);
         }
-        Leave(Arc::clone(&self.moving).acquire_owned().await.ok())
+        sleep(IDLE_AFTER).await;
+        let leave = Leave(Arc::clone(&self.moving).acquire_owned().await.ok());
+        while self.urgent.load(Ordering::SeqCst) > 0 {
+            sleep(LOOK).await;
+        }
+        leave
+    }
+
+    /// One that is used is being taken along, for as long as this is held.
+    pub(crate) fn urgent(&self) -> Urgent {
+        self.urgent.fetch_add(1, Ordering::SeqCst);
+        Urgent(Arc::clone(&self.urgent))
     }
 }

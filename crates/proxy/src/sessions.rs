@@ -124,7 +124,8 @@ impl Sessions {
     /// How many haven't taken this way yet.
     #[must_use]
     pub fn elsewhere(&self, route: u64) -> usize {
-        self.all.iter().filter(|one| one.route.load(Ordering::SeqCst) != route).count()
+        let logged_in = |seen: &Seen| seen.pid.load(Ordering::SeqCst) != 0;
+        self.all.iter().filter(|one| logged_in(one) && one.route.load(Ordering::SeqCst) != route).count()
     }
 
     /// How many were taken along to another primary, and how many were ended instead, since the process began.

@@ -366,12 +366,15 @@ fn sessions_are_logged_in_ahead() {
         });
     };
     for _ in 0..2 {
-        stage.routes.prepare(stage.route(&stage.there, 1));
+        stage.routes.prepare(stage.route(&stage.there, 1), true);
         are_there("6");
         stage.routes.prepare_nothing();
         are_there("0");
     }
-    stage.routes.prepare(stage.route(&stage.there, 1));
+    stage.routes.prepare(stage.route(&stage.there, 1), false);
+    std::thread::sleep(Duration::from_millis(300));
+    are_there("0");
+    stage.routes.prepare(stage.route(&stage.there, 1), true);
     are_there("6");
     let pid = stage.there.psql("SELECT pg_terminate_backend(pid)::text || pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app' AND pid <> pg_backend_pid() LIMIT 1");
     assert!(pid.starts_with("true"), "{pid}");
@@ -458,7 +461,7 @@ fn a_session_that_can_not_be_taken_along_is_ended() {
         })
         .collect();
     // they are known beforehand, and nothing happens to them then
-    let survey = stage.routes.prepare(stage.route(&stage.there, 1));
+    let survey = stage.routes.prepare(stage.route(&stage.there, 1), true);
     integration_tests::process::eventually("all have looked", LIMIT, || {
         (stage.sessions.unmovable(survey).0 == 0).then_some(())
     });

@@ -67,6 +67,14 @@ impl Windows {
         self.direction()?.ask(ask)
     }
 
+    /// What writes to the shadow, or reads it for long, must know which one that is.
+    fn unless_flipping(&self) -> Result<(), String> {
+        match self.flipping.as_ref().is_some_and(|flipping| flipping.is_under_way()) {
+            true => Err("a flip is under way: wait until it is over".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     fn is_backfilling(&self) -> bool {
         self.backfilling().is_some_and(|backfilling| backfilling.is_running())
     }
@@ -143,6 +151,9 @@ impl Windows {
         }
         if status.paused {
             return "new transactions are held: pgshadow resume lets them go on".to_owned();
+        }
+        if self.flipping.as_ref().is_some_and(|flipping| flipping.is_rehearsing()) {
+            return "a rehearsal was cut off behind its cutover: pgshadow rollback goes back".to_owned();
         }
         if !status.mirroring {
             return "find out why mirroring stopped (see the log), make room, restart; then reload the suspect tables"
@@ -260,6 +271,7 @@ impl Source for Windows {
     }
 
     fn backfill(&self, request: BackfillRequest) -> Result<BackfillStarted, String> {
+        self.unless_flipping()?;
         if self.verifying().is_some_and(|verifying| verifying.is_running()) {
             return Err("a verify runs: wait for it, or end it by `pgshadow verify --stop`".to_owned());
         }
@@ -278,6 +290,7 @@ impl Source for Windows {
     }
 
     fn verify(&self, request: VerifyRequest) -> Result<VerifyStarted, String> {
+        self.unless_flipping()?;
         if self.is_backfilling() {
             return Err("a backfill runs: wait until all tables are loaded".to_owned());
         }
@@ -300,6 +313,7 @@ impl Source for Windows {
     }
 
     async fn repair(&self, request: RepairRequest) -> Result<RepairReport, String> {
+        self.unless_flipping()?;
         let Some(verifying) = self.verifying() else { return Err("nothing is mirrored".to_owned()) };
         let plan = verifying.repairs(&request).await?;
         if request.dry_run || plan.rows.is_empty() {

@@ -1,10 +1,10 @@
 //! A session that is taken along to another primary: logged in there with its own credential, and given what it had: settings, role, LISTENs,
 //! prepared statements. These go through the capture, as if the client had sent them; what comes back isn't the client's.
-use super::{Phase, Relay};
+use super::{Phase, Relay, USED_LATELY};
 use crate::handshake::{self, Stream, connect};
 use crate::listener::Gate;
 use crate::login::{Answer, Exchange, read};
-use crate::route::Route;
+use crate::route::{Asked, Leave, Route};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -149,7 +149,7 @@ impl<J: Gate> Relay<J> {
     /// why that can't be.
     /// Takes part in a survey: can it be taken along? If so it logs in to where it is to go.
     pub(super) async fn look_at_itself(&mut self) {
-        let Some((number, next)) = self.survey.take() else { return };
+        let Some(Asked { number, next, ahead, leave }) = self.survey.take() else { return };
         self.surveyed = number;
         self.spare = None;
         let Some(next) = next else { return };
@@ -157,8 +157,12 @@ impl<J: Gate> Relay<J> {
             Ok(_) => None,
             Err(why) => Some(why),
         };
-        if let (None, Some(credential)) = (&why_not, &self.credential) {
-            self.spare = Some(Spare::begin(self.startup.clone(), next, credential.clone()));
+        // one that isn't used is in no hurry
+        if let (None, Some(credential)) = (&why_not, &self.credential)
+            && ahead
+            && self.used.elapsed() < USED_LATELY
+        {
+            self.spare = Some(Spare::begin(self.startup.clone(), next, credential.clone(), leave));
         }
         if let Some(turn) = &self.turn {
             turn.surveyed(number, why_not);
@@ -180,7 +184,7 @@ impl<J: Gate> Relay<J> {
         };
         let names: Vec<String> = own.iter().chain(&self.route.settings).map(|name| in_ascii(name)).collect();
         let question = format!("{STATE}{}{STATE_NAMES}{}{STATE_END}", list.join(","), names.join(","));
-        let told = tokio::time::timeout(MOVE_MAX, self.ask(&question)).await.map_err(|_| TOO_LONG.to_owned())??;
+        let told = self.ask(&question).await?;
         let state = read_state(&told).ok_or("what the old primary tells of it can't be read")?;
         match state.stays() {
             Some(why) => Err(why.to_owned()),
@@ -314,7 +318,7 @@ impl<J: Gate> Relay<J> {
             turn.logged_in(pid, route.number);
             turn.moved();
         }
-        (self.route, self.permit) = (route, None);
+        (self.route, self.permit, self.urgent) = (route, None, None);
         if let Phase::Capture(session) = &mut self.phase {
             session.has_settings_of(&mut old);
             session.has_types_of(&old);
@@ -354,10 +358,13 @@ impl<J: Gate> Drop for Spare<J> {
 }
 
 impl<J: Gate> Spare<J> {
-    fn begin(startup: Startup, route: Arc<Route<J>>, credential: Credential) -> Self {
+    /// `leave` is given back once it is logged in.
+    fn begin(startup: Startup, route: Arc<Route<J>>, credential: Credential, leave: Leave) -> Self {
         let of = Arc::clone(&route);
         let work = tokio::spawn(async move {
-            let logged_in = login_to(&startup, &of, &credential).await?;
+            let logged_in = tokio::time::timeout(MOVE_MAX, login_to(&startup, &of, &credential)).await;
+            drop(leave);
+            let logged_in = logged_in.map_err(|_| TOO_LONG.to_owned())??;
             let pid = logged_in.1.backend.as_ref().map(|backend| backend.pid);
             let registered = of.shared.as_ref().zip(pid).map(|(shared, pid)| shared.backends.register(pid));
             Ok((logged_in, registered))

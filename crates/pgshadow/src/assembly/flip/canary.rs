@@ -36,18 +36,16 @@ pub(super) async fn there_and_back(
             format!("the schema pgshadow can't be made on {}/{}: {error}", database.server, database.name)
         })?;
     }
-    let known = "SELECT greatest(coalesce(max(id), 0), 0) FROM pgshadow.canary";
-    let mut id = 0_i64;
+    // what an attempt that was cut off has left on one side alone would be a difference
     for place in [&here, &there] {
-        id = id.max(answered(place.client.query_one(known, &[])).await.map_err(|error| error.to_string())?.get(0));
+        let emptied = answered(place.client.batch_execute("DELETE FROM pgshadow.canary")).await;
+        emptied.map_err(|error| error.to_string())?;
     }
-    id += 1;
     let insert =
-        format!("DELETE FROM pgshadow.canary WHERE id < {id}; INSERT INTO pgshadow.canary VALUES ({id}, 'there')");
-    let went = sent(forward, upstream(&forward.config.source), &insert, &there, (id, "there")).await;
+        |id: i64| format!("INSERT INTO pgshadow.canary VALUES ({id}, '{}')", if id == 1 { "there" } else { "back" });
+    let went = sent(forward, upstream(&forward.config.source), &insert(1), &there, (1, "there")).await;
     let went = went.map_err(|why| format!("what is written to the present primary doesn't reach its shadow: {why}"))?;
-    let update = format!("UPDATE pgshadow.canary SET word = 'back' WHERE id = {id}");
-    let came = sent(reverse, upstream(&reverse.config.source), &update, &here, (id, "back")).await;
+    let came = sent(reverse, upstream(&reverse.config.source), &insert(2), &here, (2, "back")).await;
     let came =
         came.map_err(|why| format!("what is written to the new primary doesn't come back to the old one: {why}"))?;
     Ok([went, came])

@@ -122,7 +122,15 @@ pub(super) async fn fence(client: &Client, database: &Database, rights: &Rights)
 
 /// Gives clients what they had. Can be repeated.
 pub(super) async fn unfence(client: &Client, database: &Database, rights: &Rights) -> Result<(), String> {
+    let failed = |error: String| {
+        format!("clients can't be given back their rights on {}/{}: {error}", database.server, database.name)
+    };
     let (name, own) = (quote(&database.name), quote(&database.user));
+    // a role that was dropped since needs none
+    let roles: Vec<&str> = rights.connect.iter().filter_map(|(role, _)| role.as_deref()).collect();
+    let there = "SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]::pg_catalog.name[])";
+    let rows = answered(client.query(there, &[&roles])).await.map_err(|error| failed(error.to_string()))?;
+    let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let mut sql = String::new();
     let set = |of: String, value: &Option<String>| match value {
         Some(value) => {
@@ -133,6 +141,10 @@ pub(super) async fn unfence(client: &Client, database: &Database, rights: &Right
     };
     sql.push_str(&set(format!("ALTER DATABASE {name}"), &rights.read_only));
     for (grantee, grantable) in &rights.connect {
+        if grantee.as_ref().is_some_and(|role| !there.contains(role)) {
+            tracing::warn!(role = grantee, "a role that might connect is gone: it gets no right back");
+            continue;
+        }
         let grantee = grantee.as_ref().map_or_else(|| "PUBLIC".to_owned(), |role| quote(role));
         let option = if *grantable { " WITH GRANT OPTION" } else { "" };
         sql.push_str(&format!("GRANT CONNECT ON DATABASE {name} TO {grantee}{option}; "));
@@ -141,17 +153,18 @@ pub(super) async fn unfence(client: &Client, database: &Database, rights: &Right
         sql.push_str(&format!("REVOKE CONNECT ON DATABASE {name} FROM {own}; "));
     }
     sql.push_str(&set(format!("ALTER ROLE {own} IN DATABASE {name}"), &rights.own_read_only));
-    let failed = |error: String| {
-        format!("clients can't be given back their rights on {}/{}: {error}", database.server, database.name)
-    };
     answered(client.batch_execute(&sql)).await.map_err(|error| failed(error.to_string()))
 }
 
-/// Ends the sessions of everybody else there; gives how many could not be ended.
+/// Ends the sessions of everybody else there, one by one; gives how many could not be ended.
 pub(super) async fn end_others(client: &Client) -> Result<u64, String> {
-    let sql = format!(
-        "SELECT pg_catalog.count(*) FROM (SELECT pg_catalog.pg_terminate_backend(pid) AS ended {OTHERS}) AS e WHERE NOT ended"
-    );
-    let row = answered(client.query_one(&sql, &[])).await.map_err(|error| error.to_string())?;
-    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or_default())
+    let rows = answered(client.query(&format!("SELECT pid {OTHERS}"), &[])).await.map_err(|error| error.to_string())?;
+    let mut left = 0;
+    for row in rows {
+        // of a superuser's, or without the right to, this is an error
+        let ended =
+            answered(client.query_one("SELECT pg_catalog.pg_terminate_backend($1)", &[&row.get::<_, i32>(0)])).await;
+        left += u64::from(ended.is_err());
+    }
+    Ok(left)
 }

@@ -14,6 +14,8 @@ use tokio_postgres::Client;
 
 /// How old the oldest transaction may be that the shadow hasn't got.
 const LAG_MAX_MS: u64 = 2000;
+/// Pause between two looks at who is there.
+const AGAIN: Duration = Duration::from_millis(1100);
 /// Names in one gate.
 const NAMED_MAX: usize = 5;
 
@@ -122,6 +124,31 @@ pub(super) fn of_the_moment(direction: &Direction) -> Vec<Gate> {
     ]
 }
 
+/// What would be in the way of a flip, or a flip in its way.
+pub(super) fn work(direction: &Direction) -> Gate {
+    let busy = [
+        (direction.backfilling().is_some_and(|one| one.is_running()), "a backfill"),
+        (direction.verifying().is_some_and(|one| one.is_running()), "a verify"),
+    ];
+    let busy: Vec<String> = busy.iter().filter(|(runs, _)| *runs).map(|(_, what)| (*what).to_owned()).collect();
+    gate("work under way", busy.is_empty(), named(&busy), "none", "wait until it has ended")
+}
+
+/// Whether the mirror of the other direction has doubts, though it has had nothing to do yet.
+pub(super) fn of_the_way_back(reverse: &Direction) -> Gate {
+    let store = &reverse.mirror.store;
+    let suspects = store.suspects().map(|all| all.into_iter().map(|s| s.reason).collect::<Vec<_>>());
+    let doubts = suspects.unwrap_or_else(|error| vec![error.to_string()]);
+    let sound = doubts.is_empty() && !reverse.mirror.is_stopped() && store.open_count().is_ok_and(|open| open == 0);
+    gate(
+        "way back",
+        sound,
+        named(&doubts),
+        "no table is suspect to it",
+        "try again; was a definition changed meanwhile?",
+    )
+}
+
 /// Prepared transactions of the primary.
 pub(super) async fn prepared(primary: &Client) -> Result<Gate, String> {
     let rows = answered(primary.query(PREPARED, &[])).await.map_err(|error| error.to_string())?;
@@ -145,12 +172,7 @@ pub(super) async fn all(
 ) -> Result<Vec<Gate>, String> {
     let failed = |error: super::super::primary::Unanswered| error.to_string();
     let mut gates = of_the_moment(direction);
-    let busy = [
-        (direction.backfilling().is_some_and(|one| one.is_running()), "a backfill"),
-        (direction.verifying().is_some_and(|one| one.is_running()), "a verify"),
-    ];
-    let busy: Vec<String> = busy.iter().filter(|(runs, _)| *runs).map(|(_, what)| (*what).to_owned()).collect();
-    gates.push(gate("work under way", busy.is_empty(), named(&busy), "none", "wait until it has ended"));
+    gates.push(work(direction));
     let rows = answered(primary.client.query(LONG, &[&timeout.as_secs_f64()])).await.map_err(failed)?;
     let long: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let threshold = format!("none older than {timeout:?}");
@@ -162,7 +184,12 @@ pub(super) async fn all(
         "let them end; pgshadow ends none",
     ));
     gates.push(prepared(&primary.client).await?);
-    let past = super::super::bypass::past(&primary.client, &direction.mirror).await.map_err(failed)?;
+    let mut past = super::super::bypass::past(&primary.client, &direction.mirror).await.map_err(failed)?;
+    if !past.is_empty() {
+        // one whose login is on its way is known in a moment, and one that is on its way out is gone
+        tokio::time::sleep(AGAIN).await;
+        past = super::super::bypass::past(&primary.client, &direction.mirror).await.map_err(failed)?;
+    }
     gates.push(gate(
         "clients past pgshadow",
         past.is_empty(),

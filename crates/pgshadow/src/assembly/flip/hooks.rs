@@ -44,11 +44,15 @@ async fn run(program: &Path, report: &FlipReport, ended: bool) -> Result<(), Str
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| format!("it can't be run: {error}"))?;
-    if let Some(mut input) = child.stdin.take() {
+    let (input, text) = (child.stdin.take(), serde_json::to_vec(report).unwrap_or_default());
+    let written = async move {
         // one that doesn't read it is no matter
-        let _ = input.write_all(&serde_json::to_vec(report).unwrap_or_default()).await;
-    }
-    let output = tokio::time::timeout(TIMEOUT, child.wait_with_output()).await;
+        if let Some(mut input) = input {
+            let _ = input.write_all(&text).await;
+        }
+    };
+    let ended = async { tokio::join!(written, child.wait_with_output()).1 };
+    let output = tokio::time::timeout(TIMEOUT, ended).await;
     let output =
         output.map_err(|_| format!("it did not end within {TIMEOUT:?}"))?.map_err(|error| error.to_string())?;
     if output.status.success() {

@@ -11,6 +11,7 @@ mod recover;
 mod report;
 mod sequences;
 
+use super::bypass;
 use super::direction::Direction;
 use super::mirror::Mirror;
 use super::pausing::{Pausing, drain};
@@ -22,6 +23,7 @@ use crate::config::{Config, Database};
 use fence::Own;
 use pgshadow_admin::{FlipOutcome, FlipReport, FlipRequest, Unmovable};
 use pgshadow_cutover::{Effect, Event, Journal, Kept, Rehearsed, Rights, State, transition};
+use pgshadow_divergence::LapseOf;
 use pgshadow_model::Place;
 use pgshadow_proxy::{Lease, Route, Routes};
 use report::Telling;
@@ -37,8 +39,13 @@ const LEASE_BEYOND: Duration = Duration::from_secs(15);
 const LISTENERS_MAX: Duration = Duration::from_secs(2);
 const MOVED_MAX: Duration = Duration::from_secs(60);
 /// How long sessions have to look at themselves: those in a transaction do so behind it.
-const SURVEY_MAX: Duration = Duration::from_secs(3);
+const SURVEY_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(1);
+/// What is little to be applied, by the age of the oldest, and how long such a moment is waited for.
+const LITTLE_MS: u64 = 20;
+const CATCHES_UP_IN: Duration = Duration::from_secs(5);
+/// Attempts at the way back of a rehearsal.
+const BACK_MAX: u32 = 5;
 /// Pause between two attempts at what must succeed.
 const AGAIN: Duration = Duration::from_millis(500);
 const GIVEN_UP: &str = "the command was given up";
@@ -120,6 +127,11 @@ impl Flipping {
         self.journal.kept().primary
     }
 
+    /// A rehearsal was cut off on the other side.
+    pub fn is_rehearsing(&self) -> bool {
+        self.journal.kept().rehearsing && self.one.try_lock().is_ok()
+    }
+
     /// One is under way, or what one has left is still to be put in order.
     pub fn is_under_way(&self) -> bool {
         self.one.try_lock().is_err() || self.journal.kept().state != State::Idle
@@ -133,26 +145,41 @@ impl Flipping {
     /// Flips; given up (the future is dropped) before the point of no return, it is undone.
     pub async fn flip(self: &Arc<Self>, request: FlipRequest) -> Result<FlipReport, String> {
         let leave = self.leave()?;
-        self.detached(request, false, leave).await
+        let given_up = CancellationToken::new();
+        let guard = given_up.clone().drop_guard();
+        let report = self.in_a_task(request, false, leave, given_up).await;
+        drop(guard.disarm());
+        report
     }
 
     /// A flip and the way back.
     pub async fn rehearse(self: &Arc<Self>, request: FlipRequest) -> Result<Vec<FlipReport>, String> {
         let leave = self.leave()?;
-        let there = self.detached(request.clone(), true, leave).await?;
-        if there.outcome != FlipOutcome::Flipped {
-            return Ok(vec![there]);
-        }
-        let back = FlipRequest { to: request.to.other(), postpone_flag_file: None, ..request };
-        let leave = Arc::clone(&self.one).lock_owned().await;
-        // nobody may give this up: it was promised
+        let given_up = CancellationToken::new();
+        let guard = given_up.clone().drop_guard();
         let this = Arc::clone(self);
-        let back = tokio::spawn(async move { this.detached(back, true, leave).await });
-        let back = back.await.map_err(|error| format!("the way back has failed: {error}"))??;
-        if back.outcome == FlipOutcome::Flipped {
-            self.keep_rehearsed().await?;
-        }
-        Ok(vec![there, back])
+        // whoever wants it may go away: the way back was promised
+        let all = tokio::spawn(async move {
+            let there = this.in_a_task(request.clone(), true, leave, given_up).await?;
+            if there.outcome != FlipOutcome::Flipped || request.dry_run {
+                return Ok(vec![there]);
+            }
+            let back = FlipRequest { to: request.to.other(), postpone_flag_file: None, ..request };
+            let mut all = vec![there];
+            for _ in 0..BACK_MAX {
+                let leave = Arc::clone(&this.one).lock_owned().await;
+                all.push(this.in_a_task(back.clone(), true, leave, CancellationToken::new()).await?);
+                if all.last().is_some_and(|report| report.outcome == FlipOutcome::Flipped) {
+                    this.keep_rehearsed().await?;
+                    break;
+                }
+                tokio::time::sleep(AGAIN * 4).await;
+            }
+            Ok(all)
+        });
+        let all = all.await.map_err(|error| format!("the rehearsal has failed: {error}"));
+        drop(guard.disarm());
+        all?
     }
 
     fn leave(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, String> {
@@ -168,12 +195,13 @@ impl Flipping {
         self.keep(|kept| kept.rehearsed = Some(rehearsed)).map_err(|error| error.to_string())
     }
 
-    /// In a task of its own, which the caller's end tells.
-    async fn detached(
+    /// In a task of its own, which the caller's end doesn't end.
+    async fn in_a_task(
         self: &Arc<Self>,
         request: FlipRequest,
         rehearsal: bool,
         leave: tokio::sync::OwnedMutexGuard<()>,
+        given_up: CancellationToken,
     ) -> Result<FlipReport, String> {
         let kept = self.journal.kept();
         let Some(forward) = self.present.get() else {
@@ -185,17 +213,13 @@ impl Flipping {
         if kept.state != State::Idle {
             return Err("what an earlier flip has left is still to be put in order; see pgshadow's log".to_owned());
         }
-        let given_up = CancellationToken::new();
-        let guard = given_up.clone().drop_guard();
         let this = Arc::clone(self);
         let work = tokio::spawn(async move {
             let report = this.run(request, rehearsal, forward, given_up).await;
             drop(leave);
             report
         });
-        let report = work.await.map_err(|error| format!("the flip has failed: {error}"));
-        drop(guard.disarm());
-        report
+        work.await.map_err(|error| format!("the flip has failed: {error}"))
     }
 
     async fn run(
@@ -205,7 +229,7 @@ impl Flipping {
         forward: Arc<Direction>,
         given_up: CancellationToken,
     ) -> FlipReport {
-        let telling = Telling::new(forward.primary, request.to);
+        let telling = Telling::new(forward.primary, request.to, self.pausing.sessions.moved());
         let deadline = Instant::now();
         let mut run = Run {
             flipping: self,
@@ -360,6 +384,9 @@ impl Run<'_> {
         if let Some(closed) = closed {
             return Err(Stop::Refused(closed));
         }
+        if !self.request.dry_run {
+            hooks::before(&self.flipping.config.cutover, &self.telling.report).await.map_err(Stop::Refused)?;
+        }
         let (era, to) = (kept.era + 1, self.request.to);
         recover::forget(&self.flipping.config, era, to).await?;
         let reverse = Direction::open(&self.flipping.config, era, to).map_err(|error| error.to_string())?;
@@ -377,19 +404,23 @@ impl Run<'_> {
         if self.request.dry_run {
             return Err(Stop::DryRun);
         }
-        hooks::before(&self.flipping.config.cutover, &self.telling.report).await.map_err(Stop::Refused)?;
-        if let Some(file) = &self.request.postpone_flag_file {
-            while tokio::fs::try_exists(file).await.unwrap_or(true) {
+        if let Some(file) = self.request.postpone_flag_file.clone() {
+            while tokio::fs::try_exists(&file).await.unwrap_or(true) {
                 tokio::time::sleep(AGAIN).await;
             }
             self.telling.at("the flag file is gone");
+            self.own =
+                Some([fence::connect(&forward.config.source).await?, fence::connect(&forward.config.target).await?]);
         }
+        self.has_caught_up().await;
         Ok(())
     }
 
     /// Sessions look whether they can be taken along, and log in to the new primary ahead, where they may.
     async fn survey(&mut self, reverse: &Direction) {
-        let number = self.flipping.routes.prepare(self.flipping.route(reverse, Vec::new()));
+        // whoever logs in where clients are kept off would be read-only there, if he may at all
+        let ahead = self.flipping.journal.kept().rights(self.request.to).is_none();
+        let number = self.flipping.routes.prepare(self.flipping.route(reverse, Vec::new()), ahead);
         let begun = Instant::now();
         let sessions = &self.flipping.pausing.sessions;
         let (mut unasked, mut unmovable) = sessions.unmovable(number);
@@ -408,6 +439,14 @@ impl Run<'_> {
             })
             .collect();
         self.telling.at(&format!("sessions were asked; {unasked} were in a transaction"));
+    }
+
+    /// A moment at which little is left to be applied, if there is one soon: what is left then is waited for while all is held.
+    async fn has_caught_up(&self) {
+        let begun = Instant::now();
+        while self.forward.mirror.book.lag().ms > LITTLE_MS && begun.elapsed() < CATCHES_UP_IN {
+            tokio::time::sleep(LOOK * 5).await;
+        }
     }
 
     /// What the pause will take, by what the same steps take now: the drain of the log, the sequences' reading, the rights, the journal.
@@ -442,6 +481,10 @@ impl Run<'_> {
         }
         self.telling.at("open transactions have ended");
         let mirror = &forward.mirror;
+        // one that was committed past pgshadow is looked up first
+        if tokio::time::timeout_at(self.deadline, mirror.prepared.looked_at()).await.is_err() {
+            return Err(Stop::Failed("prepared transactions could not be looked up".to_owned()));
+        }
         let mark = mirror.book.barrier();
         let healed = forward.ask(|applier| applier.healed(mark)).ok_or_else(|| "the applier has ended".to_owned())?;
         let drained = async {
@@ -460,6 +503,10 @@ impl Run<'_> {
         let Some([primary, shadow]) = &self.own else { return Err(Stop::Failed("no connection".to_owned())) };
         let mut again = gates::of_the_moment(&forward);
         again.push(gates::prepared(&primary.client).await?);
+        again.push(gates::work(&forward));
+        if let Some(reverse) = &self.reverse {
+            again.push(gates::of_the_way_back(reverse));
+        }
         if let Some(closed) = gates::closed(&again) {
             return Err(Stop::Failed(format!("it is not so any more: {closed}")));
         }
@@ -472,7 +519,7 @@ impl Run<'_> {
 
     /// The journal: at [`State::Committed`] the point of no return.
     fn keep(&mut self, from: State, state: State) -> Result<(), Stop> {
-        let (was, to) = (self.forward.primary, self.request.to);
+        let (was, to, rehearsal) = (self.forward.primary, self.request.to, self.rehearsal);
         let lease = self.lease.as_ref();
         match state {
             State::Fencing => {
@@ -491,6 +538,8 @@ impl Run<'_> {
                 self.flipping.keep(|kept| {
                     (kept.state, kept.primary) = (state, to);
                     kept.era += 1;
+                    // there, and no more once it is back
+                    kept.rehearsing = rehearsal && !kept.rehearsing;
                 })?;
                 self.telling.at("the journal is written");
                 Ok(())
@@ -510,7 +559,16 @@ impl Run<'_> {
         let (Some([primary, _]), Some(rights)) = (&self.own, &self.rights) else {
             return Err(Stop::Failed("no connection".to_owned()));
         };
+        let lease = self.lease.as_ref().ok_or_else(|| "nothing is held".to_owned())?;
+        lease.renew(LEASE_BEYOND).map_err(|error| error.to_string())?;
         fence::fence(&primary.client, &self.forward.config.source, rights).await?;
+        // nobody can come any more: whoever is there may have written what was not seen
+        let past = bypass::past(&primary.client, &self.forward.mirror).await.map_err(|error| error.to_string())?;
+        if !past.is_empty() {
+            let why = format!("clients are connected past pgshadow, and may have written: {}", past.join("; "));
+            self.forward.mirror.lapse(&[LapseOf::Every], &why);
+            return Err(Stop::Failed(why));
+        }
         self.telling.at("clients are kept off the old primary");
         Ok(())
     }
@@ -538,7 +596,6 @@ impl Run<'_> {
         if flipping.present.get().is_none_or(|present| present.era != reverse.era) {
             recover::carry_certificates(&self.forward, &reverse);
             let sessions = &flipping.pausing.sessions;
-            self.telling.counts(sessions.moved());
             flipping.present.set(Arc::clone(&reverse));
             flipping.pausing.moved_to(&reverse.config.source.postgres);
             if let Some(secrets) = &flipping.secrets {
@@ -551,6 +608,8 @@ impl Run<'_> {
                 }
             };
             let _ = tokio::time::timeout(LISTENERS_MAX, listeners).await;
+            // those who come from now on are where they are to be
+            flipping.routes.prepare_nothing();
             self.telling.at("new transactions go to the new primary");
         }
         Ok(())

@@ -66,14 +66,16 @@ impl Flipping {
     /// direction is the one that the journal names already. Until it has succeeded it is tried again.
     pub async fn recover(self: &Arc<Self>) {
         let _one = Arc::clone(&self.one).lock_owned().await;
-        let (mut from, mut event) = (self.journal.kept().state, Event::Restarted);
+        let mut from = self.journal.kept().state;
+        let mut event = Event::Restarted;
         loop {
             let (state, effects) = transition(from, event);
             if effects.is_empty() {
                 return;
             }
             tracing::warn!(?state, "an earlier process ended amid a flip; it is put in order");
-            let mut next = Event::Done;
+            // a server that can't be reached doesn't keep the other one from being put in order
+            let mut failed = false;
             for effect in effects {
                 self.step(&format!("Recover {effect:?}")).await;
                 if let Err(error) = self.put_in_order(*effect, state).await {
@@ -81,12 +83,15 @@ impl Flipping {
                         error,
                         "what an earlier process has left can't be put in order yet; it is tried again"
                     );
-                    tokio::time::sleep(AGAIN).await;
-                    next = Event::Failed;
-                    break;
+                    failed = true;
                 }
             }
-            (from, event) = (state, next);
+            if failed {
+                // once more from where it is on disk
+                tokio::time::sleep(AGAIN).await;
+            } else {
+                (from, event) = (state, Event::Done);
+            }
         }
     }
 

@@ -23,7 +23,8 @@ fn us(time: Duration) -> u64 {
 }
 
 impl Telling {
-    pub fn new(from: Place, to: Place) -> Self {
+    /// `before`: sessions that had been moved, and ended, by then.
+    pub fn new(from: Place, to: Place, before: (u64, u64)) -> Self {
         let report = FlipReport {
             started: now(),
             from,
@@ -42,7 +43,7 @@ impl Telling {
             sequences: 0,
             timeline: Vec::new(),
         };
-        Self { report, begun: Instant::now(), held: None, before: (0, 0) }
+        Self { report, begun: Instant::now(), held: None, before }
     }
 
     pub fn at(&mut self, what: &str) {
@@ -59,24 +60,18 @@ impl Telling {
         self.at("all goes on");
     }
 
-    pub fn counts(&mut self, before: (u64, u64)) {
-        self.before = before;
-    }
-
     /// What clients saw of it.
     pub fn sessions(&mut self, sessions: &Sessions) {
         let mut waits: Vec<u64> = sessions.take_waits().into_iter().map(us).collect();
         waits.sort_unstable();
-        self.report.held = waits.len() as u64;
+        self.report.held += waits.len() as u64;
         let at =
             |share: f64| waits.get(((waits.len() as f64 * share) as usize).min(waits.len().saturating_sub(1))).copied();
         self.report.added_us =
             at(0.5).zip(at(0.99)).zip(waits.last().copied()).map(|((p50, p99), max)| [p50, p99, max]);
-        if self.before != (0, 0) || self.report.pause_us.is_some() {
-            let (moved, ended) = sessions.moved();
-            (self.report.moved, self.report.ended) =
-                (moved.saturating_sub(self.before.0), ended.saturating_sub(self.before.1));
-        }
+        let (moved, ended) = sessions.moved();
+        (self.report.moved, self.report.ended) =
+            (moved.saturating_sub(self.before.0), ended.saturating_sub(self.before.1));
     }
 
     pub fn end(mut self, stopped: Option<Stop>) -> FlipReport {
