@@ -43,6 +43,7 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
             Ok(Ending::Done)
         }
         Command::CheckConfig => commands::check_config(&Config::load(&arguments.config)?),
+        Command::Preflight(options) => commands::preflight(&Config::load(&arguments.config)?, &options).await,
         Command::Status(options) => commands::status(&client()?, &options).await,
         Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client()?, timeout).await,
         Command::Backfill(options) => commands::backfill(&client()?, &options).await,

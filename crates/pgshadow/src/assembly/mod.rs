@@ -59,7 +59,7 @@ use windows::Windows;
 /// Bytes of changes that may wait for the shadow in memory; beyond, they are read again from the log.
 const BOOK_BYTES_MAX: usize = 32 << 20;
 /// Clients at once.
-const CLIENTS_MAX: usize = 10_000;
+pub(crate) const CLIENTS_MAX: usize = 10_000;
 /// How long sessions have to end their transactions at shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 

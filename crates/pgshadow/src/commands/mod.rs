@@ -2,6 +2,7 @@
 mod backfill;
 mod check_config;
 mod pause;
+mod preflight;
 mod repair;
 mod report;
 mod screen;
@@ -14,6 +15,7 @@ mod wait;
 pub use backfill::backfill;
 pub use check_config::check_config;
 pub use pause::{pause, resume};
+pub use preflight::preflight;
 pub use repair::repair;
 pub use report::report;
 pub use status::status;
