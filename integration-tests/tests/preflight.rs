@@ -74,6 +74,7 @@ impl Stage {
             self.at(place).psql(mend);
         }
         let left = self.find(check, place, subject);
+        let left = left.filter(|left| left["level"] == level);
         assert!(left.is_none(), "{sql}: {left:#?}");
     }
 }

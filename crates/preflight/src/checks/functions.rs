@@ -14,12 +14,12 @@ pub(super) async fn look(pair: &Pair<'_>) -> Found {
             "SELECT ARRAY[n.nspname::text, p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid)],
               pg_catalog.concat_ws(' ', pg_catalog.pg_get_function_result(p.oid), l.lanname, p.provolatile, p.prosecdef, p.proisstrict,
                 p.proconfig::text, p.prosrc),
-              pg_catalog.pg_get_functiondef(p.oid) || pg_catalog.format(E';\\nALTER {kind} %I.%I(%s) OWNER TO %I;', n.nspname, p.proname,
+              pg_catalog.pg_get_functiondef(p.oid) || pg_catalog.format(E';\\nALTER %s %I.%I(%s) OWNER TO %I;', {kind}, n.nspname, p.proname,
                 pg_catalog.pg_get_function_identity_arguments(p.oid), r.rolname) , ARRAY[]::text[]
             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
             JOIN pg_catalog.pg_roles r ON r.oid = p.proowner WHERE NOT {aggregate} AND {USERS} AND {}",
             free("pg_proc", "p.oid")
-        ).replace("{kind}", kind)
+        )
     })
     .await?;
     let subject =
