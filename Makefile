@@ -11,7 +11,7 @@ BUILD_TESTS = $(CARGO) build --workspace --tests --bins
 # The proxy that the tests start. Built before them, so that no test waits for a compiler.
 PGSHADOW_BIN = $(CURDIR)/target/debug/pgshadow
 
-.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag loads proof conform torture bounded large clean
+.PHONY: help deps build-deps demo-deps test-deps conform-deps lint-deps build demo test lint fmt bench lag loads proof conform flips torture bounded large clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -80,6 +80,12 @@ lag: demo-deps
 conform: conform-deps
 	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
 	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' conform/all.sh
+
+# make flips     50 cutovers and rollbacks under 64 clients of three drivers, and the whole crash matrix; 15 minutes
+flips: test-deps
+	$(ENV) && $(CARGO) build --release -p pgshadow --bin pgshadow
+	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' PGSHADOW_REPEATS=2 $(CARGO) test -p integration-tests --test flip_crash
+	$(ENV) && PGSHADOW_BIN='$(CURDIR)/target/release/pgshadow' PGSHADOW_REPEATS=50 PGSHADOW_IDLE=50 $(CARGO) test -p integration-tests --test flip_drivers -- --nocapture
 
 # make deps      installs what is missing for all of these and says what it found
 deps:

@@ -6,6 +6,28 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Steps of a flip, in their order, and behind them those of one that is undone: what `flip_crash` kills in.
+pub const STEPS: [&str; 14] = [
+    "Prepare Preparing",
+    "Canary",
+    "Hold Holding",
+    "Sequences",
+    "Keep Fencing",
+    "Fence Fencing",
+    "Keep Committed",
+    "Lift Committed",
+    "Swap Committed",
+    "Resume Committed",
+    "Leave Committed",
+    "Keep Idle",
+    // of a flip that is undone
+    "Unfence Undoing",
+    "Leave Undoing",
+];
+/// Of these.
+pub const COMMITTED: [&str; 5] =
+    ["Lift Committed", "Swap Committed", "Resume Committed", "Leave Committed", "Keep Idle"];
+
 /// A line of the users' file: the application's role with one verifier on both of the shared servers.
 pub fn users() -> String {
     static KNOWN: OnceLock<String> = OnceLock::new();

@@ -2,6 +2,7 @@
 //! journal is written all is undone, after it the next process finishes; nothing that was acknowledged is lost, and there is one primary at any time.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a test fails by a panic")]
 use integration_tests::client::Endpoint;
+use integration_tests::flip::{COMMITTED, STEPS};
 use integration_tests::postgres::Cluster;
 use integration_tests::process::{eventually, signal};
 use integration_tests::proxy::Pgshadow;
@@ -10,26 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// In their order. From the first that stands behind the point of no return on the new primary is the one.
-const STEPS: [&str; 14] = [
-    "Prepare Preparing",
-    "Canary",
-    "Hold Holding",
-    "Sequences",
-    "Keep Fencing",
-    "Fence Fencing",
-    "Keep Committed",
-    "Lift Committed",
-    "Swap Committed",
-    "Resume Committed",
-    "Leave Committed",
-    "Keep Idle",
-    // of a flip that is undone
-    "Unfence Undoing",
-    "Leave Undoing",
-];
-const COMMITTED: [&str; 5] = ["Lift Committed", "Swap Committed", "Resume Committed", "Leave Committed", "Keep Idle"];
 
 /// Those that are gone through each time.
 const OFTEN: [&str; 6] =

@@ -24,6 +24,8 @@ pub enum Command {
     Run,
     /// Check the configuration and print what it means.
     CheckConfig,
+    /// Look at both databases for what would make the migration fail, and say what mends it; ends with 3 when something does.
+    Preflight(PreflightArguments),
     /// Show roles, phase, lag, suspect tables, open findings and the next step.
     Status(StatusArguments),
     /// Wait for something.
@@ -56,6 +58,20 @@ pub enum Command {
     Report(ReportArguments),
     /// Show the whole thing with two throw-away databases, under load; needs no configuration.
     Demo(DemoArguments),
+}
+
+/// `preflight`
+#[derive(Debug, clap::Args)]
+pub struct PreflightArguments {
+    /// Print the SQL that gives pgshadow's role its rights, for psql as a superuser, and look at nothing.
+    #[arg(long, conflicts_with = "json")]
+    pub grants: bool,
+    /// Transactions that are older are told of, such as 5min.
+    #[arg(long, value_name = "TIME", default_value = "1min", value_parser = humantime::parse_duration)]
+    pub older_than: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `status`

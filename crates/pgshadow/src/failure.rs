@@ -50,6 +50,9 @@ pub enum Failure {
     /// A verify has no result.
     #[error("verify: {0}")]
     Verify(String),
+    /// A server can't be looked at.
+    #[error("preflight: {0}")]
+    Preflight(String),
     /// The system refused something.
     #[error("{0}")]
     System(#[from] std::io::Error),

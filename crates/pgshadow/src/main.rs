@@ -4,6 +4,7 @@ mod assembly;
 mod commands;
 mod config;
 mod demo;
+mod facts;
 mod failure;
 mod logging;
 mod output;
@@ -44,6 +45,7 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
             Ok(Ending::Done)
         }
         Command::CheckConfig => commands::check_config(&Config::load(&arguments.config)?),
+        Command::Preflight(options) => commands::preflight(&Config::load(&arguments.config)?, &options).await,
         Command::Status(options) => commands::status(&client()?, &options).await,
         Command::Wait { what: Wait::Drained { timeout } } => commands::wait_drained(&client()?, timeout).await,
         Command::Backfill(options) => commands::backfill(&client()?, &options).await,

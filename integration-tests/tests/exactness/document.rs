@@ -2,6 +2,7 @@
 use crate::case::{Around, Case, Promise, Protocol, Way};
 use crate::open;
 use crate::verdict::Outcome;
+use integration_tests::flip::{COMMITTED, STEPS};
 use integration_tests::installation::{repository, setting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -27,6 +28,17 @@ a program that shares no code with pgshadow.
   All other tables are equal.
 - **every table**: what was written can't be told, so that all tables are suspect.
 - **reported**: not done on the target; a finding tells the DBA what to do there.
+";
+
+const CRASHES: &str = "
+## Kills amid a flip
+
+In front of each step of a cutover, and of a rollback, one is killed (`kill -9`) while clients write; then the flip goes on, or the next process puts it in order. In
+every cell the clients go on, no acknowledged row is missing on either side, one of the two databases lets clients in, and a verify finds both equal.
+Run by `flip_crash` (all of it in `make flips`); a cell says where the primary is afterwards.
+
+| in front of | pgshadow | the old primary | the new primary | the commanding client |
+|---|---|---|---|---|
 ";
 
 /// The text that this run gives.
@@ -55,6 +67,13 @@ pub fn text(cases: &[Case], majors: &[(u32, u32)], results: &Results) -> String 
             }
         }
         out.push('\n');
+    }
+    out.push_str(CRASHES);
+    for step in STEPS {
+        let comes = if COMMITTED.contains(&step) { "finished: the new primary" } else { "undone: the old primary" };
+        let server = if COMMITTED.contains(&step) { comes } else { "undone, or done once it is back" };
+        let client = if step.ends_with("Undoing") { "(it was, to come here)" } else { comes };
+        writeln!(out, "| {step} | {comes} | {server} | {server} | {client} |").expect("a String");
     }
     out.push_str("\n## Reasons\n\n");
     for (number, reason) in reasons.list.iter().enumerate() {

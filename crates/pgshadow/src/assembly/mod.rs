@@ -55,7 +55,7 @@ use tokio_util::sync::CancellationToken;
 use windows::Windows;
 
 /// Clients at once.
-const CLIENTS_MAX: usize = 10_000;
+pub(crate) const CLIENTS_MAX: usize = 10_000;
 /// How long clients wait at the start for what an earlier process has left to be put in order.
 const RECOVERED_IN: Duration = Duration::from_secs(10);
 /// How long sessions have to end their transactions at shutdown.

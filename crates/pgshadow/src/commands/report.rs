@@ -1,7 +1,8 @@
 use crate::arguments::ReportArguments;
 use crate::failure::{Ending, Failure};
 use crate::output;
-use pgshadow_admin::{Client, FindingView, Report};
+use pgshadow_admin::{Client, FindingView, FlipReport, Report};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// How many findings of one origin are shown.
@@ -13,12 +14,25 @@ const EXAMPLES: usize = 3;
 /// When the proxy doesn't answer.
 pub async fn report(client: &Client, arguments: &ReportArguments) -> Result<Ending, Failure> {
     let report = client.report(arguments.since).await?;
+    let mut flips = client.flips().await?;
+    if let Some(since) = arguments.since {
+        flips.retain(|flip| humantime::parse_rfc3339(&flip.started).is_ok_and(|started| started >= since));
+    }
     if arguments.json {
-        output::print_json(&report)?;
+        output::print_json(&Told { report: &report, flips: &flips })?;
     } else {
-        output::print(&describe(&report))?;
+        let flips = flips.iter().map(|flip| format!("{}\n\n", super::flip::describe(flip)));
+        output::print(&(flips.collect::<String>() + &describe(&report)))?;
     }
     Ok(if report.open() == 0 { Ending::Done } else { Ending::DifferencesFound })
+}
+
+/// As JSON has it.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    flips: &'a [FlipReport],
 }
 
 fn describe(report: &Report) -> String {

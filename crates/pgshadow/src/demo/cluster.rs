@@ -55,6 +55,11 @@ impl Endpoint {
         format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}")
     }
 
+    /// As a line of `[auth] users_file`.
+    pub fn user_line(&self) -> String {
+        format!("\"{}\" \"{}\"\n", self.user, self.password)
+    }
+
     /// A client; its connection ends with it.
     ///
     /// # Errors

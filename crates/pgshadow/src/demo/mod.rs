@@ -12,6 +12,7 @@ mod account;
 mod cluster;
 mod equality;
 mod error;
+mod flip;
 mod installation;
 mod load;
 mod plant;
@@ -99,11 +100,14 @@ async fn play(
         *reaper = None;
     }
     let measured = load(arguments, &screen, &mut stage).await?;
-    let summary = {
+    let mut summary = {
         let _now = screen.now("waiting until the target has everything");
         look(arguments, &stage, measured, begun).await?
     };
     screen.done("drained", &format!("the target caught up in {} ms", screen::grouped(summary.drain_ms)))?;
+    let flipped = flip::play(&screen, &stage, !arguments.keep).await?;
+    summary.total_seconds = begun.elapsed().as_secs_f64();
+    summary.flip(flipped);
     screen::results(&summary, arguments.json)?;
     Ok(summary)
 }
@@ -248,6 +252,7 @@ async fn look(
         suspect_tables: status.suspect_tables,
         rows_compared: tables.iter().map(|table| table.rows).sum(),
         tables,
+        flipped: None,
         passed: false,
         problems: Vec::new(),
     };

@@ -47,6 +47,8 @@ impl Proxy {
         loop {
             let (port, admin_port) = (free_port()?, free_port()?);
             let config = scratch.path().join(format!("pgshadow-{port}.toml"));
+            let users = scratch.path().join("users.txt");
+            scratch.private_file(&users, &source.app().user_line())?;
             scratch.private_file(&config, &configuration(source, target, tools, scratch, (port, admin_port)))?;
             let program = std::env::current_exe().map_err(DemoError::system("can't tell where this program is"))?;
             let mut command = Command::new(program);
@@ -97,6 +99,11 @@ impl Proxy {
             Some(status) => Err(DemoError::program(format!("pgshadow ended with {status}"), self.program.log())),
             None => Ok(()),
         }
+    }
+
+    /// Where it logs.
+    pub fn log(&self) -> &Path {
+        self.program.log()
     }
 
     /// Its process id.
@@ -200,8 +207,9 @@ fn configuration(
     let directory = scratch.path().join("mirror-log");
     let text = |value: String| toml::Value::String(value).to_string();
     format!(
-        "[listen]\naddress = \"127.0.0.1:{port}\"\n\n[source]\nurl = {}\n\n[target]\nurl = {}\n\n\
+        "[listen]\naddress = \"127.0.0.1:{port}\"\n\n[auth]\nmode = \"scram\"\nusers_file = {}\n\n[source]\nurl = {}\n\n[target]\nurl = {}\n\n\
          [mirror_log]\ndirectory = {}\n\n[backfill]\nbindir = {}\n\n[admin]\naddress = \"127.0.0.1:{admin_port}\"\n",
+        text(scratch.path().join("users.txt").to_string_lossy().into_owned()),
         text(source.pgshadow().url()),
         text(target.pgshadow().url()),
         text(directory.to_string_lossy().into_owned()),

@@ -236,6 +236,18 @@ fn measured(summary: &Summary) -> Vec<(&'static str, String)> {
         ("findings", format!("{}, healed rows {}", summary.findings.len(), summary.healed_rows)),
         ("suspect tables", summary.suspect_tables.len().to_string()),
         ("rows compared", format!("{} in {} tables", grouped(summary.rows_compared), summary.tables.len())),
+        (
+            "flips",
+            summary.flipped.as_ref().map_or_else(String::new, |flipped| {
+                format!(
+                    "{}, pauses up to {:.0} ms, {} writes meanwhile, {} failed",
+                    flipped.flips,
+                    flipped.pause_max_ms,
+                    grouped(flipped.acknowledged),
+                    flipped.failed
+                )
+            }),
+        ),
         ("all of it took", format!("{:.1} s", summary.total_seconds)),
         ("built so far", summary.built.to_owned()),
     ]

@@ -1,5 +1,6 @@
 //! What was done, measured and found, and whether it is what should have been.
 use super::equality::TableEquality;
+use super::flip::Flipped;
 use super::plant;
 use pgshadow_admin::{BackfillReport, FindingView, Lag, SuspectTable, VerifyReport};
 use serde::Serialize;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 /// Which parts of a migration this version has.
 pub const BUILT: &str =
-    "backfill, mirror, report, heal, verify and repair are built; preflight and cutover come in later versions";
+    "preflight, backfill, mirror, report, heal, verify, repair, rehearsal, cutover, rollback and finalize are built";
 
 /// What was loaded, under load.
 #[derive(Debug, Clone, Serialize)]
@@ -110,6 +111,8 @@ pub struct Summary {
     pub backfilled: Backfilled,
     /// What pgshadow's own comparison has told, under load.
     pub verified: Verified,
+    /// The flips, under writers.
+    pub flipped: Option<Flipped>,
     /// Whether all is as it should be.
     pub passed: bool,
     /// What isn't.
@@ -117,6 +120,13 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// What the flips have shown.
+    pub fn flip(&mut self, flipped: Flipped) {
+        self.problems.extend(flipped.problems());
+        self.passed = self.problems.is_empty();
+        self.flipped = Some(flipped);
+    }
+
     /// Looks for what isn't as it should be.
     pub fn judge(&mut self) {
         let mut problems = Vec::new();
@@ -236,6 +246,7 @@ pub mod tests {
             rows_compared: 2000,
             backfilled: Backfilled { tables: 1, rows: 2000, seconds: 0.5 },
             verified: Verified { equal: 1, unequal: Vec::new(), rows: 2000, held_ms: 5.0 },
+            flipped: None,
             passed: false,
             problems: Vec::new(),
         };

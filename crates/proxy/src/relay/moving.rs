@@ -153,10 +153,7 @@ impl<J: Gate> Relay<J> {
         self.surveyed = number;
         self.spare = None;
         let Some(next) = next else { return };
-        let why_not = match self.state().await {
-            Ok(_) => None,
-            Err(why) => Some(why),
-        };
+        let why_not = self.state().await.err();
         // one that isn't used is in no hurry
         if let (None, Some(credential)) = (&why_not, &self.credential)
             && ahead

@@ -6,9 +6,12 @@ use super::super::primary::answered;
 use super::super::windows::certificate;
 use super::fence::{self, Own};
 use super::sequences;
+use crate::config::Config;
+use crate::facts::facts;
 use pgshadow_admin::Gate;
 use pgshadow_cutover::Kept;
 use pgshadow_model::Place;
+use pgshadow_preflight::Level;
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -243,6 +246,24 @@ pub(super) async fn all(
         ));
     }
     Ok(gates)
+}
+
+/// What would make a cutover fail, by preflight's checks.
+pub(super) async fn preflight(config: &Config) -> Result<Gate, String> {
+    // these sessions are made read-only
+    let [source, target] = [fence::connect(&config.source).await?, fence::connect(&config.target).await?];
+    let report = pgshadow_preflight::run(&source.client, &target.client, &facts(config)).await;
+    let blocks: Vec<String> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.level == Level::Block)
+        .map(|finding| format!("{} {}: {}", finding.check, finding.subject, finding.happens))
+        .collect();
+    let value = match blocks.is_empty() {
+        true => format!("{} warnings, {} notes", report.counts.warn, report.counts.note),
+        false => named(&blocks),
+    };
+    Ok(gate("preflight", blocks.is_empty(), value, "nothing blocks", "pgshadow preflight says what mends each"))
 }
 
 /// What a rehearsal is of.

@@ -377,7 +377,10 @@ impl Run<'_> {
         let unrehearsed = self.request.unrehearsed || self.rehearsal;
         let gates =
             gates::all(&forward, [&own[0], &own[1]], &self.flipping.pausing, (&kept, unrehearsed), self.timeout());
-        let gates = gates.await?;
+        let mut gates = gates.await?;
+        if self.request.to == Place::Target {
+            gates.push(gates::preflight(&self.flipping.config).await?);
+        }
         let closed = gates::closed(&gates);
         self.telling.report.gates = gates;
         self.telling.at("gates were asked");

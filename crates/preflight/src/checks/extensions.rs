@@ -1,0 +1,63 @@
+//! Extensions that the target lacks, or has in an older version.
+use super::Found;
+use crate::finding::{Finding, Sure};
+use crate::pair::Pair;
+use crate::words::{literal, name};
+use pgshadow_model::{Place, quote};
+use std::collections::BTreeMap;
+
+pub(super) async fn look(pair: &Pair<'_>) -> Found {
+    let sql = "SELECT x.extname, n.nspname, x.extversion FROM pg_catalog.pg_extension x
+        JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace";
+    let mut there = BTreeMap::new();
+    for row in pair.target.rows(sql).await? {
+        there.insert(pair.target.get::<String>(&row, 0)?, pair.target.get::<String>(&row, 2)?);
+    }
+    let available: Vec<String> = pair.target.values("SELECT a.name FROM pg_catalog.pg_available_extensions a").await?;
+    let mut found = Vec::new();
+    for row in pair.source.rows(sql).await? {
+        let get = |column| pair.source.get::<String>(&row, column);
+        let (extension, schema, version) = (get(0)?, get(1)?, get(2)?);
+        match there.get(&extension) {
+            None if !available.contains(&extension) => {
+                let happens = "the target's server doesn't have it: install its package there first";
+                let mend = format!("CREATE EXTENSION {} WITH SCHEMA {};", quote(&extension), quote(&schema));
+                found.push(Finding::block(Place::Target, name(&extension), happens).mend(mend));
+            }
+            None if !pair.target_is_empty => {
+                let happens = "the target's database lacks it, and what uses its types and functions fails there";
+                let mend = format!("CREATE EXTENSION {} WITH SCHEMA {};", quote(&extension), quote(&schema));
+                found.push(Finding::block(Place::Target, name(&extension), happens).mend(mend));
+            }
+            Some(older) if is_older(older, &version) => {
+                let happens = format!(
+                    "version {older} on the target, {version} on the source: functions may be missing or act otherwise"
+                );
+                let mend = format!("ALTER EXTENSION {} UPDATE TO {};", quote(&extension), literal(&version));
+                found.push(Finding::warn(Place::Target, name(&extension), happens).sure(Sure::Possible).mend(mend));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Versions of numbers and points; others aren't compared.
+fn is_older(version: &str, than: &str) -> bool {
+    let numbers = |text: &str| text.split(['.', '-']).map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+    matches!((numbers(version), numbers(than)), (Some(one), Some(other)) if one < other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_older;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, than, older) in
+            [("1.9", "1.10", true), ("1.10", "1.9", false), ("2", "2", false), ("a", "b", false)]
+        {
+            assert_eq!(is_older(version, than), older, "{version} {than}");
+        }
+    }
+}
