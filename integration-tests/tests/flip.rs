@@ -310,14 +310,14 @@ fn who_comes_past_it_at_the_last_moment_keeps_it_from_being_done() {
 #[test]
 fn a_role_that_is_gone_gets_no_right_back() {
     let scene = scene(SCHEMA);
-    let place = servers()[0].superuser();
-    place.psql(&format!(
-        "CREATE ROLE \"gone \"\"by then\"; GRANT CONNECT ON DATABASE {} TO \"gone \"\"by then\"",
-        scene.source.database
-    ));
+    let places = servers().each_ref().map(|server| server.superuser());
+    for place in &places {
+        place.psql("CREATE ROLE \"gone \"\"by then\"");
+        place.psql(&format!("GRANT CONNECT ON DATABASE {} TO \"gone \"\"by then\"", scene.source.database));
+    }
     verify(&scene);
     flipped(&scene, "cutover", "target");
-    place.psql("DROP ROLE \"gone \"\"by then\"");
+    places[0].psql("DROP ROLE \"gone \"\"by then\"");
     flipped(&scene, "rollback", "source");
     assert_eq!(scene.source.psql("SELECT 1"), "1");
 }

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Name of the statement that pgshadow prepares in a client's session for itself.
 pub const OWN_STATEMENT: &[u8] = NAME;
+/// Names that are kept.
+const NAMES_MAX: usize = 1000;
 /// OIDs from here on are a database's own.
 const FIRST_NORMAL_OID: u32 = 16_384;
 
@@ -46,7 +48,10 @@ impl OwnSettings {
             let rest = word.map_or(rest, |word| rest.get(word.len()..).unwrap_or_default().trim_start());
             let end = |c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '$' | '"'));
             let name = rest.split(end).next().unwrap_or_default();
-            if name.contains('.') {
+            // one whose name is put together, or so many that they can't be meant
+            let letter = name.starts_with(|c: char| c.is_alphabetic() || matches!(c, '_' | '"'));
+            self.unknown |= letter && name.ends_with('.') || self.names.len() >= NAMES_MAX;
+            if letter && name.contains('.') {
                 self.names.insert(name.replace('"', "").to_lowercase());
                 self.names.insert(name.replace('"', ""));
             }
@@ -128,6 +133,7 @@ impl<J: Journal> Session<J> {
     /// Knows of the application's own settings what `old` knew: it was given them by texts that tell no names.
     pub fn has_settings_of(&mut self, old: &mut Self) {
         self.own_settings = std::mem::take(&mut old.own_settings);
+        self.client_pid = old.client_pid;
     }
 
     /// Whether it may listen to a channel.
@@ -224,6 +230,8 @@ mod tests {
             ("SET app.tenant = 7", Some("app.tenant")),
             ("begin; set session App.Tenant to '7'", Some("App.Tenant app.tenant")),
             ("SET work_mem = '5MB'", Some("")),
+            ("SELECT 1 OFFSET 1.5", Some("")),
+            ("DO $$ BEGIN EXECUTE format('SET app.%s = 1', 'x'); END $$", None),
             ("UPDATE t SET v = o.v FROM o", Some("")),
             ("SELECT set_config('app.a', f(1, ')'), false), set_config ( 'b' , $1, 'f')", Some("app.a b")),
             ("SELECT pg_catalog.set_config($1, $2, true)", Some("")),

@@ -2,10 +2,12 @@
 use crate::expected::{Expected, Purpose, SyncPurpose};
 use crate::journal::Journal;
 use crate::session::{Output, Session};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pgshadow_wire::{Frame, backend};
 use std::collections::HashMap;
 
+/// Where a NotificationResponse has its pid: behind type and length.
+const PID_AT: usize = 5;
 /// Reported settings on which the meaning of names and values depends.
 const IDENTITY_PARAMETERS: &[&[u8]] = &[
     b"client_encoding",
@@ -88,12 +90,26 @@ impl<J: Journal> Session<J> {
 
     /// The server sends notifications where it is ready and in no transaction: of a string in pieces that is behind the last one.
     pub(crate) fn notification(&mut self, frame: Frame, out: &mut Output) {
+        let bytes = self.as_client_knows(frame.bytes);
         let piece = matches!(self.pending.front(), Some(Expected::Query(run)) if !run.last_piece);
         if piece || !self.pieces.is_empty() || !self.reported.notifications.is_empty() {
-            self.reported.notifications.push(frame.bytes);
+            self.reported.notifications.push(bytes);
         } else {
-            out.client(frame.bytes);
+            out.client(bytes);
         }
+    }
+
+    /// Its own notifications come from the process that its client was told of at its login.
+    fn as_client_knows(&self, notification: Bytes) -> Bytes {
+        let own = self.backend.pid.to_be_bytes();
+        if self.client_pid == self.backend.pid || notification.get(PID_AT..PID_AT + own.len()) != Some(&own[..]) {
+            return notification;
+        }
+        let mut known = BytesMut::from(&notification[..]);
+        if let Some(pid) = known.get_mut(PID_AT..PID_AT + own.len()) {
+            pid.copy_from_slice(&self.client_pid.to_be_bytes());
+        }
+        known.freeze()
     }
 
     /// From 14 on the server reports ahead of ReadyForQuery; of a string that it got in pieces the client gets one report.

@@ -79,6 +79,8 @@ pub(crate) enum Hold {
 pub struct Session<J: Journal> {
     pub(crate) shared: Arc<Shared<J>>,
     pub(crate) backend: Backend,
+    /// The process that its client was told of.
+    pub(crate) client_pid: i32,
     /// Told of for as long as the session lives.
     registered: Registered,
     pub(crate) identity: Option<Arc<Identity>>,
@@ -154,6 +156,7 @@ impl<J: Journal> Session<J> {
         let registered = shared.backends.register(backend.pid);
         Self {
             shared,
+            client_pid: backend.pid,
             backend,
             registered,
             identity: None,

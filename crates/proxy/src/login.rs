@@ -124,6 +124,7 @@ async fn exchange(
     };
     let refused = |why: scram::Error| match why {
         scram::Error::WrongPassword => {
+            tracing::info!(user = name, "password authentication failed");
             let message = format!("password authentication failed for user \"{name}\"");
             Refusal::With(error::fatal("28P01", &message, ""))
         }
@@ -200,6 +201,7 @@ pub(crate) struct Exchange<'a> {
     user: &'a [u8],
     credential: &'a Credential,
     scram: Option<scram::Login>,
+    begun: bool,
 }
 
 /// What is to be done about a server's Authentication message.
@@ -214,7 +216,7 @@ const SAME_VERIFIER: &str = "Give the role the same verifier (pg_authid.rolpassw
 
 impl<'a> Exchange<'a> {
     pub fn new(user: &'a [u8], credential: &'a Credential) -> Self {
-        Self { user, credential, scram: None }
+        Self { user, credential, scram: None, begun: false }
     }
 
     /// Answers the body of an Authentication message; an error is why that can't be done, and a remedy.
@@ -226,7 +228,7 @@ impl<'a> Exchange<'a> {
             (Some(Request::Ok), _) => Answer::LoggedIn,
             (Some(Request::Scram), credential) => {
                 let (exchange, first) = scram::Login::begin(credential);
-                self.scram = Some(exchange);
+                (self.scram, self.begun) = (Some(exchange), true);
                 Answer::Send(authentication::first(&first))
             }
             (Some(Request::Continue(message)), _) => {
@@ -237,6 +239,8 @@ impl<'a> Exchange<'a> {
                 self.scram.take().ok_or_else(out_of_turn)?.finish(message).map_err(told)?;
                 Answer::Nothing
             }
+            // who has asked for SCRAM has no use for the password itself, but for somebody else
+            (Some(Request::Cleartext | Request::Md5(_)), _) if self.begun => return Err(out_of_turn()),
             (Some(Request::Cleartext), Credential::Password(password)) => {
                 Answer::Send(authentication::password(password))
             }

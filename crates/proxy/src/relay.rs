@@ -55,6 +55,8 @@ struct Plain {
     batch: bool,
     /// Transaction status of the last ReadyForQuery.
     status: u8,
+    /// The server takes a stream: a Sync means nothing to it until its end.
+    copying: bool,
 }
 
 impl Plain {
@@ -70,12 +72,14 @@ impl Plain {
 
     fn client(&mut self, tag: u8) {
         match tag {
+            frontend::SYNC if self.copying => {}
+            frontend::COPY_DONE | frontend::COPY_FAIL => self.copying = false,
             frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL => {
                 self.awaited += 1;
                 self.batch = false;
             }
             // a stream belongs to the Query that has asked for it
-            frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL | frontend::TERMINATE => {}
+            frontend::COPY_DATA | frontend::TERMINATE => {}
             _ => self.batch = true,
         }
     }
@@ -253,6 +257,7 @@ impl<J: Gate> Relay<J> {
             }
             if self.is_due() && self.to_client.is_empty() {
                 self.due = false;
+                self.key.as_ref().inspect(|key| key.waits());
                 let moved = tokio::select! {
                     moved = self.begin_move() => moved,
                     () = shutdown.cancelled() => return self.say_goodbye().await,
@@ -263,7 +268,10 @@ impl<J: Gate> Relay<J> {
                 continue;
             }
             if self.survey.is_some() && self.is_at_rest() && self.to_client.is_empty() {
-                self.look_at_itself().await;
+                tokio::select! {
+                    () = self.look_at_itself() => {}
+                    () = shutdown.cancelled() => return self.say_goodbye().await,
+                }
                 continue;
             }
             self.pump_client();
@@ -544,8 +552,9 @@ impl<J: Gate> Relay<J> {
     /// Whether a pause lets the client's next frame through: what is open goes on, what would begin is held.
     fn has_its_turn(&mut self) -> bool {
         let Some(turn) = &self.turn else { return true };
-        // one that says goodbye begins nothing
-        if self.restoring.is_some() || self.from_client.first() == Some(&frontend::TERMINATE) {
+        // one that says goodbye begins nothing, and a stream belongs to what has begun
+        let begins_nothing = [frontend::TERMINATE, frontend::COPY_DATA, frontend::COPY_DONE, frontend::COPY_FAIL];
+        if self.restoring.is_some() || self.from_client.first().is_some_and(|tag| begins_nothing.contains(tag)) {
             return true;
         }
         let rests = self.is_at_rest();
@@ -562,7 +571,6 @@ impl<J: Gate> Relay<J> {
         };
         // from now on there can't be another one
         self.due = !self.held && rests && self.routes.number() != self.route.number;
-        self.urgent = self.due.then(|| self.routes.urgent());
         if self.held || self.due {
             self.waits_since.get_or_insert_with(Instant::now);
             self.key.as_ref().filter(|_| rests).inspect(|key| key.waits());
@@ -598,6 +606,13 @@ impl<J: Gate> Relay<J> {
         self.to_client.push(error::error("57014", "canceling statement due to user request"));
         if !to_sync {
             self.to_client.push(backend::ready_for_query(b'I'));
+        }
+    }
+
+    /// Nothing of ours runs in its session any more: what was cancelled meanwhile is the client's.
+    fn ours_is_over(&mut self) {
+        if self.key.as_ref().is_some_and(Key::goes_on) {
+            self.drop_what_waits();
         }
     }
 
@@ -726,6 +741,12 @@ impl<J: Gate> Relay<J> {
                     }
                     plain.status = self.from_server.get(Header::SIZE).copied().unwrap_or_default();
                     plain.awaited = plain.awaited.saturating_sub(1);
+                    plain.copying = false;
+                }
+                if header.tag == backend::COPY_IN {
+                    plain.copying = true;
+                    // those that were sent ahead of its stream
+                    plain.awaited = plain.awaited.min(1);
                 }
                 self.passing_server = header.size;
             }
@@ -750,7 +771,7 @@ impl<J: Gate> Relay<J> {
                 login.reported.iter().for_each(|status| session.reported(status));
                 Phase::Capture(Box::new(session))
             }
-            None => Phase::Plain(Plain { awaited: 0, batch: false, status: b'I' }),
+            None => Phase::Plain(Plain { awaited: 0, batch: false, status: b'I', copying: false }),
         }
     }
 }

@@ -204,7 +204,7 @@ impl Stage {
             number: 0,
             upstream: upstream(place),
             database: Some(place.database.clone()),
-            settings: Vec::new(),
+            settings: vec!["app.by_function".to_owned()],
             shared: Some(shared(&self.journals[journal])),
         }
     }
@@ -235,7 +235,8 @@ fn execute(client: &mut RawClient, name: &str, parameter: &str) -> Vec<Frame> {
     client.receive_until_ready().unwrap()
 }
 
-const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE SCHEMA other; CREATE TABLE other.t (id int PRIMARY KEY, v text);";
+const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE SCHEMA other; CREATE TABLE other.t (id int PRIMARY KEY, v text);
+CREATE FUNCTION by_function() RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.by_function', 'y', false) $$;";
 
 #[test]
 fn a_session_has_on_the_new_primary_what_it_had() {
@@ -246,6 +247,13 @@ fn a_session_has_on_the_new_primary_what_it_had() {
     client.query("SET application_name = 'an ''application'").unwrap();
     client.query("SET app.tenant = 'seven'; SELECT set_config('app.name', 'x', false)").unwrap();
     client.query("LISTEN \"a \"\"channel\"").unwrap();
+    client.query("SELECT by_function()").unwrap();
+    // one that would fail where it is used is no reason to end the session
+    client.query("CREATE TABLE gone (id int)").unwrap();
+    stage.there.psql("CREATE TABLE gone (id int)");
+    parse(&mut client, "stale", "SELECT id FROM gone", &[]);
+    client.query("DROP TABLE gone").unwrap();
+    stage.there.psql("DROP TABLE gone");
     client.query("PREPARE by_sql (int) AS INSERT INTO t VALUES ($1, 'by sql')").unwrap();
     parse(&mut client, "named", "INSERT INTO t VALUES ($1::int, 'named') RETURNING v", &[]);
     client.query("SET statement_timeout = 29000; SET standard_conforming_strings = on").unwrap();
@@ -259,6 +267,7 @@ fn a_session_has_on_the_new_primary_what_it_had() {
         ("SHOW work_mem", "5MB"),
         ("SHOW app.tenant", "seven"),
         ("SELECT current_setting('app.name')", "x"),
+        ("SELECT current_setting('app.by_function')", "y"),
         ("SHOW statement_timeout", "29s"),
         ("SHOW application_name", "an 'application"),
         ("SELECT current_user || session_user", "appapp"),
@@ -268,6 +277,12 @@ fn a_session_has_on_the_new_primary_what_it_had() {
     }
     assert_eq!(tags(&client.query("EXECUTE by_sql(1)").unwrap()), "CZ");
     assert_eq!(tags(&execute(&mut client, "named", "2")), "2DCZ");
+    assert!(tags(&execute(&mut client, "stale", "")).contains('E'));
+    let own = client.query("NOTIFY \"a \"\"channel\", 'own'").unwrap();
+    let key = login.iter().find(|frame| frame.tag == b'K').unwrap();
+    let told = own.iter().find(|frame| frame.tag == b'A').cloned();
+    let told = told.unwrap_or_else(|| client.receive().unwrap());
+    assert_eq!((told.tag, &told.body[..4]), (b'A', &key.body[..4]), "from the process that the client knows");
     assert_eq!(stage.there.psql("SELECT count(*) FROM other.t"), "2");
     assert_eq!(stage.here.psql("SELECT count(*) FROM other.t"), "0");
     assert_eq!(stage.journals[1].committed.load(Ordering::SeqCst), 2, "each was captured there");
@@ -460,7 +475,9 @@ fn a_session_that_can_not_be_taken_along_is_ended() {
             (client, *why)
         })
         .collect();
-    // they are known beforehand, and nothing happens to them then
+    // they are known beforehand, and nothing happens to them then; nor to a statement that was only parsed
+    let (mut parsed, _) = stage.login();
+    parse(&mut parsed, "", "SELECT $1::text", &[]);
     let survey = stage.routes.prepare(stage.route(&stage.there, 1), true);
     integration_tests::process::eventually("all have looked", LIMIT, || {
         (stage.sessions.unmovable(survey).0 == 0).then_some(())
@@ -472,6 +489,7 @@ fn a_session_that_can_not_be_taken_along_is_ended() {
         assert!(known.iter().any(|known| known.contains(*why)), "{why}: {known:?}");
         assert_eq!(client.value("SELECT 1::text").unwrap(), "1");
     }
+    assert_eq!(tags(&execute(&mut parsed, "", "x")), "2DCZ");
     stage.flip();
     for (mut client, why) in clients {
         let told = client.receive().unwrap();

@@ -3,12 +3,16 @@ use super::primary::told;
 use crate::config::users::{self, Users};
 use futures::future::BoxFuture;
 use pgshadow_proxy::{Secret, Secrets};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio_postgres::{Client, NoTls};
 
+/// Users whose secrets are kept.
+const MADE_MAX: usize = 10_000;
 /// How long the primary may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -37,16 +41,18 @@ impl Known {
                 text,
                 primary: Mutex::new(primary.clone()),
                 client: tokio::sync::Mutex::default(),
+                generation: AtomicU64::new(0),
+                made: Mutex::default(),
             }),
             salt,
         })
     }
 
     /// Another database is the primary, and is asked from now on.
-    pub async fn moved_to(&self, primary: &tokio_postgres::Config) {
+    pub fn moved_to(&self, primary: &tokio_postgres::Config) {
         if let Some(query) = &self.query {
             *query.primary.lock().unwrap_or_else(PoisonError::into_inner) = primary.clone();
-            *query.client.lock().await = None;
+            query.generation.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -58,7 +64,8 @@ impl Known {
         }
         let (Some(query), Ok(name)) = (&self.query, std::str::from_utf8(user)) else { return Ok(None) };
         match query.ask(name).await? {
-            Some(text) => users::secret(&text).map(Some).map_err(str::to_owned),
+            // who has a secret that can't be used is refused like one who isn't known
+            Some(text) => Ok(query.secret(name, &text)),
             None => Ok(None),
         }
     }
@@ -107,7 +114,11 @@ impl File {
 struct Query {
     text: String,
     primary: Mutex<tokio_postgres::Config>,
-    client: tokio::sync::Mutex<Option<Client>>,
+    client: tokio::sync::Mutex<Option<(u64, Client)>>,
+    /// Goes up when another database is the primary: connections to the one before aren't used any more.
+    generation: AtomicU64,
+    /// What was made of users' passwords, lest each attempt shows another salt, and costs as much.
+    made: Mutex<HashMap<String, (String, Secret)>>,
 }
 
 impl Query {
@@ -120,19 +131,36 @@ impl Query {
 
     async fn answer(&self, user: &str) -> Result<Option<String>, String> {
         let mut kept = self.client.lock().await;
-        let client = match kept.take().filter(|client| !client.is_closed()) {
-            Some(client) => client,
+        let generation = self.generation.load(Ordering::SeqCst);
+        let client = match kept.take().filter(|(of, client)| *of == generation && !client.is_closed()) {
+            Some((_, client)) => client,
             None => self.connect().await?,
         };
         let rows = client.query_opt(&self.text, &[&user]).await;
         // one that has failed is closed: whatever was wrong with it is over with the next one
         let row = rows.map_err(|error| format!("[auth] query failed: {}", told(&error)))?;
-        *kept = Some(client);
+        *kept = Some((generation, client));
         let Some(row) = row else { return Ok(None) };
         if row.len() != 2 {
             return Err(format!("[auth] query gives {} columns; it must give the user's name and secret", row.len()));
         }
         row.try_get(1).map_err(|error| format!("[auth] query: its second column is no text: {error}"))
+    }
+
+    /// What the user is checked against; `None` where that can't be used.
+    fn secret(&self, user: &str, text: &str) -> Option<Secret> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, secret)) = made.get(user).filter(|(of, _)| of == text) {
+            return Some(secret.clone());
+        }
+        let secret = users::secret(text)
+            .inspect_err(|why| tracing::warn!(user, why, "[auth] query gives a secret that can't be used"));
+        let secret = secret.ok()?;
+        if made.len() >= MADE_MAX {
+            made.clear();
+        }
+        made.insert(user.to_owned(), (text.to_owned(), secret.clone()));
+        Some(secret)
     }
 
     async fn connect(&self) -> Result<Client, String> {

@@ -166,22 +166,16 @@ impl Cluster {
     /// Roles and the database, with the rights that `proxy-config/README.md` names.
     async fn furnish(self) -> Result<Self, DemoError> {
         let Passwords { app, pgshadow, .. } = &self.passwords;
+        // each is the shadow at some time
         let mut statements = vec![
             format!("CREATE ROLE {APP} LOGIN PASSWORD '{app}'"),
             format!("CREATE ROLE {PGSHADOW} LOGIN PASSWORD '{pgshadow}'"),
             format!("CREATE DATABASE {DATABASE} OWNER {APP}"),
+            format!("GRANT {APP}, pg_monitor, pg_signal_backend TO {PGSHADOW}"),
+            format!("GRANT CREATE ON DATABASE {DATABASE} TO {PGSHADOW}"),
         ];
-        if self.name == "source" {
-            statements.push(format!("GRANT pg_monitor TO {PGSHADOW}"));
-            // Before 14 there is no role that may read everything.
-            let reader = if self.installation.major >= 14 { "pg_read_all_data" } else { APP };
-            statements.push(format!("GRANT {reader} TO {PGSHADOW}"));
-        } else {
-            statements.push(format!("GRANT {APP} TO {PGSHADOW}"));
-            statements.push(format!("GRANT CREATE ON DATABASE {DATABASE} TO {PGSHADOW}"));
-            if self.installation.major >= 15 {
-                statements.push(format!("GRANT SET ON PARAMETER session_replication_role TO {PGSHADOW}"));
-            }
+        if self.installation.major >= 15 {
+            statements.push(format!("GRANT SET ON PARAMETER session_replication_role TO {PGSHADOW}"));
         }
         let failed = |error| DemoError::database(format!("roles on the {}", self.name))(error);
         let client = Endpoint { database: SUPERUSER, ..self.superuser() }.connect().await.map_err(failed)?;

@@ -128,6 +128,7 @@ pub async fn play(screen: &Screen, stage: &Stage, ends: bool) -> Result<Flipped,
         let asked = stage.proxy.client.rehearse(&request(Place::Target), PATIENCE).await?;
         reports.extend(asked);
     }
+    is_done(stage, &reports)?;
     screen.done("rehearsed", &told(&reports))?;
     for (to, name) in [(Place::Target, "cutover"), (Place::Source, "rollback"), (Place::Target, "cutover")] {
         tokio::time::sleep(BETWEEN).await;
@@ -136,18 +137,13 @@ pub async fn play(screen: &Screen, stage: &Stage, ends: bool) -> Result<Flipped,
             let _now = screen.now(name);
             stage.proxy.client.flip(&request(to), PATIENCE).await?
         };
+        is_done(stage, std::slice::from_ref(&report))?;
         screen.done(name, &told(std::slice::from_ref(&report)))?;
         reports.push(report);
     }
     tokio::time::sleep(BETWEEN).await;
     let (acknowledged, failed) = writers.finish().await?;
     stage.proxy.drain().await?;
-    if let Some(report) = reports.iter().find(|report| report.outcome != FlipOutcome::Flipped) {
-        let why = report.reason.clone().unwrap_or_default();
-        return Err(
-            DemoError::program(format!("a flip to the {} was not done: {why}", report.to), stage.proxy.log()).into()
-        );
-    }
     let mut rows = [0; 2];
     for (count, cluster) in rows.iter_mut().zip([&stage.source, &stage.target]) {
         let client = cluster.superuser().connect().await.map_err(DemoError::database("no session"))?;
@@ -164,6 +160,16 @@ pub async fn play(screen: &Screen, stage: &Stage, ends: bool) -> Result<Flipped,
     let pause = reports.iter().filter_map(|report| report.pause_us).max().unwrap_or_default();
     let flips = reports.len() as u64;
     Ok(Flipped { flips, pause_max_ms: pause as f64 / 1000.0, acknowledged, failed, rows, old_refuses, removed })
+}
+
+fn is_done(stage: &Stage, reports: &[FlipReport]) -> Result<(), DemoError> {
+    match reports.iter().find(|report| report.outcome != FlipOutcome::Flipped) {
+        Some(report) => {
+            let why = report.reason.clone().unwrap_or_default();
+            Err(DemoError::program(format!("a flip to the {} was not done: {why}", report.to), stage.proxy.log()))
+        }
+        None => Ok(()),
+    }
 }
 
 fn request(to: Place) -> FlipRequest {

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Result;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,9 +26,19 @@ use tokio::time::Instant;
 /// How long all of it may take.
 const MOVE_MAX: Duration = Duration::from_secs(10);
 const TOO_LONG: &str = "the old primary, or the new one, doesn't answer in time";
+/// Name of the statement, and of its portal, that asks for it.
+const ASKING: &[u8] = b"_pgshadow_state";
 const UNFOLLOWED: &str = "its transactions can't be followed";
 /// Longest message of a server meanwhile, bytes.
 const MESSAGE_MAX: usize = 64 << 20;
+/// What may end a statement of ours, and everybody may set.
+const TIMEOUTS: [&str; 5] = [
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+];
 /// Settings that are set in one statement.
 const SETTINGS_AT_ONCE: usize = 100;
 
@@ -87,7 +98,7 @@ impl State {
             format!("pg_catalog.set_config({}, {}, false)", in_ascii(name), in_ascii(value))
         };
         let settings = self.settings.iter().chain(&self.own).flatten();
-        let (last, first): (Vec<_>, Vec<_>) = settings.partition(|(name, _)| name.ends_with("_timeout"));
+        let (last, first): (Vec<_>, Vec<_>) = settings.partition(|(name, _)| TIMEOUTS.contains(&name.as_str()));
         let [first, last] = [first, last].map(|some| {
             let some: Vec<String> = some.into_iter().map(|(name, value)| set((name, value))).collect();
             some.chunks(SETTINGS_AT_ONCE).map(|some| format!("SELECT {}", some.join(", "))).collect::<Vec<String>>()
@@ -96,9 +107,8 @@ impl State {
         if self.authorization != user {
             all.push(format!("SELECT {}", set(("session_authorization", &self.authorization))));
         }
-        if self.role != "none" {
-            all.push(format!("SELECT {}", set(("role", &self.role))));
-        }
+        // also none, where the login gives one
+        all.push(format!("SELECT {}", set(("role", &self.role))));
         all.extend(self.channels.iter().flatten().map(|channel| format!("LISTEN {}", identifier(channel))));
         (all, last)
     }
@@ -136,6 +146,12 @@ pub(super) struct Restoring<J: Gate> {
     /// What the new server has said and the client doesn't get.
     said: BytesMut,
     failed: Option<String>,
+    /// ReadyForQuery messages that have come.
+    answered: usize,
+    /// Of them, those of named prepared statements, and the first of the unnamed one: one that can't be prepared any more is lost, as it would fail
+    /// where it is used.
+    named: Range<usize>,
+    behind: usize,
     route: Arc<Route<J>>,
     pid: i32,
     /// When it is given up.
@@ -153,7 +169,9 @@ impl<J: Gate> Relay<J> {
         self.surveyed = number;
         self.spare = None;
         let Some(next) = next else { return };
-        let why_not = self.state().await.err();
+        // a cancel request is for what the client has sent meanwhile, not for ours
+        self.key.as_ref().inspect(|key| key.waits());
+        let why_not = self.state(&next.settings).await.err();
         // one that isn't used is in no hurry
         if let (None, Some(credential)) = (&why_not, &self.credential)
             && ahead
@@ -164,10 +182,11 @@ impl<J: Gate> Relay<J> {
         if let Some(turn) = &self.turn {
             turn.surveyed(number, why_not);
         }
+        self.ours_is_over();
     }
 
-    /// What it has. An error: why it can't be taken along.
-    async fn state(&mut self) -> std::result::Result<State, String> {
+    /// What it has. `settings`: of the application's own, which functions may have set. An error: why it can't be taken along.
+    async fn state(&mut self, settings: &[String]) -> std::result::Result<State, String> {
         if self.credential.is_none() {
             return Err("the primary alone knows its password ([auth] mode = \"relay\")".to_owned());
         }
@@ -179,7 +198,7 @@ impl<J: Gate> Relay<J> {
         let Some(own) = session.own_settings() else {
             return Err("it may have settings whose names aren't known".to_owned());
         };
-        let names: Vec<String> = own.iter().chain(&self.route.settings).map(|name| in_ascii(name)).collect();
+        let names: Vec<String> = own.iter().chain(settings).map(|name| in_ascii(name)).collect();
         let question = format!("{STATE}{}{STATE_NAMES}{}{STATE_END}", list.join(","), names.join(","));
         let told = self.ask(&question).await?;
         let state = read_state(&told).ok_or("what the old primary tells of it can't be read")?;
@@ -196,7 +215,8 @@ impl<J: Gate> Relay<J> {
 
     async fn log_in_there(&mut self, until: Instant) -> std::result::Result<(), String> {
         let route = self.routes.now();
-        let mut state = self.state().await?;
+        self.urgent = Some(self.routes.urgent());
+        let mut state = self.state(&route.settings).await?;
         let Some(credential) = self.credential.clone() else { return Err(UNFOLLOWED.to_owned()) };
         let Some(shared) = route.shared.clone() else { return Err(UNFOLLOWED.to_owned()) };
         let spare = match self.spare.take() {
@@ -217,12 +237,17 @@ impl<J: Gate> Relay<J> {
         }
         let Phase::Capture(old) = &self.phase else { return Err(UNFOLLOWED.to_owned()) };
         let mut known = state.prepared.take().unwrap_or_default();
-        known.retain(|name, _| name.as_bytes() != OWN_STATEMENT);
+        known.retain(|name, _| name.as_bytes() != OWN_STATEMENT && name.as_bytes() != ASKING);
         let (prepared, unnamed) = old.prepared_again(&known).ok_or("a statement that it has prepared isn't known")?;
         let user = String::from_utf8_lossy(self.startup.user()).into_owned();
         let mut frames = BytesMut::new();
         let queries = |texts: Vec<String>| texts.into_iter().map(|text| frontend::query(text.as_bytes()));
         let (first, last) = state.statements(&user);
+        let answers = |frames: &[Bytes]| {
+            frames.iter().filter(|frame| matches!(frame.first(), Some(&(frontend::QUERY | frontend::SYNC)))).count()
+        };
+        let named = first.len()..first.len() + answers(&prepared);
+        let behind = named.end + last.len();
         for frame in queries(first).chain(prepared).chain(queries(last)).chain(unnamed) {
             frames.extend_from_slice(&frame);
         }
@@ -245,6 +270,9 @@ impl<J: Gate> Relay<J> {
             client,
             said: BytesMut::new(),
             failed: None,
+            answered: 0,
+            named,
+            behind,
             route,
             pid: backend.pid,
             until,
@@ -256,7 +284,16 @@ impl<J: Gate> Relay<J> {
     /// One statement of ours that the server answers with one value, while nothing else is under way.
     async fn ask(&mut self, sql: &str) -> std::result::Result<Vec<u8>, String> {
         let failed = |error: std::io::Error| format!("the connection to the old primary is lost: {error}");
-        self.server.1.write_all(&frontend::query(sql.as_bytes())).await.map_err(failed)?;
+        // a Query would end the client's unnamed statement
+        let question = [
+            frontend::close_statement(ASKING),
+            frontend::parse(ASKING, sql.as_bytes(), &0_i16.to_be_bytes()),
+            frontend::bind_nothing(ASKING, ASKING),
+            frontend::execute_frame(ASKING, 0),
+            frontend::close_statement(ASKING),
+            frontend::sync(),
+        ];
+        self.server.1.write_all(&question.concat()).await.map_err(failed)?;
         let mut value = None;
         loop {
             let frame = read(&mut self.server.0, &mut self.from_server, MESSAGE_MAX).await.map_err(failed)?;
@@ -270,6 +307,10 @@ impl<J: Gate> Relay<J> {
                         backend::fields(frame.body()).and_then(|f| f.first().copied().flatten().map(|v| Ok(v.to_vec())))
                 }
                 backend::ERROR => {
+                    // the session's end is the client's to know
+                    if backend::error_field(frame.body(), b'V') == Some(b"FATAL") {
+                        self.to_client.push(frame.bytes.clone());
+                    }
                     value = Some(Err(format!("the old primary doesn't tell what it has: {}", message(&frame))))
                 }
                 backend::NOTIFICATION | backend::PARAMETER_STATUS => self.to_client.push(frame.bytes),
@@ -284,7 +325,14 @@ impl<J: Gate> Relay<J> {
         restoring.said.extend_from_slice(bytes);
         while let Ok(Some(frame)) = Frame::cut(&mut restoring.said) {
             match frame.tag {
-                backend::ERROR if restoring.failed.is_none() => restoring.failed = Some(message(&frame)),
+                backend::READY_FOR_QUERY => restoring.answered += 1,
+                backend::ERROR => {
+                    let of_statement =
+                        restoring.named.contains(&restoring.answered) || restoring.answered >= restoring.behind;
+                    if !of_statement && restoring.failed.is_none() {
+                        restoring.failed = Some(message(&frame));
+                    }
+                }
                 backend::NOTIFICATION => self.to_client.push(frame.bytes),
                 _ => {}
             }
@@ -295,7 +343,9 @@ impl<J: Gate> Relay<J> {
     pub(super) fn moving_on(&mut self) -> Option<std::result::Result<(), String>> {
         self.restoring.as_ref()?;
         if self.from_client.is_empty() && self.is_at_rest() {
-            return Some(self.finish_move());
+            let finished = self.finish_move();
+            self.ours_is_over();
+            return Some(finished);
         }
         self.server_ended.then(|| Err("the new primary has closed the connection".to_owned()))
     }
@@ -483,8 +533,8 @@ mod tests {
         assert_eq!(state.stays(), None);
         let (statements, last) = state.statements("app");
         assert!(matches!(&last[..], [one] if one.contains(&STANDARD.encode("1ms"))), "{last:?}");
-        assert_eq!(statements.len(), 2);
-        assert!(statements[0].contains(&STANDARD.encode("5MB")) && statements[1] == "LISTEN \"c\"", "{statements:?}");
-        assert_eq!(state.statements("other").0.len(), 3);
+        assert_eq!(statements.len(), 3);
+        assert!(statements[0].contains(&STANDARD.encode("5MB")) && statements[2] == "LISTEN \"c\"", "{statements:?}");
+        assert_eq!(state.statements("other").0.len(), 4);
     }
 }

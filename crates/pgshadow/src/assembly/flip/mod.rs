@@ -423,7 +423,7 @@ impl Run<'_> {
     async fn survey(&mut self, reverse: &Direction) {
         // whoever logs in where clients are kept off would be read-only there, if he may at all
         let ahead = self.flipping.journal.kept().rights(self.request.to).is_none();
-        let number = self.flipping.routes.prepare(self.flipping.route(reverse, Vec::new()), ahead);
+        let number = self.flipping.routes.prepare(self.flipping.route(reverse, self.settings.clone()), ahead);
         let begun = Instant::now();
         let sessions = &self.flipping.pausing.sessions;
         let (mut unasked, mut unmovable) = sessions.unmovable(number);
@@ -602,7 +602,7 @@ impl Run<'_> {
             flipping.present.set(Arc::clone(&reverse));
             flipping.pausing.moved_to(&reverse.config.source.postgres);
             if let Some(secrets) = &flipping.secrets {
-                secrets.moved_to(&reverse.config.source.postgres).await;
+                secrets.moved_to(&reverse.config.source.postgres);
             }
             self.number = flipping.routes.change(flipping.route(&reverse, std::mem::take(&mut self.settings)));
             let listeners = async {
