@@ -192,3 +192,19 @@ fn what_nobody_has_rehearsed() {
     verify(&scene);
     refused(&scene, &[], &["rollback rehearsed"]);
 }
+
+/// A target that wasn't loaded is no primary.
+#[test]
+fn what_was_never_loaded() {
+    let scene = Scene::onto_nothing(SCHEMA, |builder| builder.users(&integration_tests::flip::users()));
+    scene.drain();
+    let (code, report) = cutover(&scene, &["--unrehearsed"]);
+    let closed = closed(&report);
+    assert_eq!(code, Some(3), "{report:#}");
+    for gate in ["certificate", "sequences"] {
+        assert!(closed.contains(&gate.to_owned()), "{closed:?}");
+    }
+    scene.pgshadow.run(&["backfill", "--create-schema"], LIMIT).success();
+    verify(&scene);
+    open(&scene);
+}
