@@ -356,6 +356,21 @@ fn a_rehearsal_comes_back() {
     }
 }
 
+/// With mirroring switched off the application is still sent to where the primary is.
+#[test]
+fn who_mirrors_no_more_knows_where_the_primary_is() {
+    let mut scene = scene(SCHEMA);
+    verify(&scene);
+    flipped(&scene, "cutover", "target");
+    let there = at(&scene);
+    scene.pgshadow.stop();
+    let text = std::fs::read_to_string(scene.pgshadow.config()).unwrap();
+    std::fs::write(scene.pgshadow.config(), format!("{text}\n[mirror]\nenabled = false\n")).unwrap();
+    scene.pgshadow.start();
+    assert_eq!((at(&scene), scene.pgshadow.status()["primary"].as_str()), (there, Some("target")));
+    scene.app().psql("INSERT INTO identity (v) VALUES ('there')");
+}
+
 /// The end of a migration, there or here: nothing that pgshadow made is left but what it names, and the application goes on, also with the next process.
 #[test]
 fn a_migration_is_ended() {

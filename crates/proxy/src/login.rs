@@ -288,3 +288,24 @@ pub(crate) async fn read<S: AsyncRead + Unpin + ?Sized>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// AuthenticationSASL with the one mechanism.
+    const SCRAM: &[u8] = b"\0\0\0\x0aSCRAM-SHA-256\0\0";
+
+    /// Who has begun to show that it knows the verifier isn't given the password, and isn't believed before it has.
+    #[test]
+    fn a_server_that_breaks_off_is_told_nothing() {
+        let credential = Credential::Password(b"secret".to_vec());
+        for next in [&b"\0\0\0\x03"[..], b"\0\0\0\x05abcd", b"\0\0\0\0"] {
+            let mut exchange = Exchange::new(b"app", &credential);
+            assert!(matches!(exchange.answer(SCRAM), Ok(Answer::Send(_))));
+            assert!(exchange.answer(next).is_err(), "{next:?}");
+        }
+        assert!(matches!(Exchange::new(b"app", &credential).answer(b"\0\0\0\x03"), Ok(Answer::Send(_))));
+        assert!(matches!(Exchange::new(b"app", &credential).answer(b"\0\0\0\0"), Ok(Answer::LoggedIn)));
+    }
+}

@@ -350,7 +350,7 @@ impl<J: Gate> Relay<J> {
             () = cancelled(self.key.as_ref()), if held => self.drop_what_waits(),
             leave = routes.leave_to_move(number, listens), if movable => self.permit = Some(leave),
             survey = routes.surveyed(surveyed, is_used), if asked => self.survey = Some(survey),
-            () = sleep_until(restored_by.unwrap_or_else(Instant::now)), if restored_by.is_some() => self.restoring_takes_too_long(),
+            () = sleep_until(restored_by.unwrap_or_else(Instant::now)), if restored_by.is_some() => {}
             () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
         }
         Ok(())

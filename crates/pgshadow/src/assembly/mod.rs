@@ -41,7 +41,7 @@ use direction::Direction;
 use flip::{Flipping, Parts};
 use pausing::Pausing;
 use pgshadow_admin::Phase;
-use pgshadow_cutover::{Journal, Standing};
+use pgshadow_cutover::{Journal, Standing, State};
 use pgshadow_model::Place;
 use pgshadow_proxy::{Authentication, OtherDatabases, Proxy, Route, Routes, Upstream};
 use pgshadow_telemetry::Gauge;
@@ -68,24 +68,22 @@ const GRACE: Duration = Duration::from_secs(10);
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AssemblyError> {
     let metrics = pgshadow_telemetry::install().map_err(|e| AssemblyError::Start(e.to_string()))?;
     let admin = bind(&config.admin.address, "[admin] address").await?;
-    // where the primary is of a migration that has ended
-    let (mut direction, mut journal, mut ended_at) = (None, None, None);
+    let directory = &config.mirror_log.directory;
     if config.mirror.enabled {
-        let directory = &config.mirror_log.directory;
         std::fs::create_dir_all(directory)
             .map_err(|source| AssemblyError::Directory { directory: directory.clone(), source })?;
-        // the lock on the first log keeps a second process away from the journal as well
-        let opened = Journal::open(directory)?;
-        let kept = opened.kept();
-        ended_at = (kept.standing != Standing::UnderWay).then_some(kept.primary);
-        if ended_at.is_none() {
-            direction = Some(Direction::open(&config, kept.era, kept.primary)?);
-            journal = Some(opened);
-        }
     }
+    // where the primary is, also where nothing is mirrored, or no more; the lock on a log keeps a second process away from it as well
+    let journal = Journal::open(directory)?;
+    let kept = journal.kept();
+    let mirrors = config.mirror.enabled && kept.standing == Standing::UnderWay;
+    if !mirrors && kept.state != State::Idle {
+        let why = "what a flip has left is still to be put in order: start with [mirror] enabled = true";
+        return Err(AssemblyError::Start(why.to_owned()));
+    }
+    let direction = if mirrors { Some(Direction::open(&config, kept.era, kept.primary)?) } else { None };
     let shared = direction.as_ref().map(|direction| Arc::clone(&direction.shared));
-    let ended = if ended_at == Some(Place::Target) { &config.target } else { &config.source };
-    let primary = direction.as_ref().map_or(ended, |direction| &direction.config.source);
+    let primary = if kept.primary == Place::Target { &config.target } else { &config.source };
     let route = Route {
         number: 0,
         upstream: upstream(primary),
@@ -98,16 +96,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     let proxy = Proxy::bind(relay_config(&config, secrets.clone()).await?, Arc::clone(&routes)).await?;
     let pausing = Arc::new(Pausing::new(proxy.sessions(), primary.postgres.clone()));
     let present = Arc::new(Present::new(direction.clone()));
-    let flipping = journal.map(|journal| {
+    let flipping = direction.is_some().then(|| {
         let (pausing, present) = (Arc::clone(&pausing), Arc::clone(&present));
         Arc::new(Flipping::new(Parts { config: config.clone(), journal, routes, pausing, present, secrets }))
     });
-    let windows = Arc::new(Windows::new(
-        Arc::clone(&present),
-        proxy.clients(),
-        pausing,
-        (flipping.clone(), ended_at.unwrap_or(Place::Source)),
-    ));
+    let windows =
+        Arc::new(Windows::new(Arc::clone(&present), proxy.clients(), pausing, (flipping.clone(), kept.clone())));
     let gauges = tokio::spawn(Arc::clone(&windows).keep_gauges(shutdown.clone()));
     let serving = tokio::spawn(pgshadow_admin::serve(admin, Arc::clone(&windows), metrics, shutdown.clone()));
     Gauge::Mirroring.set(u64::from(direction.is_some()));

@@ -11,8 +11,9 @@ use pgshadow_admin::{
     FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState, PROVEN_NOTE, PauseReport, PauseRequest, Phase,
     RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
 };
+use pgshadow_cutover::{Kept, Standing};
 use pgshadow_divergence::Certificates;
-use pgshadow_model::{Finding, Place};
+use pgshadow_model::Finding;
 use pgshadow_telemetry::Gauge;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +27,8 @@ pub(super) struct Windows {
     present: Arc<Present>,
     /// `None`: nothing was mirrored when the process began.
     flipping: Option<Arc<Flipping>>,
-    /// Where the primary was then.
-    primary: Place,
+    /// What the journal of flips held then.
+    kept: Kept,
     clients: Arc<AtomicUsize>,
     pausing: Arc<Pausing>,
     phase: Mutex<Phase>,
@@ -38,9 +39,9 @@ impl Windows {
         present: Arc<Present>,
         clients: Arc<AtomicUsize>,
         pausing: Arc<Pausing>,
-        (flipping, primary): (Option<Arc<Flipping>>, Place),
+        (flipping, kept): (Option<Arc<Flipping>>, Kept),
     ) -> Self {
-        Self { present, flipping, primary, clients, pausing, phase: Mutex::new(Phase::Starting) }
+        Self { present, flipping, kept, clients, pausing, phase: Mutex::new(Phase::Starting) }
     }
 
     pub fn set_phase(&self, phase: Phase) {
@@ -142,7 +143,7 @@ impl Windows {
 
     fn next_step(&self, status: &Status) -> String {
         if self.direction().is_none() {
-            return match self.flipping.is_some() || self.primary == Place::Target {
+            return match self.flipping.is_some() || self.kept.standing != Standing::UnderWay {
                 true => {
                     format!("the migration has ended: have the application connect to the {} itself", status.primary)
                 }
@@ -209,7 +210,7 @@ impl Source for Windows {
         let findings_open = mirror.and_then(|m| m.store.open_count().ok()).unwrap_or(0);
         let mut status = Status {
             version: VERSION.to_owned(),
-            primary: self.flipping.as_ref().map_or(self.primary, |flipping| flipping.primary()),
+            primary: self.flipping.as_ref().map_or(self.kept.primary, |flipping| flipping.primary()),
             phase: self.phase(),
             mirroring: mirror.is_some_and(|m| !m.is_stopped()),
             flipping: self.flipping.as_ref().is_some_and(|flipping| flipping.is_under_way()),

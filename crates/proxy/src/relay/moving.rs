@@ -161,8 +161,6 @@ pub(super) struct Restoring<J: Gate> {
 }
 
 impl<J: Gate> Relay<J> {
-    /// Logs the session in to the present primary, and begins to give it what it had there. It is at rest, and busy in the eyes of others. An error:
-    /// why that can't be.
     /// Takes part in a survey: can it be taken along? If so it logs in to where it is to go.
     pub(super) async fn look_at_itself(&mut self) {
         let Some(Asked { number, next, ahead, leave }) = self.survey.take() else { return };
@@ -208,6 +206,8 @@ impl<J: Gate> Relay<J> {
         }
     }
 
+    /// Logs the session in to the present primary, and begins to give it what it had there. It is at rest, and busy in the eyes of others. An error:
+    /// why that can't be.
     pub(super) async fn begin_move(&mut self) -> std::result::Result<(), String> {
         let until = Instant::now() + MOVE_MAX;
         tokio::time::timeout_at(until, self.log_in_there(until)).await.unwrap_or_else(|_| Err(TOO_LONG.to_owned()))
@@ -215,7 +215,8 @@ impl<J: Gate> Relay<J> {
 
     async fn log_in_there(&mut self, until: Instant) -> std::result::Result<(), String> {
         let route = self.routes.now();
-        self.urgent = Some(self.routes.urgent());
+        // those that nobody uses wait for it
+        self.urgent = self.permit.is_none().then(|| self.routes.urgent());
         let mut state = self.state(&route.settings).await?;
         let Some(credential) = self.credential.clone() else { return Err(UNFOLLOWED.to_owned()) };
         let Some(shared) = route.shared.clone() else { return Err(UNFOLLOWED.to_owned()) };
@@ -341,17 +342,17 @@ impl<J: Gate> Relay<J> {
 
     /// What has become of a session that is given what it had: nothing yet, or it is the client's again. An error: why it can't go on.
     pub(super) fn moving_on(&mut self) -> Option<std::result::Result<(), String>> {
-        self.restoring.as_ref()?;
+        let late = self.restoring.as_ref()?.until <= Instant::now();
         if self.from_client.is_empty() && self.is_at_rest() {
             let finished = self.finish_move();
             self.ours_is_over();
             return Some(finished);
         }
-        self.server_ended.then(|| Err("the new primary has closed the connection".to_owned()))
-    }
-
-    pub(super) fn restoring_takes_too_long(&mut self) {
-        self.server_ended = true;
+        match (self.server_ended, late) {
+            (true, _) => Some(Err("the new primary has closed the connection".to_owned())),
+            (false, true) => Some(Err(TOO_LONG.to_owned())),
+            (false, false) => None,
+        }
     }
 
     fn finish_move(&mut self) -> std::result::Result<(), String> {

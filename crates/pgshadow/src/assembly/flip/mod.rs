@@ -30,6 +30,7 @@ use report::Telling;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +67,8 @@ pub(super) struct Flipping {
     present: Arc<Present>,
     /// In mode `scram`: whom the primary's users are asked of.
     secrets: Option<Arc<Known>>,
-    one: Arc<tokio::sync::Mutex<()>>,
+    /// Of one.
+    leaves: Arc<Semaphore>,
     reports: PathBuf,
 }
 
@@ -109,7 +111,6 @@ struct Run<'a> {
     own: Option<[Own; 2]>,
     settings: Vec<String>,
     lease: Option<Lease>,
-    deadline: Instant,
     rights: Option<Rights>,
     number: u64,
     given_up: CancellationToken,
@@ -119,7 +120,7 @@ impl Flipping {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, journal, routes, pausing, present, secrets } = parts;
         let reports = config.mirror_log.directory.join("flips");
-        Self { config, journal, routes, pausing, present, secrets, one: Arc::default(), reports }
+        Self { config, journal, routes, pausing, present, secrets, leaves: Arc::new(Semaphore::new(1)), reports }
     }
 
     /// Where the primary is.
@@ -129,12 +130,12 @@ impl Flipping {
 
     /// A rehearsal was cut off on the other side.
     pub fn is_rehearsing(&self) -> bool {
-        self.journal.kept().rehearsing && self.one.try_lock().is_ok()
+        self.journal.kept().rehearsing && self.leaves.available_permits() > 0
     }
 
     /// One is under way, or what one has left is still to be put in order.
     pub fn is_under_way(&self) -> bool {
-        self.one.try_lock().is_err() || self.journal.kept().state != State::Idle
+        self.leaves.available_permits() == 0 || self.journal.kept().state != State::Idle
     }
 
     /// All flips that there were.
@@ -167,7 +168,7 @@ impl Flipping {
             let back = FlipRequest { to: request.to.other(), postpone_flag_file: None, ..request };
             let mut all = vec![there];
             for _ in 0..BACK_MAX {
-                let leave = Arc::clone(&this.one).lock_owned().await;
+                let leave = Arc::clone(&this.leaves).acquire_owned().await.map_err(|error| error.to_string())?;
                 all.push(this.in_a_task(back.clone(), true, leave, CancellationToken::new()).await?);
                 if all.last().is_some_and(|report| report.outcome == FlipOutcome::Flipped) {
                     this.keep_rehearsed().await?;
@@ -182,8 +183,8 @@ impl Flipping {
         all?
     }
 
-    fn leave(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, String> {
-        Arc::clone(&self.one).try_lock_owned().map_err(|_| "another flip is under way".to_owned())
+    fn leave(&self) -> Result<OwnedSemaphorePermit, String> {
+        Arc::clone(&self.leaves).try_acquire_owned().map_err(|_| "another flip is under way".to_owned())
     }
 
     async fn keep_rehearsed(&self) -> Result<(), String> {
@@ -200,7 +201,7 @@ impl Flipping {
         self: &Arc<Self>,
         request: FlipRequest,
         rehearsal: bool,
-        leave: tokio::sync::OwnedMutexGuard<()>,
+        leave: OwnedSemaphorePermit,
         given_up: CancellationToken,
     ) -> Result<FlipReport, String> {
         let kept = self.journal.kept();
@@ -230,7 +231,6 @@ impl Flipping {
         given_up: CancellationToken,
     ) -> FlipReport {
         let telling = Telling::new(forward.primary, request.to, self.pausing.sessions.moved());
-        let deadline = Instant::now();
         let mut run = Run {
             flipping: self,
             request,
@@ -241,7 +241,6 @@ impl Flipping {
             own: None,
             settings: Vec::new(),
             lease: None,
-            deadline,
             rights: None,
             number: 0,
             given_up,
@@ -300,6 +299,19 @@ impl std::fmt::Display for Stop {
             Self::DryRun => "a dry run",
             Self::Refused(why) | Self::Failed(why) | Self::Torn(why) => why,
         })
+    }
+}
+
+/// Behind the point of no return nothing may go on at the old primary: a flip that is cut off there, by a panic say, takes the process with it, and the
+/// next one goes by the journal.
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if self.lease.is_some() && self.flipping.journal.kept().state == State::Committed {
+            tracing::error!(
+                "a flip was cut off behind its point of no return: pgshadow ends, and begins with the new primary"
+            );
+            std::process::abort();
+        }
     }
 }
 
@@ -441,7 +453,7 @@ impl Run<'_> {
                 why,
             })
             .collect();
-        self.telling.at(&format!("sessions were asked; {unasked} were in a transaction"));
+        self.telling.at(&format!("sessions were asked; {unasked} have not answered"));
     }
 
     /// A moment at which little is left to be applied, if there is one soon: what is left then is waited for while all is held.
@@ -473,11 +485,11 @@ impl Run<'_> {
         let (sessions, forward) = (Arc::clone(&self.flipping.pausing.sessions), Arc::clone(&self.forward));
         let timeout = self.timeout();
         drop(sessions.take_waits());
-        self.deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout;
         let lease = sessions.pause.begin(timeout + LEASE_BEYOND);
         self.lease = Some(lease.ok_or_else(|| "new transactions are held by another command".to_owned())?);
         self.telling.held();
-        if !drain(&sessions, self.deadline).await {
+        if !drain(&sessions, deadline).await {
             self.telling.report.waited_for = self.flipping.pausing.offenders().await;
             let open = self.telling.report.waited_for.len();
             return Err(Stop::Failed(format!("{open} transactions did not end within {timeout:?}")));
@@ -485,7 +497,7 @@ impl Run<'_> {
         self.telling.at("open transactions have ended");
         let mirror = &forward.mirror;
         // one that was committed past pgshadow is looked up first
-        if tokio::time::timeout_at(self.deadline, mirror.prepared.looked_at()).await.is_err() {
+        if tokio::time::timeout_at(deadline, mirror.prepared.looked_at()).await.is_err() {
             return Err(Stop::Failed("prepared transactions could not be looked up".to_owned()));
         }
         let mark = mirror.book.barrier();
@@ -495,7 +507,7 @@ impl Run<'_> {
             mirror.book.wait_applied(mark).await;
             healed.await;
         };
-        if tokio::time::timeout_at(self.deadline, drained).await.is_err() {
+        if tokio::time::timeout_at(deadline, drained).await.is_err() {
             let left = mirror.book.lag().entries;
             return Err(Stop::Failed(format!(
                 "the shadow did not get all within {timeout:?}: {left} transactions are left"

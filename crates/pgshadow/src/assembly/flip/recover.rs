@@ -65,7 +65,7 @@ impl Flipping {
     /// Puts in order what a process has left that ended amid a flip: before the point of no return it is undone, after it it is finished. The present
     /// direction is the one that the journal names already. Until it has succeeded it is tried again.
     pub async fn recover(self: &Arc<Self>) {
-        let _one = Arc::clone(&self.one).lock_owned().await;
+        let Ok(_one) = Arc::clone(&self.leaves).acquire_owned().await else { return };
         let mut from = self.journal.kept().state;
         let mut event = Event::Restarted;
         loop {

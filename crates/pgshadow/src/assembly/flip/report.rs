@@ -74,7 +74,8 @@ impl Telling {
             (moved.saturating_sub(self.before.0), ended.saturating_sub(self.before.1));
     }
 
-    pub fn end(mut self, stopped: Option<Stop>) -> FlipReport {
+    /// As it is in the end.
+    pub fn end(&mut self, stopped: Option<Stop>) -> FlipReport {
         self.report.outcome = match &stopped {
             None => FlipOutcome::Flipped,
             Some(Stop::DryRun) => FlipOutcome::DryRun,
@@ -82,7 +83,7 @@ impl Telling {
             Some(Stop::Failed(_) | Stop::Torn(_)) => FlipOutcome::Undone,
         };
         self.report.reason = stopped.filter(|stop| !matches!(stop, Stop::DryRun)).map(|stop| stop.to_string());
-        self.report
+        self.report.clone()
     }
 }
 
