@@ -1,4 +1,5 @@
 //! Scenes that are flipped.
+use crate::process::eventually;
 use crate::scene::{Scene, servers};
 use serde_json::Value;
 use std::sync::OnceLock;
@@ -43,7 +44,12 @@ pub fn users() -> String {
 /// A scene whose sessions can be taken along.
 #[track_caller]
 pub fn scene(schema: &str) -> Scene {
-    Scene::with(schema, "", |builder| builder.users(&users()))
+    let scene = Scene::with(schema, "", |builder| builder.users(&users()));
+    // what was written nowhere drains without the shadow
+    eventually("the shadow is there", LIMIT, || {
+        (scene.pgshadow.status()["applier"]["connected"] == true).then_some(())
+    });
+    scene
 }
 
 /// Proves that both databases are equal.

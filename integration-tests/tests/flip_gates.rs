@@ -26,7 +26,8 @@ fn refused(scene: &Scene, arguments: &[&str], gates: &[&str]) -> Value {
         assert_eq!(
             (code, closed(&report), &report["outcome"]),
             (Some(3), gates.iter().map(|g| (*g).to_owned()).collect(), &"refused".into()),
-            "{report:#}"
+            "{} {report:#}",
+            report["reason"]
         );
         let of_closed = report["gates"].as_array().unwrap().iter().filter(|gate| gate["open"] == false);
         assert!(
