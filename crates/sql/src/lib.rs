@@ -33,6 +33,7 @@ mod stack;
 mod statement;
 mod strings;
 mod summary;
+mod table_lock;
 mod tokens;
 mod values;
 mod view;
@@ -51,6 +52,7 @@ pub use returning::{Copied, Dialect, Image, ReturningForm, Rewrite, column, para
 pub use script::statements;
 pub use statement::{CopyCommand, Discard, FunctionName, Parsed, SetKind, Statement, StatementKind};
 pub use strings::without_escapes;
+pub use table_lock::{LockMode, LongWork, TableLock};
 pub use values::values;
 pub use view::{ViewSource, view_source};
 pub use write::{Fixed, OnConflict, RelationName, Returned, Write};

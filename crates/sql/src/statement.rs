@@ -1,6 +1,7 @@
 use std::ops::Range;
 
 use crate::ddl::Ddl;
+use crate::table_lock::TableLock;
 use crate::write::{RelationName, Returned, Write};
 
 /// What one query string contains.
@@ -29,6 +30,8 @@ pub struct Statement {
     pub other_names: Vec<String>,
     /// It uses `CURRENT_TIMESTAMP`, `CURRENT_USER` or another of the value functions that are grammar and not calls.
     pub value_functions: bool,
+    /// What a change of definitions locks so that others can't read or write its rows.
+    pub locks: Vec<TableLock>,
 }
 
 /// A function as it is called, in the parser's case folding (lower case unless quoted).
@@ -265,6 +268,7 @@ impl Statement {
             relations: Vec::new(),
             other_names: Vec::new(),
             value_functions: false,
+            locks: Vec::new(),
         }
     }
 

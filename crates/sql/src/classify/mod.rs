@@ -5,6 +5,7 @@ mod constant;
 mod definitions;
 mod dml;
 mod fixed;
+mod locks;
 mod named;
 mod objects;
 mod others;
@@ -27,6 +28,7 @@ use crate::summary::Summary;
 pub(crate) fn statement_of(node: &Node, range: Range<usize>) -> Statement {
     let summary = Summary::of(node);
     let what = kind(node).map_or(StatementKind::Other, |statement| kind_of(statement, &summary, &range));
+    let locks = kind(node).map(locks::locks).unwrap_or_default();
     let relations = summary.relations.into_iter().map(|relation| relation.name).collect();
     Statement {
         range,
@@ -35,6 +37,7 @@ pub(crate) fn statement_of(node: &Node, range: Range<usize>) -> Statement {
         relations,
         other_names: summary.other_names,
         value_functions: summary.value_functions,
+        locks,
     }
 }
 

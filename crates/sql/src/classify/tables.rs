@@ -30,6 +30,11 @@ pub(super) fn alteration(statement: &AlterTableStmt) -> Alteration {
     all
 }
 
+/// Whether a part of ALTER TABLE writes all rows anew, as far as its text tells.
+pub(super) fn rewrites(command: &AlterTableCmd) -> bool {
+    of_command(command).rewrites
+}
+
 fn of_command(command: &AlterTableCmd) -> Alteration {
     use AlterTableType as Alter;
     let mut alteration =
@@ -64,11 +69,7 @@ fn of_command(command: &AlterTableCmd) -> Alteration {
 
 /// Why the rows already there get values that depend on the place.
 fn filled_by(column: &ColumnDef) -> Option<&'static str> {
-    const SERIAL: [&str; 6] = ["bigserial", "serial", "serial2", "serial4", "serial8", "smallserial"];
-    let names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
-    if let [name] = names.as_slice()
-        && SERIAL.contains(&name.as_str())
-    {
+    if is_serial(column) {
         return Some("ADD COLUMN with a serial type numbers the rows");
     }
     if column.raw_default.as_deref().is_some_and(|default| !is_plain_constant(default)) {
@@ -81,6 +82,13 @@ fn filled_by(column: &ColumnDef) -> Option<&'static str> {
         Kind::Constraint(constraint) => filled_by_constraint(constraint),
         _ => None,
     })
+}
+
+/// Of a type whose default draws from a sequence.
+pub(super) fn is_serial(column: &ColumnDef) -> bool {
+    const SERIAL: [&str; 6] = ["bigserial", "serial", "serial2", "serial4", "serial8", "smallserial"];
+    let names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
+    matches!(names.as_slice(), [name] if SERIAL.contains(&name.as_str()))
 }
 
 fn has_default(column: &ColumnDef) -> bool {
@@ -125,7 +133,7 @@ fn filled_by_constraint(constraint: &Constraint) -> Option<&'static str> {
 }
 
 /// A constant, also under casts, but not one that names the present moment.
-fn is_plain_constant(node: &Node) -> bool {
+pub(super) fn is_plain_constant(node: &Node) -> bool {
     match kind(node) {
         Some(Kind::AConst(value)) => constant(value).is_none_or(|text| !super::fixed::names_the_present(&text)),
         Some(Kind::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_plain_constant),
