@@ -123,6 +123,12 @@ pub(crate) struct QueryRun {
     pub last_piece: bool,
     /// An error of ours that takes the place of the answer to COMMIT.
     pub instead: Option<Bytes>,
+    /// The same of the server's own error, where the client's text isn't run.
+    pub refusal: Option<Bytes>,
+    /// Characters of ours in front of the client's text.
+    pub ahead: usize,
+    /// They set something: the answer to that is to come.
+    pub sets: bool,
     /// The session's settings when it was sent, where a statement is to be repeated under them.
     pub settings: Option<SessionSettings>,
     /// What is kept of it for comparison.
@@ -173,6 +179,12 @@ pub(crate) enum Purpose {
     /// Ends what a COMMIT that never came to run was to end.
     RollBack,
     Constraints,
+    /// Asks for the session's own `lock_timeout`; in a Query, puts it back.
+    LockTimeout,
+    /// Sets it around the client's Execute.
+    SetLockTimeout,
+    /// Fails in place of the client's Execute, which is answered by this error.
+    Refused(Bytes),
     /// Locks and reads the rows of the client's Execute behind it.
     Lock(Arc<LockAhead>),
     /// Looks whether the client's Execute in front of it has written the rows that were locked.

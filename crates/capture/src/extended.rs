@@ -222,6 +222,16 @@ impl<J: Journal> Session<J> {
         if is_commit(&step) && self.must_know_before_commit() || self.is_unsure_by_name(&step) {
             return self.hold = Hold::Answers(frame);
         }
+        let frame = match &plan {
+            Some(plan) if parts.is_none() => match self.guarded(plan, frame, out) {
+                Some(frame) => frame,
+                None => return,
+            },
+            _ => frame,
+        };
+        if let Some(error) = self.refusal() {
+            return self.refuse_execute(error, out);
+        }
         Counter::Statements(step.class).add(1);
         let in_block = self.block;
         self.batch = true;
@@ -307,6 +317,7 @@ impl<J: Journal> Session<J> {
             // what comes in the same batch is looked up behind it
             self.forget_identity();
         }
+        let put_back = self.set_lock_timeout(plan.as_deref(), in_block, out);
         let mut behind = None;
         if let (Some(statement), Some(lock)) = (lock, step.lock()) {
             behind = lock.behind.as_ref().map(|look| (look.text.clone(), Purpose::LookBehind(Arc::clone(&step))));
@@ -336,6 +347,9 @@ impl<J: Journal> Session<J> {
         }
         if reads_file {
             self.send_look_back(out);
+        }
+        if let Some(sql) = put_back {
+            self.own_set(&sql, out);
         }
     }
 

@@ -43,7 +43,8 @@ impl<J: Journal> Session<J> {
                 }
                 let locks = !run.locked && run.plan.steps.get(run.at).is_some_and(|step| step.lock().is_some());
                 let renamed = if locks { in_place_of_lock(&frame) } else { None };
-                out.client(renamed.unwrap_or_else(|| positioned(&run.plan, run.offset, &frame)));
+                let refusal = run.refusal.take().or(renamed);
+                out.client(refusal.unwrap_or_else(|| positioned(&run.plan, (run.offset, run.ahead), &frame)));
                 self.pending.push_front(Expected::Query(run));
                 self.copy_failed(out);
             }
@@ -96,9 +97,10 @@ impl<J: Journal> Session<J> {
             return self.wait_to_take_again(out);
         }
         match own {
-            Some(Purpose::Probe { .. }) => self.probe_error(frame, out),
+            Some(Purpose::Probe { .. } | Purpose::LockTimeout) => self.probe_error(frame, out),
+            Some(Purpose::Refused(error)) => out.client(error),
             // what the client's own text would meet as well
-            Some(Purpose::Parse { plan, .. }) => out.client(positioned(&plan, 0, &frame)),
+            Some(Purpose::Parse { plan, .. }) => out.client(positioned(&plan, (0, 0), &frame)),
             Some(Purpose::Ran) => out.client(frame.bytes),
             Some(Purpose::Lock(lock)) => out.client(in_lock(&lock, &frame)),
             Some(_) if self.error_before_commit(&frame) => {}
@@ -106,7 +108,7 @@ impl<J: Journal> Session<J> {
                 self.roll_back_at_ready |= skipped.end;
                 out.client(frame.bytes);
             }
-            None => out.client(plan.map_or_else(|| frame.bytes.clone(), |p| positioned(&p, 0, &frame))),
+            None => out.client(plan.map_or_else(|| frame.bytes.clone(), |p| positioned(&p, (0, 0), &frame))),
         }
         if self.pending.is_empty() {
             // its Sync is still to come: what the client sends before it is skipped
@@ -311,12 +313,14 @@ pub(crate) struct Skipped {
     units: usize,
 }
 
-/// An error whose position is that in the client's own text.
-pub(crate) fn positioned(plan: &Plan, offset: usize, frame: &Frame) -> Bytes {
-    if plan.text.is_none() && offset == 0 {
+/// An error whose position is that in the client's own text. `offset`: characters of it in front of what was sent; `ahead`: of ours
+/// in front of that.
+pub(crate) fn positioned(plan: &Plan, (offset, ahead): (usize, usize), frame: &Frame) -> Bytes {
+    if plan.text.is_none() && offset == 0 && ahead == 0 {
         return frame.bytes.clone();
     }
-    edit::with_position(frame, |p| plan.rewrites.original_position(p) + offset).unwrap_or_else(|| frame.bytes.clone())
+    let original = |p: usize| plan.rewrites.original_position(p.saturating_sub(ahead)) + offset;
+    edit::with_position(frame, original).unwrap_or_else(|| frame.bytes.clone())
 }
 
 /// The error that a statement's condition met while its rows were locked, with the position in the client's own text.

@@ -27,6 +27,7 @@ mod ending;
 mod expected;
 mod extended;
 mod failures;
+mod guard;
 mod image;
 mod in_parts;
 mod journal;
@@ -53,5 +54,6 @@ mod unit;
 
 pub use backends::{Backends, Registered};
 pub use carried::OWN_STATEMENT;
+pub use guard::{ALLOW, Guard, Locks, Question, Verdict};
 pub use journal::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
 pub use session::{Output, Session, Shared, ToServer};

@@ -1,4 +1,5 @@
 //! What is to be done about each statement of a text.
+use crate::guard::Locks;
 use bytes::Bytes;
 use pgshadow_catalog::{Redefined, Table};
 use pgshadow_model::{Operation, QualifiedName, Suspect};
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     pub ranges: Vec<std::ops::Range<usize>>,
     /// The same for the simple protocol, where locks are taken ahead in the text itself.
     pub for_query: Option<Arc<Plan>>,
+    /// What its statements lock.
+    pub locks: Arc<[Locks]>,
     /// The parameters' types as they came in a Parse of this text, and the server's description of all of them.
     pub described: OnceLock<(Bytes, Arc<OnceLock<Bytes>>)>,
 }
@@ -376,6 +379,7 @@ impl Plan {
             epoch: 0,
             ranges: Vec::new(),
             for_query: None,
+            locks: Arc::default(),
             described: OnceLock::new(),
         }
     }

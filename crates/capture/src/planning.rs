@@ -73,8 +73,9 @@ impl<J: Journal> Session<J> {
             return if self.probe_failed { Known::Plan(Arc::new(unprobed(&parsed))) } else { Known::Ask(unknown) };
         }
         let plan = self.plan(&readable, &parsed, masked, &self.tables);
-        if self.identity.is_none() && !self.probe_failed && plan.steps.iter().any(|s| s.hidden_writes) {
-            // may it ask for the place of what it may write?
+        let asks = !plan.locks.is_empty() || plan.steps.iter().any(|s| s.hidden_writes);
+        if self.identity.is_none() && !self.probe_failed && asks {
+            // may it ask for the place of what it may write, and where is what it locks?
             return Known::Ask(Vec::new());
         }
         let plan = Arc::new(self.as_sent(plan, text, masked));
@@ -308,7 +309,7 @@ fn undrawn(plan: Plan) -> Plan {
     };
     let steps = plan.steps.iter().map(declared).collect();
     let end = plan.ranges.last().map_or(0, |range| range.end);
-    Plan { steps, end, epoch: plan.epoch, ranges: plan.ranges, ..Plan::empty() }
+    Plan { steps, end, epoch: plan.epoch, ranges: plan.ranges, locks: plan.locks, ..Plan::empty() }
 }
 
 /// Statements whose tables could not be asked for.

@@ -42,6 +42,10 @@ impl<J: Journal> Session<J> {
                 if unsure || plan.steps.first().is_some_and(|s| is_commit(s)) && self.must_know_before_commit() {
                     return self.hold = Hold::Answers(frame);
                 }
+                let Some(_) = self.guarded(&plan, frame, out) else { return };
+                if let Some(error) = self.refusal() {
+                    return self.refuse_query(error, out);
+                }
                 plan.steps.iter().for_each(|s| Counter::Statements(s.class).add(1));
                 let changed = self.units.back().is_some_and(|u| !u.closed && u.session_changed);
                 let cuts = |s: &Arc<Step>| ends_or_begins(s) || changed && takes_back(s);
@@ -226,6 +230,7 @@ impl<J: Journal> Session<J> {
             run.ends_unit = true;
             sent = self.end_statement(&plan, &steps, &mut run, sent, out);
         }
+        sent = self.with_lock_timeout(&plan, in_block, &mut run, sent);
         self.pending.push_back(Expected::Query(Box::new(run)));
         out.server(frontend::query(&sent));
     }
@@ -271,6 +276,9 @@ impl QueryRun {
             offset,
             last_piece,
             instead: None,
+            refusal: None,
+            ahead: 0,
+            sets: false,
             settings: None,
             sampled: None,
             unnamed: None,

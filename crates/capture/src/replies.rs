@@ -1,5 +1,6 @@
 //! Frames of the server, on their way to the client.
 use crate::expected::{Before, ExecuteRun, Expected, OwnRun, Purpose, QueryRun};
+use crate::guard::Guarding;
 use crate::journal::Journal;
 use crate::locked::LockedRows;
 use crate::plan::{Control, Effect, Step, Strip};
@@ -114,6 +115,11 @@ impl<J: Journal> Session<J> {
         let steps = run.plan.steps.len();
         if run.at >= steps && !run.suffix.is_empty() {
             self.suffix_reply(&mut run, &frame, out);
+            return self.pending.push_front(Expected::Query(run));
+        }
+        if run.sets {
+            // ours in front of the client's
+            run.sets = frame.tag != backend::COMMAND_COMPLETE;
             return self.pending.push_front(Expected::Query(run));
         }
         let step = run.plan.steps.get(run.at).map(|s| self.resolved(s));
@@ -313,6 +319,16 @@ impl<J: Journal> Session<J> {
             }
             _ => match run.purpose {
                 Purpose::Constraints | Purpose::Parse { .. } | Purpose::Ran | Purpose::RollBack => {}
+                Purpose::SetLockTimeout | Purpose::Refused(_) => {}
+                Purpose::LockTimeout => {
+                    if let (Guarding::Showing, Some(own)) = (&self.guarding, run.values.pop()) {
+                        self.guarding = Guarding::Shown(own);
+                    }
+                    // outside a batch the frame goes on once the server is ready
+                    if self.batch {
+                        self.resume(out);
+                    }
+                }
                 Purpose::LookBack(step) => {
                     if let Some(look) = step.look_back() {
                         self.looked_back(look, run.stage, run.copied);

@@ -1,5 +1,6 @@
 //! Frames of the client, on their way to the server.
 use crate::expected::Expected;
+use crate::guard::Guarding;
 use crate::journal::Journal;
 use crate::plan::{Control, Effect, Step};
 use crate::session::{Output, Session};
@@ -12,6 +13,7 @@ impl<J: Journal> Session<J> {
     pub fn client(&mut self, frame: Frame, out: &mut Output) {
         let before = out.to_client.len();
         self.note_attempt(&frame);
+        self.guarding = Guarding::Unasked;
         self.take(frame, out);
         if out.to_client.len() > before {
             self.attempt.over();

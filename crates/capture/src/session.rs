@@ -4,6 +4,7 @@ use crate::backends::{Backends, Registered};
 use crate::carried::OwnSettings;
 use crate::copying::Copying;
 use crate::expected::{Expected, Page, Portal, Prepared, SqlPrepared};
+use crate::guard::{Guard, Guarding};
 use crate::journal::{Journal, Unsettled};
 use crate::notices::Reported;
 use crate::plan::{Effect, Plan, Strip};
@@ -57,6 +58,8 @@ pub struct Shared<J> {
     pub backends: Arc<Backends>,
     /// Share of the statements determined by the rows that they name which are recorded for comparison, from 0 to 1.
     pub statements: f64,
+    /// What is done about definitions that lock tables.
+    pub guard: Guard,
 }
 
 /// Why the client's frames aren't taken at present.
@@ -70,6 +73,8 @@ pub(crate) enum Hold {
     Answers(Frame),
     /// Until it is known whether a COPY FROM STDIN has begun; then this frame is taken again.
     Copy(Frame),
+    /// Until somebody has said whether it may run; then this frame is taken again.
+    Judgement(Frame),
     /// Until the server is ready: what was sent may have changed the transaction's state.
     Ready,
 }
@@ -110,6 +115,7 @@ pub struct Session<J: Journal> {
     pub(crate) units: VecDeque<Unit>,
     pub(crate) pending: VecDeque<Expected>,
     pub(crate) hold: Hold,
+    pub(crate) guarding: Guarding,
     pub(crate) attempt: Attempt,
     /// Pieces of a Query that are sent one after the other: text and characters in front.
     pub(crate) pieces: VecDeque<(Bytes, usize)>,
@@ -179,6 +185,7 @@ impl<J: Journal> Session<J> {
             units: VecDeque::new(),
             pending: VecDeque::new(),
             hold: Hold::Free,
+            guarding: Guarding::Unasked,
             attempt: Attempt::default(),
             pieces: VecDeque::new(),
             withheld: Vec::new(),

@@ -3,7 +3,7 @@ use crate::config::{Config, Upstream};
 use crate::route::Routes;
 use crate::session;
 use crate::sessions::Sessions;
-use pgshadow_capture::Journal;
+use pgshadow_capture::{Journal, Question, Verdict};
 use pgshadow_telemetry::{Counter, Gauge};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -34,6 +34,8 @@ pub trait Gate: Journal {
     /// Returns once it is known in which life the primary is, or once that can't be found out soon: a session whose connection to
     /// the primary has just been made belongs to that one.
     fn known_life(&self) -> impl Future<Output = ()> + Send;
+    /// Whether statements may take locks that keep others from tables. Soon: their client waits.
+    fn judge(&self, question: Question) -> impl Future<Output = Verdict> + Send;
 }
 
 /// The listening relay.

@@ -9,7 +9,7 @@ use crate::route::{Asked, Leave, Route, Routes, Urgent};
 use crate::sessions::Turn;
 use bytes::{Bytes, BytesMut};
 use moving::{Restoring, Spare};
-use pgshadow_capture::{Output, Session, Shared, ToServer};
+use pgshadow_capture::{Output, Session, Shared, ToServer, Verdict};
 use pgshadow_telemetry::{Counter, Direction, RoundTrip, StatementClass};
 use pgshadow_wire::scram::Credential;
 use pgshadow_wire::startup::Startup;
@@ -94,11 +94,12 @@ struct Dropping {
 }
 
 type Halves<T> = (ReadHalf<T>, WriteHalf<T>);
-type Durable = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Awaited<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
-async fn wait(durable: &mut Option<Durable>) {
-    if let Some(durable) = durable {
-        durable.await;
+async fn awaited<T>(what: &mut Awaited<T>) -> T {
+    match what {
+        Some(what) => what.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -160,7 +161,9 @@ pub(crate) struct Relay<J: Gate> {
     /// Bytes of a frame that is forwarded in parts.
     passing_client: usize,
     passing_server: usize,
-    durable: Option<Durable>,
+    durable: Awaited<()>,
+    /// Somebody is asked whether what the client sent may run.
+    judging: Awaited<Verdict>,
     round_trip: RoundTrip,
     client_ended: bool,
     client_gone: bool,
@@ -222,6 +225,7 @@ impl<J: Gate> Relay<J> {
             passing_client: 0,
             passing_server: 0,
             durable: None,
+            judging: None,
             round_trip: RoundTrip::default(),
             client_ended: false,
             client_gone: false,
@@ -276,6 +280,7 @@ impl<J: Gate> Relay<J> {
             }
             self.pump_client();
             self.empty_output();
+            self.ask_for_judgement();
             if self.server_ended && self.to_client.is_empty() {
                 if !self.client_gone {
                     self.client.1.shutdown().await?;
@@ -307,7 +312,7 @@ impl<J: Gate> Relay<J> {
         if self.due && self.to_client.is_empty() {
             return Ok(());
         }
-        let (waits, held) = (self.durable.is_some(), self.held);
+        let (waits, judges, held) = (self.durable.is_some(), self.judging.is_some(), self.held);
         let movable = self.turn.is_some() && self.permit.is_none() && !waits_for_turn && self.is_at_rest();
         let listens = movable && self.listens();
         let (routes, number) = (Arc::clone(&self.routes), self.route.number);
@@ -345,7 +350,13 @@ impl<J: Gate> Relay<J> {
                     Err(_) => self.lose_client(),
                 }
             }
-            () = wait(&mut self.durable), if waits => self.durable = None,
+            () = awaited(&mut self.durable), if waits => self.durable = None,
+            verdict = awaited(&mut self.judging), if judges => {
+                self.judging = None;
+                if let Phase::Capture(session) = &mut self.phase {
+                    session.judged(verdict, &mut self.output);
+                }
+            }
             () = resumed(self.turn.as_ref()), if held => self.held = false,
             () = cancelled(self.key.as_ref()), if held => self.drop_what_waits(),
             leave = routes.leave_to_move(number, listens), if movable => self.permit = Some(leave),
@@ -354,6 +365,16 @@ impl<J: Gate> Relay<J> {
             () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
         }
         Ok(())
+    }
+
+    /// Has what the client sent judged, where that is due.
+    fn ask_for_judgement(&mut self) {
+        if let (Phase::Capture(session), Some(shared)) = (&mut self.phase, &self.shared)
+            && let Some(question) = session.question()
+        {
+            let journal = Arc::clone(&shared.journal);
+            self.judging = Some(Box::pin(async move { journal.judge(question).await }));
+        }
     }
 
     /// The client went away. The server is told when it has got all that was sent; its answers are still read, since they

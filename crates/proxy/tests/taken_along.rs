@@ -6,7 +6,9 @@ use integration_tests::client::Endpoint;
 use integration_tests::postgres::Cluster;
 use integration_tests::raw::{Frame, RawClient, parameters};
 use integration_tests::scene::{databases, servers};
-use pgshadow_capture::{Backends, Journal, Settled, Shared, Spill, SpillRefused, Stopped, Unsettled};
+use pgshadow_capture::{
+    Backends, Guard, Journal, Question, Settled, Shared, Spill, SpillRefused, Stopped, Unsettled, Verdict,
+};
 use pgshadow_catalog::Catalog;
 use pgshadow_model::{Changes, Epoch, Intent, Lsn, QualifiedName, Sequence, Suspect};
 use pgshadow_proxy::{
@@ -74,6 +76,9 @@ impl Journal for Counted {
 impl Gate for Counted {
     async fn durable(&self, _: u64) {}
     async fn known_life(&self) {}
+    async fn judge(&self, _: Question) -> Verdict {
+        Verdict::Goes
+    }
 }
 
 #[derive(Debug)]
@@ -118,6 +123,7 @@ fn shared(journal: &Arc<Counted>) -> Arc<Shared<Counted>> {
         excluded: HashSet::new(),
         backends: Arc::new(Backends::default()),
         statements: 0.0,
+        guard: Guard::default(),
     })
 }
 

@@ -61,6 +61,10 @@ pub enum Counter {
     StatementsCompared,
     /// Those that were left out since the shadow lagged.
     StatementsShed,
+    /// Definitions that would have kept others waiting, run or refused.
+    DdlObjections,
+    /// Those that were refused.
+    DdlRefused,
 }
 
 /// Counters without a label, in the order of their declaration.
@@ -88,6 +92,8 @@ const PLAIN: &[Counter] = &[
     Counter::StatementsShed,
     Counter::LogSpilledBytes,
     Counter::LogReadAgain,
+    Counter::DdlObjections,
+    Counter::DdlRefused,
 ];
 
 // Where each family starts in VALUES.
@@ -161,6 +167,8 @@ impl Counter {
             Self::StatementsShed => 20,
             Self::LogSpilledBytes => 21,
             Self::LogReadAgain => 22,
+            Self::DdlObjections => 23,
+            Self::DdlRefused => 24,
         }
     }
 
@@ -230,6 +238,11 @@ impl Counter {
                 "pgshadow_log_read_again_total",
                 "Transactions that waited in the mirror log alone, and were read again.",
             ),
+            Self::DdlObjections => (
+                "pgshadow_ddl_objections_total",
+                "Definitions that would have kept others from a table, run or refused.",
+            ),
+            Self::DdlRefused => ("pgshadow_ddl_refused_total", "Definitions that the guard refused."),
             Self::LogFsyncs => ("pgshadow_log_fsyncs_total", "Syncs of the mirror log."),
             Self::ApplierConnects => ("pgshadow_applier_connects_total", "Connections opened to the shadow."),
             Self::ApplyRetries => ("pgshadow_apply_retries_total", "Batches that had to be repeated."),

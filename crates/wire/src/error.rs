@@ -21,6 +21,12 @@ pub fn error(sqlstate: &str, message: &str) -> Bytes {
     report("ERROR", sqlstate, message, "")
 }
 
+/// An ERROR with SQLSTATE, message and the remedy.
+#[must_use]
+pub fn refusal(sqlstate: &str, message: &str, hint: &str) -> Bytes {
+    report("ERROR", sqlstate, message, hint)
+}
+
 fn report(severity: &str, sqlstate: &str, message: &str, hint: &str) -> Bytes {
     let mut fields = vec![
         (b'S', severity.to_owned()),

@@ -13,6 +13,7 @@ mod target;
 mod temporary;
 mod writes;
 
+use crate::guard::{ALLOW, Locks};
 use crate::plan::{Control, Effect, Plan, Step};
 use bytes::Bytes;
 use pgshadow_catalog::{FunctionNature, Functions, Identity, Table, block_may_commit, block_may_define};
@@ -121,7 +122,8 @@ impl Context<'_> {
             before.note(statement, &step);
             steps.push(Arc::new(step));
         }
-        let mut plan = self.rewritten(parsed, steps, &rewrites.columns);
+        let locks = parsed.statements.iter().zip(&steps).filter_map(|(one, step)| self.locks_of(one, step)).collect();
+        let mut plan = Plan { locks, ..self.rewritten(parsed, steps, &rewrites.columns) };
         if !rewrites.beside.is_empty() {
             let looked_behind = rewrites.looked_behind;
             let alone = |column: &Rewrite| looked_behind.iter().all(|look| look.inserted_at != column.inserted_at);
@@ -153,6 +155,23 @@ impl Context<'_> {
             None => plan.steps = parsed.statements.iter().map(|s| Arc::new(self.declared(s))).collect(),
         }
         plan
+    }
+
+    /// What a statement locks that others may have, unless its text says that it is to run in any case.
+    fn locks_of(&self, statement: &Statement, step: &Step) -> Option<Locks> {
+        let text = self.text.get(statement.range.clone()).unwrap_or_default();
+        // an object of its own session's nobody else has
+        let own = matches!((&statement.kind, &step.effect), (StatementKind::Ddl(_), Effect::None));
+        if statement.locks.is_empty() || own || self.text.contains(ALLOW) {
+            return None;
+        }
+        let command = match &statement.kind {
+            StatementKind::Ddl(ddl) => ddl.tag.clone(),
+            StatementKind::Maintenance { command: "VACUUM", .. } => "VACUUM FULL".to_owned(),
+            StatementKind::Maintenance { command, .. } => (*command).to_owned(),
+            _ => text.chars().take_while(|c| c.is_ascii_alphabetic() || *c == ' ').collect(),
+        };
+        Some(Locks { command, locks: statement.locks.clone() })
     }
 
     pub(crate) fn declared(&self, statement: &Statement) -> Step {

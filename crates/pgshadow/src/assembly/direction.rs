@@ -8,7 +8,7 @@ use super::mirror::Mirror;
 use super::unsynced::Unsynced;
 use super::unwatched::Unwatched;
 use super::verifying::Verifying;
-use super::{control, excluded, fitness, recovery, settle};
+use super::{control, excluded, fitness, guard, recovery, settle};
 use crate::config::{self, Config};
 use futures::future::BoxFuture;
 use pgshadow_apply::{Applier, Handle, OrderBook, PairError, Plain, SnapshotPair};
@@ -86,12 +86,14 @@ impl Direction {
     pub fn open(config: &Config, era: u64, primary: Place) -> Result<Arc<Self>, AssemblyError> {
         let config = config.towards(era, primary);
         let (mirror, recovery) = open_mirror(&config)?;
+        let _ = mirror.guard.set(guard::Guard::new(config.source.postgres.clone(), config.ddl));
         let shared = Arc::new(Shared {
             journal: Arc::clone(&mirror),
             catalog: Arc::clone(&mirror.catalog),
             excluded: config.mirror.exclude.iter().cloned().collect(),
             backends: Arc::clone(&mirror.backends),
             statements: config.compare.statements,
+            guard: guard::of(&config.ddl),
         });
         Ok(Arc::new(Self {
             era,

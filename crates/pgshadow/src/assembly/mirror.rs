@@ -4,6 +4,7 @@ mod reread;
 
 use self::reread::payload;
 use super::definitions::Looks;
+use super::guard::Guard;
 use super::history::History;
 use super::prepared::PreparedTransactions;
 use super::spilled::SpilledFiles;
@@ -87,6 +88,8 @@ pub(super) struct Mirror {
     /// The shadow says that it has all of the log below this number.
     shadow_has: AtomicU64,
     shadow_mark: AtomicU64,
+    /// Of definitions that clients change.
+    pub guard: OnceLock<Guard>,
     /// The shadow is too far behind for statements of the clients to be run on it as well.
     pub behind: AtomicBool,
 }
@@ -130,6 +133,7 @@ impl Mirror {
             looks: Looks::default(),
             shadow_has: AtomicU64::new(0),
             shadow_mark: AtomicU64::new(0),
+            guard: OnceLock::new(),
             behind: AtomicBool::new(false),
         }
     }

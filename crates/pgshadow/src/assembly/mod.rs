@@ -13,6 +13,7 @@ mod error;
 mod excluded;
 mod fitness;
 mod flip;
+mod guard;
 mod history;
 mod mirror;
 mod pausing;

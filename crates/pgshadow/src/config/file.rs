@@ -15,6 +15,7 @@ pub(super) struct File {
     pub backfill: Backfill,
     pub verify: Verify,
     pub compare: Compare,
+    pub ddl: Ddl,
     pub cutover: Cutover,
     pub admin: Admin,
     pub test: Test,
@@ -154,6 +155,26 @@ pub(super) struct Compare {
 impl Default for Compare {
     fn default() -> Self {
         Self { statements: 1.0 }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ddl {
+    pub guard: String,
+    pub lock_timeout: String,
+    pub oldest_transaction_max: String,
+    pub table_size_max: String,
+}
+
+impl Default for Ddl {
+    fn default() -> Self {
+        Self {
+            guard: "log".into(),
+            lock_timeout: String::new(),
+            oldest_transaction_max: "5s".into(),
+            table_size_max: "1GiB".into(),
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Config {
     pub verify: Reading,
     /// What is compared.
     pub compare: Compare,
+    /// What is done about definitions that clients change.
+    pub ddl: Ddl,
     /// What is run around a flip.
     pub cutover: Cutover,
     /// The windows.
@@ -188,6 +190,34 @@ pub struct Compare {
     pub statements: f64,
 }
 
+/// `[ddl]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ddl {
+    /// What becomes of a statement that would keep others waiting.
+    pub guard: DdlGuard,
+    /// How long one may wait for its lock; `None`: as its session says.
+    pub lock_timeout: Option<Duration>,
+    /// From what age on a transaction that it would wait for is too old.
+    pub oldest_transaction_max: Duration,
+    /// From what size on a table is too large to be worked on under a lock.
+    pub table_size_max_bytes: u64,
+}
+
+/// What becomes of a statement that would keep others waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DdlGuard {
+    /// Nobody looks.
+    Off,
+    /// It is run, and the log says what was against it.
+    Log,
+    /// Its client gets an error.
+    Refuse,
+}
+
+impl Word for DdlGuard {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("log", Self::Log), ("refuse", Self::Refuse)];
+}
+
 /// `[cutover]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cutover {
@@ -285,6 +315,7 @@ impl Config {
             apply: Apply { lanes: connections(&document, "apply.lanes", file.apply.lanes)? },
             backfill: backfill(&document, file.backfill)?,
             verify: reading(&document, "verify", &file.verify)?,
+            ddl: ddl(&document, &file.ddl)?,
             compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
             cutover: Cutover { before: program(&file.cutover.before), after: program(&file.cutover.after) },
             admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
@@ -388,6 +419,32 @@ fn mirror_log(document: &Document, file: &file::MirrorLog) -> Result<MirrorLog, 
         size_max_bytes: size(&file.size_max).map_err(|reason| document.wrong("mirror_log.size_max", reason))?,
         on_full: document.word("mirror_log.on_full", &file.on_full)?,
     })
+}
+
+/// What a statement that isn't to keep others waiting waits at most, where nothing else is said.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn ddl(document: &Document, file: &file::Ddl) -> Result<Ddl, ConfigError> {
+    let guard = document.word("ddl.guard", &file.guard)?;
+    let lock_timeout = match file.lock_timeout.as_str() {
+        "" => (guard == DdlGuard::Refuse).then_some(LOCK_TIMEOUT),
+        text => Some(time(text).map_err(|reason| document.wrong("ddl.lock_timeout", reason))?).filter(|t| !t.is_zero()),
+    };
+    let oldest_transaction_max = time(&file.oldest_transaction_max);
+    Ok(Ddl {
+        guard,
+        lock_timeout,
+        oldest_transaction_max: oldest_transaction_max
+            .map_err(|reason| document.wrong("ddl.oldest_transaction_max", reason))?,
+        table_size_max_bytes: size(&file.table_size_max)
+            .map_err(|reason| document.wrong("ddl.table_size_max", reason))?,
+    })
+}
+
+/// A time that a statement may take.
+fn time(text: &str) -> Result<Duration, String> {
+    let wrong = |_| format!("must be a time such as \"5s\" or \"500ms\", not {text:?}");
+    humantime::parse_duration(text).map_err(wrong)
 }
 
 fn connections(document: &Document, key: &str, number: i64) -> Result<usize, ConfigError> {

@@ -98,6 +98,12 @@ fn wrong_values_say_what_they_must_be() {
         ("[verify]\nsnapshot_age_max = '2 apples'", "line 2: verify.snapshot_age_max must be a time such as \"30min\""),
         ("[verify]\nrate_max = '1KiB'", "line 2: verify.rate_max must be at least 1.0 MiB"),
         ("[apply]\nlanes = 0", "line 2: apply.lanes must be from 1 to 64, not 0"),
+        ("[ddl]\nguard = 'warn'", "line 2: ddl.guard must be \"off\" or \"log\" or \"refuse\", not \"warn\""),
+        (
+            "[ddl]\nlock_timeout = '5 apples'",
+            "line 2: ddl.lock_timeout must be a time such as \"5s\" or \"500ms\", not \"5 apples\"",
+        ),
+        ("[ddl]\ntable_size_max = '1'", "line 2: ddl.table_size_max must be at least 1.0 MiB, not \"1\""),
         ("[compare]\nstatements = 1.5", "line 2: compare.statements must be a share from 0.0 to 1.0, not 1.5"),
         ("[mirror]\nexclude = ['a.']", "line 2: mirror.exclude must hold names such as \"schema.table\""),
         ("[mirror]\nexclude = [1]", "line 2: mirror.exclude must be a list of texts"),

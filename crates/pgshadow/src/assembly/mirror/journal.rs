@@ -1,7 +1,7 @@
 //! What sessions tell of their transactions.
 use super::{InFlight, Mirror};
 use crate::assembly::spilled;
-use pgshadow_capture::{Journal, Settled, Spill, SpillRefused, Stopped, Unsettled};
+use pgshadow_capture::{Journal, Question, Settled, Spill, SpillRefused, Stopped, Unsettled, Verdict};
 use pgshadow_mirror_log::{AppendError, Record};
 use pgshadow_model::{
     Cause, Changes, Epoch, Finding, Intent, Kind, Lsn, Outcome, QualifiedName, Sequence, Severity, Suspect,
@@ -200,5 +200,12 @@ impl Gate for Mirror {
 
     async fn known_life(&self) {
         self.watch.wait().await;
+    }
+
+    async fn judge(&self, question: Question) -> Verdict {
+        match self.guard.get() {
+            Some(guard) => guard.judge(self, question).await,
+            None => Verdict::Goes,
+        }
     }
 }
