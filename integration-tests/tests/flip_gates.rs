@@ -1,6 +1,9 @@
 //! Each gate refuses with a planted cause, and lets a flip through without it; a dry run changes nothing.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a test fails by a panic")]
-use integration_tests::flip::{cutover, scene, verify};
+use integration_tests::flip::{cutover, flipped, last_report, scene, verify};
+use integration_tests::postgres::Cluster;
+use integration_tests::process::{eventually, signal};
+use integration_tests::proxy::Pgshadow;
 use integration_tests::raw::RawClient;
 use integration_tests::scene::{Scene, servers};
 use serde_json::Value;
@@ -208,4 +211,225 @@ fn what_was_never_loaded() {
     scene.pgshadow.run(&["backfill", "--create-schema"], LIMIT).success();
     verify(&scene);
     open(&scene);
+}
+
+/// What holds a table of the shadow, past pgshadow, until it is dropped.
+fn holds_shadow(scene: &Scene, table: &str) -> RawClient {
+    let (mut client, _) = RawClient::login(scene.target.port, "app", "app", &scene.target.database).unwrap();
+    client.set_limit(LIMIT).unwrap();
+    for sql in ["BEGIN", &format!("LOCK TABLE {table}")] {
+        assert!(client.query(sql).unwrap().iter().all(|frame| frame.tag != b'E'), "{sql}");
+    }
+    client
+}
+
+/// The closed gates of a dry run; nothing is done by the same without `--dry-run`.
+#[track_caller]
+fn closes(scene: &Scene, gate: &str) -> String {
+    let (code, report) = cutover(scene, &["--unrehearsed", "--dry-run"]);
+    assert_eq!((code, closed(&report).contains(&gate.to_owned())), (Some(3), true), "{report:#}");
+    let (code, report) = cutover(scene, &["--unrehearsed"]);
+    assert_eq!((code, closed(&report).contains(&gate.to_owned())), (Some(3), true), "{report:#}");
+    assert_eq!(scene.pgshadow.status()["primary"], "source");
+    report["reason"].as_str().unwrap().to_owned()
+}
+
+/// What its statements did is in the report as well, and stays there.
+fn acknowledge_all(scene: &Scene) {
+    let numbers: Vec<String> = scene.pgshadow.findings().iter().map(|finding| finding["id"].to_string()).collect();
+    let arguments: Vec<&str> = std::iter::once("acknowledge").chain(numbers.iter().map(String::as_str)).collect();
+    scene.pgshadow.run(&arguments, LIMIT).success();
+}
+
+#[test]
+fn a_shadow_that_is_behind() {
+    let scene = scene(SCHEMA);
+    verify(&scene);
+    let held = holds_shadow(&scene, "t");
+    scene.app().psql("INSERT INTO t (v) VALUES (1)");
+    std::thread::sleep(Duration::from_millis(2500));
+    let report = refused(&scene, &["--unrehearsed"], &["lag"]);
+    assert!(report["reason"].as_str().unwrap().contains("1 transactions"), "{report:#}");
+    drop(held);
+    scene.drain();
+    open(&scene);
+}
+
+#[test]
+fn a_shadow_whose_statements_are_slower() {
+    let scene = Scene::with(SCHEMA, "", |builder| {
+        builder.users(&integration_tests::flip::users()).set("cutover", "latency_ratio_max", "2.0")
+    });
+    verify(&scene);
+    let write = |from: usize, rows: usize| {
+        let all: Vec<String> = (from..from + rows).map(|n| format!("INSERT INTO other VALUES ({n});")).collect();
+        scene.app().psql(&all.join("\n"));
+        scene.drain();
+    };
+    superuser(&scene, 1).psql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.04); RETURN NEW; END';
+        CREATE TRIGGER slow BEFORE INSERT ON other FOR EACH ROW EXECUTE FUNCTION slow();",
+    );
+    write(0, 120);
+    let why = closes(&scene, "p99 of statements on the shadow");
+    assert!(why.contains("of 120 lately"), "{why}");
+    superuser(&scene, 1).psql("DROP TRIGGER slow ON other; DROP FUNCTION slow");
+    write(1000, 1000);
+    // it was slower in each run, which is a finding of its own
+    refused(&scene, &["--unrehearsed"], &["divergence"]);
+    acknowledge_all(&scene);
+    assert!(!scene.pgshadow.run(&["acknowledge", "9999"], LIMIT).status.success());
+    verify(&scene);
+    open(&scene);
+}
+
+#[test]
+fn work_that_is_under_way() {
+    let scene = Scene::with(SCHEMA, "", |builder| {
+        builder.users(&integration_tests::flip::users()).set("verify", "rate_max", "\"1MiB\"")
+    });
+    scene.app().psql("CREATE TABLE wide (id int PRIMARY KEY, v text); ");
+    scene.app().psql("INSERT INTO wide SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 8000) g");
+    verify(&scene);
+    let mut verifying = scene.pgshadow.begin(&["verify", "--again"]);
+    eventually("a verify runs", LIMIT, || {
+        let running = scene.pgshadow.run(&["cutover", "--unrehearsed", "--dry-run", "--json"], LIMIT);
+        running.stdout.contains("a verify").then_some(())
+    });
+    assert!(closes(&scene, "work under way").contains("a verify"));
+    assert!(verifying.wait().unwrap().success());
+    open(&scene);
+}
+
+/// The server's process stands still, so that it can't end the session over what it can't read either.
+#[test]
+fn a_session_that_can_t_be_followed() {
+    let scene = scene(SCHEMA);
+    verify(&scene);
+    let mut lost = login(&scene);
+    let pid = lost.value("SELECT pg_backend_pid()").unwrap().parse().unwrap();
+    signal(pid, "STOP");
+    // a length that no message has
+    lost.send(&[b'Q', 0, 0, 0, 1]).unwrap();
+    eventually("it is lost", LIMIT, || (!scene.pgshadow.suspect_tables().is_empty()).then_some(()));
+    let why = closes(&scene, "sessions that can't be followed");
+    signal(pid, "CONT");
+    assert!(why.contains("sessions that can't be followed: 1"), "{why}");
+    assert!(lost.receive_until_ready().is_err(), "the server ends it");
+    let ended = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    eventually("it is gone", LIMIT, || (scene.source.psql(&ended) == "0").then_some(()));
+    scene.pgshadow.run(&["verify"], LIMIT).success();
+    open(&scene);
+}
+
+#[test]
+fn a_row_that_waits_to_be_mended() {
+    let scene = scene(SCHEMA);
+    superuser(&scene, 1).psql("DELETE FROM t WHERE id = 7");
+    let held = holds_shadow(&scene, "t");
+    scene.app().psql("UPDATE t SET v = 100 WHERE id = 7");
+    // it is read again on the primary, where its table is being rewritten
+    let mut definer = login(&scene);
+    for sql in ["BEGIN", "ALTER TABLE t ALTER v TYPE bigint"] {
+        assert!(definer.query(sql).unwrap().iter().all(|frame| frame.tag != b'E'), "{sql}");
+    }
+    drop(held);
+    eventually("it waits", LIMIT, || {
+        (scene.pgshadow.status()["applier"]["rows_to_heal"].as_u64() > Some(0)).then_some(())
+    });
+    closes(&scene, "rows to heal");
+    definer.query("ROLLBACK").unwrap();
+    verify(&scene);
+    acknowledge_all(&scene);
+    open(&scene);
+}
+
+#[test]
+fn mirroring_that_has_stopped() {
+    let mut scene = Scene::with(SCHEMA, "", |builder| {
+        builder.users(&integration_tests::flip::users()).set("mirror_log", "size_max", "\"4MiB\"")
+    });
+    scene.app().psql("CREATE TABLE wide (id int PRIMARY KEY, v text)");
+    verify(&scene);
+    let held = holds_shadow(&scene, "wide");
+    let mut row = 0;
+    eventually("the log is full", LIMIT, || {
+        row += 1;
+        scene.app().psql(&format!("INSERT INTO wide VALUES ({row}, repeat(md5('{row}'), 20000))"));
+        (scene.pgshadow.status()["mirroring"] == false).then_some(())
+    });
+    let why = closes(&scene, "mirroring");
+    assert!(why.contains("mirroring: stopped"), "{why}");
+    drop(held);
+    scene.pgshadow.stop();
+    scene.pgshadow.start();
+    scene.drain();
+    scene.pgshadow.run(&["backfill", "--table", "public.wide"], LIMIT).success();
+    verify(&scene);
+    open(&scene);
+}
+
+/// What is known of the mirror of the other direction only once it is open.
+#[test]
+fn a_way_back_with_doubts() {
+    let scene = scene(SCHEMA);
+    verify(&scene);
+    scene.pgshadow.stop_flip_at("Hold Holding");
+    let mut commanding = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
+    eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    superuser(&scene, 1).psql(
+        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO other VALUES (NEW.v); RETURN NEW; END';
+        CREATE TRIGGER late AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION late();",
+    );
+    std::thread::sleep(Duration::from_millis(2500));
+    scene.pgshadow.go_on_with_flips();
+    assert!(!commanding.wait().unwrap().success());
+    let report = last_report(&scene);
+    assert!(report["reason"].as_str().unwrap().contains("way back"), "{report:#}");
+    assert_eq!(scene.pgshadow.status()["primary"], "source");
+    superuser(&scene, 1).psql("DROP TRIGGER late ON t; DROP FUNCTION late");
+    verify(&scene);
+    open(&scene);
+    flipped(&scene, "cutover", "target");
+}
+
+#[test]
+fn sessions_that_are_not_to_be_ended() {
+    let scene = Scene::with(SCHEMA, "", |builder| {
+        builder.users(&integration_tests::flip::users()).set("cutover", "unmovable", "\"refuse\"")
+    });
+    verify(&scene);
+    let mut bound = login(&scene);
+    bound.query("CREATE TEMPORARY TABLE mine (a int)").unwrap();
+    let report = refused(&scene, &["--unrehearsed"], &["sessions that can't be taken along"]);
+    assert!(report["reason"].as_str().unwrap().contains("temporary"), "{report:#}");
+    assert_eq!(bound.value("SELECT count(*) FROM mine").unwrap(), "0");
+    bound.query("DROP TABLE mine").unwrap();
+    open(&scene);
+    let report = flipped(&scene, "cutover", "target");
+    assert_eq!((&report["ended"], &report["moved"]), (&0.into(), &1.into()), "{report:#}");
+}
+
+#[test]
+fn a_shadow_that_is_away() {
+    let mut servers = [Cluster::old(), Cluster::newest()];
+    let known = servers[0].superuser().psql("SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
+    servers[1].superuser().psql(&format!("ALTER ROLE app PASSWORD '{known}'"));
+    servers.iter().for_each(|server| drop(server.app().psql(SCHEMA)));
+    let users = format!("\"app\" \"{known}\"\n");
+    let pgshadow = Pgshadow::between(&servers[0], &servers[1]).users(&users).start();
+    pgshadow.run(&["verify"], LIMIT).success();
+    servers[1].kill9();
+    for arguments in [&["cutover", "--unrehearsed", "--dry-run"][..], &["cutover", "--unrehearsed"]] {
+        let refused = pgshadow.run(arguments, LIMIT);
+        assert_eq!(refused.status.code(), Some(3), "{refused:#?}");
+        assert!(refused.stdout.contains("no connection to"), "{refused:#?}");
+    }
+    pgshadow.app().psql("INSERT INTO other VALUES (77)");
+    servers[1].start();
+    pgshadow.wait_drained(LIMIT);
+    pgshadow.run(&["verify"], LIMIT).success();
+    let dry = pgshadow.run(&["cutover", "--unrehearsed", "--dry-run"], LIMIT);
+    assert!(dry.status.success(), "{dry:#?}");
+    drop(pgshadow);
 }

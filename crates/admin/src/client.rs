@@ -1,7 +1,7 @@
 use crate::{
-    Applier, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, FinishReport, FinishRequest,
-    FlipReport, FlipRequest, Lag, PauseReport, PauseRequest, RepairReport, RepairRequest, Report, Status,
-    VerifyRequest, VerifyStarted, VerifyState,
+    AcknowledgeRequest, Acknowledged, Applier, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord,
+    FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, PauseReport, PauseRequest, RepairReport, RepairRequest,
+    Report, Status, VerifyRequest, VerifyStarted, VerifyState,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -178,6 +178,15 @@ impl Client {
     pub async fn repair(&self, request: &RepairRequest) -> Result<RepairReport, ClientError> {
         let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
         self.json(Method::POST, "/api/repair", body.into()).await
+    }
+
+    /// Acknowledges findings.
+    ///
+    /// # Errors
+    /// When there is no usable answer, or they can't be.
+    pub async fn acknowledge(&self, request: &AcknowledgeRequest) -> Result<Acknowledged, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| self.not_understood(e))?;
+        self.json(Method::POST, "/api/acknowledge", body.into()).await
     }
 
     /// Has new transactions held, and waits until none is open.

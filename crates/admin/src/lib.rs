@@ -1,7 +1,7 @@
 //! The windows of pgshadow: its HTTP server, and the client that the command line uses to talk to it.
 //!
 //! From: whoever implements [`Source`], and the metrics of the process. To: `/api/status`, `/api/report`,
-//! `/api/wait/drained`, `/api/backfill`, `/api/verify`, `/api/repair`, `/api/certificate`, `/api/pause`, `/api/flip`, `/api/rehearse`, `/api/finish`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
+//! `/api/wait/drained`, `/api/backfill`, `/api/verify`, `/api/repair`, `/api/acknowledge`, `/api/certificate`, `/api/pause`, `/api/flip`, `/api/rehearse`, `/api/finish`, `/metrics`, `/livez`, `/readyz` ([`serve`]), and [`Client`] on the other end.
 //!
 //! Invariants:
 //! - The words and shapes of the JSON are the types [`Status`] and [`Report`]; server and client share them.
@@ -25,7 +25,7 @@ pub use backfill::{BackfillReport, BackfillRequest, BackfillRunning, BackfillSta
 pub use client::{Client, ClientError, Drained};
 pub use flip::{End, FinishReport, FinishRequest, FlipOutcome, FlipReport, FlipRequest, Gate, Moment, Unmovable};
 pub use pause::{Offender, PauseReport, PauseRequest};
-pub use report::{FindingView, Report};
+pub use report::{AcknowledgeRequest, Acknowledged, FindingView, Report};
 pub use server::serve;
 pub use source::Source;
 pub use status::{

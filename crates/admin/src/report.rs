@@ -94,6 +94,21 @@ impl Report {
     }
 }
 
+/// Body of `POST /api/acknowledge`: findings that are to stay as they are, by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgeRequest {
+    /// Their numbers.
+    pub findings: Vec<u64>,
+}
+
+/// Answer of `POST /api/acknowledge`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Numbers that no finding has.
+    pub unknown: Vec<u64>,
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -1,4 +1,7 @@
-use crate::{BackfillRequest, FinishRequest, FlipRequest, PauseRequest, RepairRequest, Report, Source, VerifyRequest};
+use crate::{
+    AcknowledgeRequest, BackfillRequest, FinishRequest, FlipRequest, PauseRequest, RepairRequest, Report, Source,
+    VerifyRequest,
+};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -70,6 +73,7 @@ fn router<S: Source>(windows: Windows<S>) -> Router {
         .route("/api/verify", get(verify_state::<S>).post(verify::<S>).delete(stop_verify::<S>))
         .route("/api/certificate", get(certificate::<S>))
         .route("/api/repair", post(repair::<S>))
+        .route("/api/acknowledge", post(acknowledge::<S>))
         .route("/api/pause", post(pause::<S>).delete(resume::<S>))
         .route("/api/flip", get(flips::<S>).post(flip::<S>))
         .route("/api/rehearse", post(rehearse::<S>))
@@ -161,6 +165,17 @@ async fn repair<S: Source>(
     };
     match repaired {
         Ok(report) => Json(report).into_response(),
+        Err(reason) => refusal(StatusCode::CONFLICT, reason),
+    }
+}
+
+async fn acknowledge<S: Source>(
+    State(windows): State<Windows<S>>,
+    request: Result<Json<AcknowledgeRequest>, JsonRejection>,
+) -> Response {
+    let done = request.map_err(|e| e.body_text()).and_then(|Json(request)| windows.source.acknowledge(&request));
+    match done {
+        Ok(acknowledged) => Json(acknowledged).into_response(),
         Err(reason) => refusal(StatusCode::CONFLICT, reason),
     }
 }

@@ -1,7 +1,7 @@
 use crate::{
-    BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, FinishReport, FinishRequest, FlipReport,
-    FlipRequest, PauseReport, PauseRequest, RepairReport, RepairRequest, Status, VerifyRequest, VerifyStarted,
-    VerifyState,
+    AcknowledgeRequest, Acknowledged, BackfillRequest, BackfillStarted, BackfillState, CertificateRecord, FinishReport,
+    FinishRequest, FlipReport, FlipRequest, PauseReport, PauseRequest, RepairReport, RepairRequest, Status,
+    VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_model::Finding;
 use std::time::Duration;
@@ -47,6 +47,12 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There is nothing to go by, or the applier can't.
     fn repair(&self, request: RepairRequest) -> impl Future<Output = Result<RepairReport, String>> + Send;
+
+    /// Findings that a DBA has seen, and that are to stay as they are. Writes to disk.
+    ///
+    /// # Errors
+    /// Nothing is mirrored, or the store can't be written.
+    fn acknowledge(&self, request: &AcknowledgeRequest) -> Result<Acknowledged, String>;
 
     /// What is proven, to be kept. May read from disk.
     ///

@@ -1,10 +1,10 @@
 //! Server and client over a real socket.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use pgshadow_admin::{
-    Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Client, ClientError,
-    Counters, Drained, EQUAL_AT_START_NOTE, FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState,
-    Offender, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest, Source, Status, VERSION, VerifyRequest,
-    VerifyStarted, VerifyState, serve,
+    AcknowledgeRequest, Acknowledged, Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate,
+    CertificateRecord, Client, ClientError, Counters, Drained, EQUAL_AT_START_NOTE, FinishReport, FinishRequest,
+    FlipReport, FlipRequest, Lag, LogState, Offender, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest,
+    Source, Status, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, Severity};
 use std::sync::Arc;
@@ -87,6 +87,10 @@ impl Source for Fixed {
 
     async fn repair(&self, _request: RepairRequest) -> Result<RepairReport, String> {
         Err("no verify has ended".to_owned())
+    }
+
+    fn acknowledge(&self, request: &AcknowledgeRequest) -> Result<Acknowledged, String> {
+        Ok(Acknowledged { unknown: request.findings.iter().copied().filter(|id| *id > 2).collect() })
     }
 
     fn certificate(&self) -> Result<CertificateRecord, String> {

@@ -112,6 +112,12 @@ impl Handle {
         self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What clients' own statements took lately on both sides.
+    #[must_use]
+    pub fn p99(&self) -> pgshadow_compare::P99 {
+        self.common.rehearsals.p99()
+    }
+
     /// Returns once no row of an entry below `mark` waits to be healed. To be called once these are applied
     /// ([`OrderBook::wait_applied`]): the shadow then holds them as the primary does.
     pub fn healed(&self, mark: Sequence) -> impl Future<Output = ()> + Send + use<> {

@@ -218,6 +218,7 @@ pub(crate) struct Rehearsals(Mutex<Remembered>);
 #[derive(Default)]
 struct Remembered {
     paces: HashMap<u64, pgshadow_compare::Pace>,
+    latencies: pgshadow_compare::Latencies,
     /// Findings by fingerprint: when it was last written, and occurrences since.
     written: HashMap<String, (Instant, u64)>,
 }
@@ -234,6 +235,17 @@ impl Rehearsals {
             remembered.paces.clear();
         }
         remembered.paces.entry(shape).or_default().add(primary, shadow)
+    }
+
+    /// Takes in the times of one run that did on both sides what it does.
+    pub(crate) fn took(&self, (primary, shadow): (u64, u64)) {
+        self.lock().latencies.add(std::time::Instant::now(), primary, shadow);
+    }
+
+    /// What the last runs took on both sides.
+    pub(crate) fn p99(&self) -> pgshadow_compare::P99 {
+        let latencies = self.lock().latencies.clone();
+        latencies.p99(std::time::Instant::now())
     }
 
     /// A finding as it is to be written now, with the occurrences that it stands for. Those about statements are written at

@@ -70,6 +70,9 @@ impl Lane {
             return Ok(());
         }
         let micros = (statement.elapsed_micros, answer.micros);
+        if answer.error.is_none() {
+            self.rehearsals.took(micros);
+        }
         if let Some(difference) = judge_statement(statement, &answer) {
             Self::note(&seen, Kind::Statement, difference, answer.error.map(|e| e.sqlstate), reports);
         } else if let Some(slow) = self.rehearsals.pace(hash_text(&shape(&statement.sql)), micros) {

@@ -19,5 +19,5 @@ mod verdict;
 
 pub use cause::{ShadowColumn, of_sqlstate};
 pub use fingerprint::fingerprint;
-pub use statement::{Answer, Difference, Pace, judge_statement, shape};
+pub use statement::{Answer, Difference, Latencies, P99, Pace, judge_statement, shape};
 pub use verdict::{Seen, ShadowError, Texts, Verdict, describe_key, describe_row, judge, judge_error};

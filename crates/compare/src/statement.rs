@@ -1,6 +1,8 @@
 use crate::cause::of_sqlstate;
 use crate::verdict::ShadowError;
 use pgshadow_model::{Cause, RowsHash, Severity, Statement};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// What the shadow answered to the client's own statement.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +111,52 @@ impl Pace {
     }
 }
 
+/// Times of the last runs on both sides, of all statements together.
+#[derive(Debug, Clone, Default)]
+pub struct Latencies(VecDeque<(Instant, u64, u64)>);
+
+/// What 99 of 100 runs took at most on each side, microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct P99 {
+    /// Runs that it is of.
+    pub runs: usize,
+    /// On the primary, in the client's own transaction.
+    pub primary_micros: u64,
+    /// On the shadow.
+    pub shadow_micros: u64,
+}
+
+impl Latencies {
+    /// Runs that are kept.
+    pub const RUNS: usize = 1_000;
+    /// For how long.
+    pub const KEPT: Duration = Duration::from_secs(600);
+
+    /// Takes in one run.
+    pub fn add(&mut self, now: Instant, primary_micros: u64, shadow_micros: u64) {
+        if self.0.len() >= Self::RUNS {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, primary_micros, shadow_micros));
+    }
+
+    /// Of the runs that are kept; zeros where there are none.
+    #[must_use]
+    pub fn p99(&self, now: Instant) -> P99 {
+        let lately = || self.0.iter().filter(|(at, ..)| now.saturating_duration_since(*at) < Self::KEPT);
+        let of = |mut times: Vec<u64>| {
+            times.sort_unstable();
+            let place = (times.len() * 99).div_ceil(100);
+            place.checked_sub(1).and_then(|place| times.get(place)).copied().unwrap_or_default()
+        };
+        P99 {
+            runs: lately().count(),
+            primary_micros: of(lately().map(|(_, primary, _)| *primary).collect()),
+            shadow_micros: of(lately().map(|(.., shadow)| *shadow).collect()),
+        }
+    }
+}
+
 /// The statement without its constants: what is the same in all runs of it.
 #[must_use]
 pub fn shape(sql: &str) -> String {
@@ -171,6 +219,17 @@ mod tests {
         let refused = judge_statement(&statement(1, None), &Answer { error: Some(error), ..same }).unwrap();
         assert_eq!((refused.what, refused.cause), ("error", Cause::Constraint));
         assert_eq!(refused.primary, "1 row in 0.4 ms");
+    }
+
+    #[test]
+    fn the_last_runs_have_a_p99_on_each_side() {
+        let (mut latencies, begun) = (Latencies::default(), Instant::now());
+        assert_eq!(latencies.p99(begun), P99 { runs: 0, primary_micros: 0, shadow_micros: 0 });
+        (1..=200).for_each(|n| latencies.add(begun, n, 10 * n));
+        assert_eq!(latencies.p99(begun), P99 { runs: 200, primary_micros: 198, shadow_micros: 1980 });
+        (0..1000).for_each(|_| latencies.add(begun + Duration::from_secs(5), 7, 9));
+        assert_eq!(latencies.p99(begun), P99 { runs: 1000, primary_micros: 7, shadow_micros: 9 });
+        assert_eq!(latencies.p99(begun + Duration::from_secs(606)).runs, 0);
     }
 
     #[test]

@@ -40,6 +40,19 @@ fn the_same_finding_raises_its_count_and_survives_a_restart() {
 }
 
 #[test]
+fn what_comes_again_is_open_again_unless_it_is_about_statements() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("f")).unwrap();
+    for (kind, open) in [(Kind::Value, 1), (Kind::Latency, 1), (Kind::Statement, 1), (Kind::Schema, 2)] {
+        let one = || Finding { kind, ..finding(&format!("{kind:?}"), "id=1") };
+        let id = store.record(one()).unwrap();
+        assert!(store.acknowledge(id).unwrap());
+        assert_eq!(store.record(one()).unwrap(), id);
+        assert_eq!(store.open_count().unwrap(), open, "{kind:?}");
+    }
+}
+
+#[test]
 fn one_event_reported_again_after_a_crash_is_counted_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().join("f")).unwrap();

@@ -40,6 +40,8 @@ pub enum Command {
     Verify(VerifyArguments),
     /// Mend what the last verify found: its rows are read again on the primary and written to the shadow; then verify again.
     Repair(RepairArguments),
+    /// Say of findings that they are to stay as they are: they are open no more.
+    Acknowledge(AcknowledgeArguments),
     /// Hold new transactions, and wait until none is open; ends with 4 if some didn't end, and all goes on then.
     Pause(PauseArguments),
     /// Let new transactions begin.
@@ -137,6 +139,14 @@ pub struct VerifyArguments {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `acknowledge`
+#[derive(Debug, clap::Args)]
+pub struct AcknowledgeArguments {
+    /// Numbers of findings, as `pgshadow report` shows them.
+    #[arg(required = true, value_name = "NUMBER")]
+    pub finding: Vec<u64>,
 }
 
 /// `repair`

@@ -50,6 +50,9 @@ pub enum Failure {
     /// A verify has no result.
     #[error("verify: {0}")]
     Verify(String),
+    /// A finding isn't there.
+    #[error("acknowledge: {0}")]
+    Acknowledge(String),
     /// A server can't be looked at.
     #[error("preflight: {0}")]
     Preflight(String),

@@ -51,6 +51,7 @@ async fn execute(arguments: Arguments) -> Result<Ending, Failure> {
         Command::Backfill(options) => commands::backfill(&client()?, &options).await,
         Command::Verify(options) => commands::verify(&client()?, &options).await,
         Command::Repair(options) => commands::repair(&client()?, &options).await,
+        Command::Acknowledge(options) => commands::acknowledge(&client()?, &options).await,
         Command::Pause(options) => commands::pause(&client()?, &options).await,
         Command::Resume => commands::resume(&client()?).await,
         Command::Cutover(options) => commands::flip(&client()?, Place::Target, &options).await,

@@ -7,9 +7,10 @@ use super::pausing::Pausing;
 use super::present::Present;
 use super::verifying::Verifying;
 use pgshadow_admin::{
-    BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Counters, EQUAL_AT_START_NOTE,
-    FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState, PROVEN_NOTE, PauseReport, PauseRequest, Phase,
-    RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState,
+    AcknowledgeRequest, Acknowledged, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord,
+    Counters, EQUAL_AT_START_NOTE, FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState, PROVEN_NOTE,
+    PauseReport, PauseRequest, Phase, RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION,
+    VerifyRequest, VerifyStarted, VerifyState,
 };
 use pgshadow_cutover::{Kept, Standing};
 use pgshadow_divergence::Certificates;
@@ -324,6 +325,19 @@ impl Source for Windows {
         let Some(added) = added else { return Err("the applier is stopping".to_owned()) };
         added.await.map_err(|error| format!("the rows can't be mended now: {error}"))?;
         Ok(plan.report)
+    }
+
+    fn acknowledge(&self, request: &AcknowledgeRequest) -> Result<Acknowledged, String> {
+        let Some(mirror) = self.mirror() else { return Err("nothing is mirrored".to_owned()) };
+        let mut unknown = Vec::new();
+        for id in &request.findings {
+            match mirror.store.acknowledge(*id) {
+                Ok(true) => {}
+                Ok(false) => unknown.push(*id),
+                Err(error) => return Err(format!("the store can't be written: {error}")),
+            }
+        }
+        Ok(Acknowledged { unknown })
     }
 
     fn certificate(&self) -> Result<CertificateRecord, String> {

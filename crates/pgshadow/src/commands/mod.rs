@@ -1,4 +1,5 @@
 //! One command, one file. Those that ask the running proxy find it by the admin address of the same configuration.
+mod acknowledge;
 mod backfill;
 mod check_config;
 mod flip;
@@ -13,6 +14,7 @@ mod tests;
 mod verify;
 mod wait;
 
+pub use acknowledge::acknowledge;
 pub use backfill::backfill;
 pub use check_config::check_config;
 pub use flip::{finish, flip, rehearse};

@@ -2,10 +2,10 @@ use super::*;
 use crate::arguments::{ReportArguments, StatusArguments};
 use crate::failure::{Ending, Failure};
 use pgshadow_admin::{
-    Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate, CertificateRecord, Client, Counters,
-    EQUAL_AT_START_NOTE, FinishReport, FinishRequest, FlipReport, FlipRequest, Lag, LogState, Offender, PauseReport,
-    PauseRequest, Phase, RepairReport, RepairRequest, Source, Status, SuspectTable, VERSION, VerifyRequest,
-    VerifyStarted, VerifyState, serve,
+    AcknowledgeRequest, Acknowledged, Applier, BackfillRequest, BackfillStarted, BackfillState, Certificate,
+    CertificateRecord, Client, Counters, EQUAL_AT_START_NOTE, FinishReport, FinishRequest, FlipReport, FlipRequest,
+    Lag, LogState, Offender, PauseReport, PauseRequest, Phase, RepairReport, RepairRequest, Source, Status,
+    SuspectTable, VERSION, VerifyRequest, VerifyStarted, VerifyState, serve,
 };
 use pgshadow_model::{Cause, Finding, Kind, Place, QualifiedName, Severity};
 use std::sync::Arc;
@@ -116,6 +116,10 @@ impl Source for Fixed {
 
     async fn repair(&self, _request: RepairRequest) -> Result<RepairReport, String> {
         Err("no verify has ended".to_owned())
+    }
+
+    fn acknowledge(&self, request: &AcknowledgeRequest) -> Result<Acknowledged, String> {
+        Ok(Acknowledged { unknown: request.findings.iter().copied().filter(|id| *id > 2).collect() })
     }
 
     fn certificate(&self) -> Result<CertificateRecord, String> {

@@ -178,11 +178,19 @@ impl Default for Ddl {
     }
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Cutover {
+    pub latency_ratio_max: f64,
+    pub unmovable: String,
     pub before: String,
     pub after: String,
+}
+
+impl Default for Cutover {
+    fn default() -> Self {
+        Self { latency_ratio_max: 5.0, unmovable: "end".into(), before: String::new(), after: String::new() }
+    }
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

@@ -219,12 +219,29 @@ impl Word for DdlGuard {
 }
 
 /// `[cutover]`
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cutover {
+    /// How many times as long as on the primary the p99 of clients' own statements may be on the shadow.
+    pub latency_ratio_max: f64,
+    /// What becomes of sessions that can't be taken along.
+    pub unmovable: Unmovable,
     /// A program that is run before anything is held, and may veto.
     pub before: Option<PathBuf>,
     /// One that is told how it ended.
     pub after: Option<PathBuf>,
+}
+
+/// What becomes of sessions that can't be taken along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmovable {
+    /// They are ended, upon which drivers connect again.
+    End,
+    /// There is no flip while there is one.
+    Refuse,
+}
+
+impl Word for Unmovable {
+    const WORDS: &'static [(&'static str, Self)] = &[("end", Self::End), ("refuse", Self::Refuse)];
 }
 
 /// `[admin]`
@@ -317,7 +334,12 @@ impl Config {
             verify: reading(&document, "verify", &file.verify)?,
             ddl: ddl(&document, &file.ddl)?,
             compare: Compare { statements: share(&document, "compare.statements", file.compare.statements)? },
-            cutover: Cutover { before: program(&file.cutover.before), after: program(&file.cutover.after) },
+            cutover: Cutover {
+                latency_ratio_max: ratio(&document, "cutover.latency_ratio_max", file.cutover.latency_ratio_max)?,
+                unmovable: document.word("cutover.unmovable", &file.cutover.unmovable)?,
+                before: program(&file.cutover.before),
+                after: program(&file.cutover.after),
+            },
             admin: Admin { address: address(&document, "admin.address", &file.admin.address)? },
             test: Test {
                 trace: Some(file.test.trace).filter(|trace| !trace.is_empty()).map(PathBuf::from),
@@ -485,6 +507,11 @@ fn reading(document: &Document, section: &str, file: &file::Verify) -> Result<Re
         },
         snapshot_age_max: limit(document, &key("snapshot_age_max"), &file.snapshot_age_max, age)?,
     })
+}
+
+fn ratio(document: &Document, key: &str, ratio: f64) -> Result<f64, ConfigError> {
+    let known = (1.0..=1000.0).contains(&ratio).then_some(ratio);
+    known.ok_or_else(|| document.wrong(key, format!("must be a number of times from 1.0 to 1000.0, not {ratio}")))
 }
 
 /// A share from its percents.

@@ -98,6 +98,11 @@ fn wrong_values_say_what_they_must_be() {
         ("[verify]\nsnapshot_age_max = '2 apples'", "line 2: verify.snapshot_age_max must be a time such as \"30min\""),
         ("[verify]\nrate_max = '1KiB'", "line 2: verify.rate_max must be at least 1.0 MiB"),
         ("[apply]\nlanes = 0", "line 2: apply.lanes must be from 1 to 64, not 0"),
+        (
+            "[cutover]\nlatency_ratio_max = 0.5",
+            "line 2: cutover.latency_ratio_max must be a number of times from 1.0 to 1000.0, not 0.5",
+        ),
+        ("[cutover]\nunmovable = 'kill'", "line 2: cutover.unmovable must be \"end\" or \"refuse\", not \"kill\""),
         ("[ddl]\nguard = 'warn'", "line 2: ddl.guard must be \"off\" or \"log\" or \"refuse\", not \"warn\""),
         (
             "[ddl]\nlock_timeout = '5 apples'",

@@ -6,7 +6,7 @@ use super::super::primary::answered;
 use super::super::windows::certificate;
 use super::fence::{self, Own};
 use super::sequences;
-use crate::config::Config;
+use crate::config::{Config, Unmovable};
 use crate::facts::facts;
 use pgshadow_admin::Gate;
 use pgshadow_cutover::Kept;
@@ -19,6 +19,8 @@ use tokio_postgres::Client;
 const LAG_MAX_MS: u64 = 2000;
 /// Pause between two looks at who is there.
 const AGAIN: Duration = Duration::from_millis(1100);
+/// Statements that must have run on the shadow to say how fast it is.
+const RUNS_MIN: usize = 100;
 /// Names in one gate.
 const NAMED_MAX: usize = 5;
 
@@ -94,7 +96,7 @@ pub(super) fn of_the_moment(direction: &Direction) -> Vec<Gate> {
             findings.as_ref().is_ok_and(|open| *open == 0),
             findings.map_or_else(|error| unreadable(&error), |open| format!("{open} open findings")),
             "none open",
-            "pgshadow report, then pgshadow repair",
+            "pgshadow report, then pgshadow repair; or pgshadow acknowledge what is to stay as it is",
         ),
         gate(
             "mirroring",
@@ -117,6 +119,7 @@ pub(super) fn of_the_moment(direction: &Direction) -> Vec<Gate> {
             "2000 ms",
             "wait until the shadow has caught up",
         ),
+        latency(direction),
         gate(
             "sessions that can't be followed",
             mirror.backends.unfollowed() == 0,
@@ -125,6 +128,47 @@ pub(super) fn of_the_moment(direction: &Direction) -> Vec<Gate> {
             "end them, then pgshadow verify",
         ),
     ]
+}
+
+/// Those of the moment, where a server can't be asked for the others.
+pub(super) fn unreachable(direction: &Direction, why: &str) -> Vec<Gate> {
+    let mut gates = of_the_moment(direction);
+    gates.push(gate("servers", false, why, "both can be asked", "bring it back; see [source] and [target]"));
+    gates
+}
+
+/// Whether the shadow is as fast as it must be, by clients' own statements.
+fn latency(direction: &Direction) -> Gate {
+    let most = direction.config.cutover.latency_ratio_max;
+    let p99 = direction.ask(pgshadow_apply::Handle::p99);
+    let p99 = p99.filter(|p99| p99.runs >= RUNS_MIN);
+    #[allow(clippy::cast_precision_loss, reason = "microseconds of a statement")]
+    let [primary, shadow] =
+        p99.map_or([0.0; 2], |p99| [p99.primary_micros, p99.shadow_micros].map(|micros| micros as f64 / 1000.0));
+    let floor = std::time::Duration::from_micros(pgshadow_compare::Pace::FLOOR_MICROS).as_secs_f64() * 1000.0;
+    let value = match p99 {
+        Some(p99) => format!("{shadow:.1} ms, on the primary {primary:.1} ms, of {} lately", p99.runs),
+        None => format!("fewer than {RUNS_MIN} ran on it in the last {:?}", pgshadow_compare::Latencies::KEPT),
+    };
+    gate(
+        "p99 of statements on the shadow",
+        shadow < floor || shadow <= primary * most,
+        value,
+        &format!("{most} times the primary's, or {floor} ms"),
+        "pgshadow report has those that are slower each time; ANALYZE there, compare indexes (pgshadow preflight) and settings; or raise [cutover] latency_ratio_max",
+    )
+}
+
+/// Whether sessions that can't be taken along are in the way.
+pub(super) fn unmovable(policy: Unmovable, sessions: &[pgshadow_admin::Unmovable]) -> Gate {
+    let names: Vec<String> =
+        sessions.iter().map(|one| format!("pid {} {} {}: {}", one.pid, one.user, one.application, one.why)).collect();
+    let (open, threshold) = match policy {
+        Unmovable::End => (true, "known: they are ended (57P01)"),
+        Unmovable::Refuse => (names.is_empty(), "none"),
+    };
+    let mend = "have them end what binds them to their server, or end them; or [cutover] unmovable = \"end\"";
+    gate("sessions that can't be taken along", open, named(&names), threshold, mend)
 }
 
 /// What would be in the way of a flip, or a flip in its way.

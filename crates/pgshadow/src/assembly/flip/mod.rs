@@ -384,7 +384,14 @@ impl Run<'_> {
     /// Gates, the mirror of the other direction, a row there and back; what is needed while all is held is made ready.
     async fn prepare(&mut self) -> Result<(), Stop> {
         let forward = Arc::clone(&self.forward);
-        let own = [fence::connect(&forward.config.source).await?, fence::connect(&forward.config.target).await?];
+        let own = match tokio::try_join!(fence::connect(&forward.config.source), fence::connect(&forward.config.target))
+        {
+            Ok((primary, shadow)) => [primary, shadow],
+            Err(why) => {
+                self.telling.report.gates = gates::unreachable(&forward, &why);
+                return Err(Stop::Refused(gates::closed(&self.telling.report.gates).unwrap_or(why)));
+            }
+        };
         let kept = self.flipping.journal.kept();
         let unrehearsed = self.request.unrehearsed || self.rehearsal;
         let gates =
@@ -414,6 +421,12 @@ impl Run<'_> {
         let rows = answered(own[0].client.query(NAMED_SETTINGS, &[])).await.map_err(|error| error.to_string())?;
         self.settings = rows.iter().map(|row| row.get(0)).collect();
         self.survey(&reverse).await;
+        let unmovable = gates::unmovable(self.flipping.config.cutover.unmovable, &self.telling.report.unmovable);
+        let closed = gates::closed(std::slice::from_ref(&unmovable));
+        self.telling.report.gates.push(unmovable);
+        if let Some(closed) = closed {
+            return Err(Stop::Refused(closed));
+        }
         self.predict(&own).await?;
         self.own = Some(own);
         if self.request.dry_run {
@@ -656,6 +669,10 @@ impl Run<'_> {
         self.telling.sessions(&sessions);
         let pids = self.forward.mirror.backends.pids();
         self.forward.close(&pids).await;
+        // of the direction before that one nothing is asked any more
+        if let Some(earlier) = self.forward.era.checked_sub(1).filter(|era| *era > 0) {
+            recover::remove(&self.flipping.config.towards(earlier, self.request.to));
+        }
     }
 
     async fn leave_new(&mut self) {
