@@ -3,6 +3,7 @@
 use integration_tests::client::Endpoint;
 use integration_tests::flip::{flipped, scene, verify};
 use integration_tests::postgres::Cluster;
+use integration_tests::process::eventually;
 use integration_tests::proxy::Pgshadow;
 use integration_tests::raw::RawClient;
 use integration_tests::repeats;
@@ -408,7 +409,11 @@ fn a_migration_is_ended() {
             scene.app().psql("INSERT INTO identity (v) VALUES ('after')");
             if round == 0 {
                 session.query("INSERT INTO identity (v) VALUES ('after')").unwrap();
-                assert!(finish(command).stderr.contains("ended already"));
+                // once more finds nothing to remove, and the other end is none any more
+                let again: serde_json::Value = serde_json::from_str(&finish(command).success()).unwrap();
+                assert_eq!(again["removed"], serde_json::json!([]));
+                let other = if finalized { "abort" } else { "finalize" };
+                assert!(!finish(other).status.success());
                 // the next process knows it
                 let mut pgshadow = scene.pgshadow;
                 pgshadow.restart();
@@ -419,4 +424,38 @@ fn a_migration_is_ended() {
             }
         }
     }
+}
+
+#[test]
+fn an_end_that_was_cut_off_is_gone_on_with() {
+    let mut scene = scene(SCHEMA);
+    verify(&scene);
+    flipped(&scene, "cutover", "target");
+    scene.app().psql("INSERT INTO identity (v) VALUES ('there')");
+    scene.drain();
+    scene.pgshadow.stop_flip_at("Finish");
+    let mut ending = scene.pgshadow.begin(&["finalize"]);
+    eventually("the end stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    scene.pgshadow.kill9();
+    assert!(!ending.wait().unwrap().success());
+    scene.pgshadow.go_on_with_flips();
+    scene.pgshadow.start();
+    let made = |server: usize| {
+        let place = servers()[server].superuser().in_database(&scene.source.database);
+        place.psql("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgshadow'")
+    };
+    assert_eq!([made(0), made(1)], ["1", "1"]);
+    assert_eq!(
+        (&scene.pgshadow.status()["mirroring"], &scene.pgshadow.status()["primary"]),
+        (&false.into(), &"target".into())
+    );
+    scene.app().psql("INSERT INTO identity (v) VALUES ('after')");
+    scene.pgshadow.run(&["finalize"], LIMIT).success();
+    assert_eq!([made(0), made(1)], ["0", "0"]);
+    let left: Vec<String> = std::fs::read_dir(scene.pgshadow.data_directory())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(left.iter().all(|name| name.starts_with("cutover") || name == "flips" || name == "lock"), "{left:?}");
 }

@@ -177,8 +177,18 @@ impl Mirror {
         if *marked {
             return true;
         }
-        Gauge::Mirroring.set(0);
         tracing::error!(reason, "mirroring has stopped; tables written from now on are suspect");
+        self.mark_stopped(&mut marked, reason)
+    }
+
+    /// Nothing is to be mirrored any more.
+    pub fn end(&self, reason: &str) {
+        let mut marked = self.stop_marked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.mark_stopped(&mut marked, reason);
+    }
+
+    fn mark_stopped(&self, marked: &mut bool, reason: &str) -> bool {
+        Gauge::Mirroring.set(0);
         match self.log.mark_stopped(reason) {
             Ok(()) => *marked = true,
             Err(error) => tracing::error!(%error, "the stop could not be marked in the log's directory"),

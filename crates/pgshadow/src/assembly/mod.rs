@@ -97,7 +97,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Asse
     let proxy = Proxy::bind(relay_config(&config, secrets.clone()).await?, Arc::clone(&routes)).await?;
     let pausing = Arc::new(Pausing::new(proxy.sessions(), primary.postgres.clone()));
     let present = Arc::new(Present::new(direction.clone()));
-    let flipping = direction.is_some().then(|| {
+    // also where the migration has ended: its end may have been cut off
+    let flipping = config.mirror.enabled.then(|| {
         let (pausing, present) = (Arc::clone(&pausing), Arc::clone(&present));
         Arc::new(Flipping::new(Parts { config: config.clone(), journal, routes, pausing, present, secrets }))
     });

@@ -1,5 +1,6 @@
 //! The end of a migration: nothing is mirrored from then on, and what pgshadow made is removed.
 use super::{Flipping, Stop, fence};
+use crate::assembly::direction::Direction;
 use crate::assembly::primary::answered;
 use pgshadow_admin::{End, FinishReport};
 use pgshadow_cutover::{Standing, State};
@@ -7,11 +8,11 @@ use pgshadow_model::{Place, quote};
 use pgshadow_proxy::Route;
 
 impl Flipping {
-    /// Ends it. The application notices nothing: its sessions go on where they are.
+    /// Ends it. The application notices nothing: its sessions go on where they are. Once more after a process that was killed amid it removes what
+    /// that one has left.
     pub async fn finish(&self, end: End) -> Result<FinishReport, String> {
         let _one = self.leave()?;
         let kept = self.journal.kept();
-        let Some(present) = self.present.get() else { return Err("the migration has ended already".to_owned()) };
         if kept.state != State::Idle {
             return Err("what an earlier flip has left is still to be put in order; see pgshadow's log".to_owned());
         }
@@ -25,26 +26,27 @@ impl Flipping {
                 End::Abort => "the target is the primary: `pgshadow rollback` comes first, or `pgshadow finalize` ends the migration there".to_owned(),
             });
         }
+        let present = self.present.get();
+        if present.is_none() && kept.standing != standing {
+            return Err("the migration has ended already".to_owned());
+        }
         // both must be there, or something would be left that nobody removes
-        let [primary, shadow] =
-            [fence::connect(&present.config.source).await?, fence::connect(&present.config.target).await?];
+        let databases = [self.database(stays), self.database(stays.other())];
+        let [primary, shadow] = [fence::connect(databases[0]).await?, fence::connect(databases[1]).await?];
         self.keep(|kept| kept.standing = standing).map_err(|stop: Stop| stop.to_string())?;
         tracing::info!(primary = %stays, ?standing, "the migration has ended");
-        let database = &present.config.source;
-        self.routes.give(Route {
-            number: 0,
-            upstream: crate::assembly::upstream(database),
-            database: (database.name != self.config.source.name).then(|| database.name.clone()),
-            settings: Vec::new(),
-            shared: None,
-        });
-        present.mirror.stop("the migration has ended");
-        self.present.clear();
-        let pids = present.mirror.backends.pids();
-        present.close(&pids).await;
+        self.step("Finish").await;
+        // what one has left that was cut off is removed all the same
+        if let Some(present) = present {
+            self.end_mirroring(&present).await;
+        }
         let mut report = FinishReport { removed: Vec::new(), left: Vec::new() };
-        for (own, database) in [(&primary, &present.config.source), (&shadow, &present.config.target)] {
+        for (own, database) in [(&primary, databases[0]), (&shadow, databases[1])] {
             let what = format!("schema pgshadow on {}/{}", database.server, database.name);
+            let there = "SELECT pg_catalog.to_regnamespace('pgshadow') IS NOT NULL";
+            if answered(own.client.query_one(there, &[])).await.is_ok_and(|row| !row.get::<_, bool>(0)) {
+                continue;
+            }
             match answered(own.client.batch_execute("DROP SCHEMA IF EXISTS pgshadow CASCADE")).await {
                 Ok(()) => report.removed.push(what),
                 Err(error) => report.left.push(format!("{what} ({error}): DROP SCHEMA pgshadow CASCADE")),
@@ -80,5 +82,21 @@ impl Flipping {
         ));
         report.left.push("pgshadow's roles on both servers, and its rights".to_owned());
         Ok(report)
+    }
+
+    /// The application's sessions are relayed as they are from now on.
+    async fn end_mirroring(&self, present: &Direction) {
+        let database = &present.config.source;
+        self.routes.give(Route {
+            number: 0,
+            upstream: crate::assembly::upstream(database),
+            database: (database.name != self.config.source.name).then(|| database.name.clone()),
+            settings: Vec::new(),
+            shared: None,
+        });
+        present.mirror.end("the migration has ended");
+        self.present.clear();
+        let pids = present.mirror.backends.pids();
+        present.close(&pids).await;
     }
 }
