@@ -241,7 +241,10 @@ fn hooks_and_a_flag_file() {
         std::fs::write(path(name), format!("#!/bin/sh\n{text}\n")).unwrap();
         std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
     };
-    program("before", &format!("test ! -e {} || {{ echo 'not on a Friday'; exit 3; }}", path("veto").display()));
+    // it says more than a pipe holds, and reads nothing
+    let says = "head -c 300000 /dev/zero | tr '\\0' x >&2";
+    let vetoes = format!("{says}; test ! -e {} || {{ echo 'not on a Friday'; exit 3; }}", path("veto").display());
+    program("before", &vetoes);
     program(
         "after",
         &format!(
