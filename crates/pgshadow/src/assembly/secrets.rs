@@ -98,7 +98,8 @@ impl File {
         if stamp.is_some() && read.0 == stamp {
             return Ok(Arc::clone(&read.1));
         }
-        match users::read(&self.path) {
+        // thousands of hashes for each password: the thread's other tasks move to another one meanwhile
+        match tokio::task::block_in_place(|| users::read(&self.path)) {
             Ok(users) => *read = (stamp, Arc::new(users)),
             Err(reason) if read.1.is_empty() => return Err(format!("[auth] users_file {reason}")),
             Err(reason) => {
@@ -153,7 +154,7 @@ impl Query {
         if let Some((_, secret)) = made.get(user).filter(|(of, _)| of == text) {
             return Some(secret.clone());
         }
-        let secret = users::secret(text)
+        let secret = tokio::task::block_in_place(|| users::secret(text))
             .inspect_err(|why| tracing::warn!(user, why, "[auth] query gives a secret that can't be used"));
         let secret = secret.ok()?;
         if made.len() >= MADE_MAX {
