@@ -26,6 +26,6 @@ mod words;
 
 pub use error::Error;
 pub use facts::Facts;
-pub use finding::{Counts, Finding, Level, NotRun, Report, Sure};
+pub use finding::{Counts, Finding, Level, NotRun, Report, Step, Sure};
 pub use grants::grants;
-pub use run::run;
+pub use run::{before_load, run};

@@ -49,6 +49,17 @@ impl<'a> Pair<'a> {
         self.facts.excluded.contains(table)
     }
 
+    /// Whether a load that finds a table on the target would write it.
+    pub(crate) fn is_loaded(&self, table: &QualifiedName) -> bool {
+        let wanted = self.facts.tables.is_empty() || self.facts.tables.contains(table);
+        wanted && self.common.contains(table) && !self.is_excluded(table)
+    }
+
+    /// Whether both write definitions the same way.
+    pub(crate) fn same_major(&self) -> bool {
+        self.source.version / 10_000 == self.target.version / 10_000
+    }
+
     /// Whether a role is pgshadow's own on either side.
     pub(crate) fn is_own(&self, role: &str) -> bool {
         self.source.role == role || self.target.role == role
