@@ -3,7 +3,7 @@
 //! One at a time. What is done to a server's rights stands in the journal before. The commanding client may go away: before the point of no return the
 //! flip is undone then, after it it goes on.
 mod canary;
-mod fence;
+pub(super) mod fence;
 mod finish;
 mod gates;
 mod hooks;
@@ -389,10 +389,7 @@ impl Run<'_> {
         let unrehearsed = self.request.unrehearsed || self.rehearsal;
         let gates =
             gates::all(&forward, [&own[0], &own[1]], &self.flipping.pausing, (&kept, unrehearsed), self.timeout());
-        let mut gates = gates.await?;
-        if self.request.to == Place::Target {
-            gates.push(gates::preflight(&self.flipping.config).await?);
-        }
+        let gates = gates.await?;
         let closed = gates::closed(&gates);
         self.telling.report.gates = gates;
         self.telling.at("gates were asked");
