@@ -285,7 +285,7 @@ fn what_grants_prints_makes_the_role_able_and_a_clean_pair_is_clean() {
 const ALIKE: &str = "CREATE VIEW seen AS SELECT t.id, t.v + 1 AS more FROM t WHERE t.v > 1 AND t.w IS NOT NULL;
     CREATE MATERIALIZED VIEW kept AS SELECT id FROM t; CREATE TYPE mood AS ENUM ('ok'); CREATE SEQUENCE counted;
     CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT a'; CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int);
-    CREATE RULE noted AS ON UPDATE TO u WHERE new.t > 7 DO ALSO NOTIFY noted; CREATE POLICY own ON t FOR SELECT TO app USING (v > 0);
+    CREATE RULE noted AS ON UPDATE TO u WHERE new.t > 7 DO ALSO DELETE FROM t WHERE t.id = new.t; CREATE POLICY own ON t FOR SELECT TO app USING (v > 0);
     GRANT SELECT ON t TO PUBLIC; GRANT SELECT (t) ON u TO PUBLIC; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;";
 
 #[test]
@@ -294,7 +294,7 @@ fn rights_that_were_granted_on_one_side_only_are_found_and_mended() {
     let (reader, database) = (stage.role("reader"), stage.source.database.clone());
     for (on, sql, level, subject) in [
         ("source", format!("GRANT SELECT, UPDATE ON t TO {reader}"), "block", "public.t"),
-        ("source", format!("GRANT UPDATE (v), INSERT (v) ON u TO {reader}"), "block", "public.u.v"),
+        ("source", format!("GRANT UPDATE (t), INSERT (t) ON u TO {reader}"), "block", "public.u.t"),
         ("source", format!("GRANT USAGE ON SEQUENCE counted TO {reader} WITH GRANT OPTION"), "block", "public.counted"),
         ("source", format!("GRANT USAGE ON SCHEMA \"Odd \"\"s\" TO {reader}"), "block", "\"Odd \"\"s\""),
         ("source", format!("GRANT CREATE ON DATABASE {database} TO {reader}"), "block", &*database),
@@ -302,8 +302,8 @@ fn rights_that_were_granted_on_one_side_only_are_found_and_mended() {
         ("target", "REVOKE EXECUTE ON FUNCTION f FROM PUBLIC".to_owned(), "block", "public.f(a integer)"),
         ("target", format!("GRANT DELETE ON t TO {reader}"), "warn", "public.t"),
         ("target", format!("GRANT SELECT ON t TO {reader} WITH GRANT OPTION"), "warn", "public.t"),
-        ("source", format!("GRANT SELECT ON u TO {reader}; GRANT SELECT ON u TO PUBLIC"), "block", "public.u"),
-        ("target", format!("REVOKE SELECT ON u FROM {reader}"), "note", "public.u"),
+        ("source", "GRANT SELECT ON u TO PUBLIC".to_owned(), "block", "public.u"),
+        ("source", format!("GRANT SELECT ON u TO {reader}"), "note", "public.u"),
         ("source", format!("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {reader}"), "warn", "tables of app"),
         (
             "target",
@@ -368,8 +368,11 @@ fn settings_that_differ_and_timeouts_are_found_and_mended() {
     let set = "SELECT array_agg(c ORDER BY c) FROM pg_db_role_setting s, unnest(setconfig) c WHERE setdatabase =
         (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(stage.source.psql(set), stage.target.psql(set));
-    // 18 doesn't know it any more
-    stage.at("source").psql(&format!("ALTER DATABASE {database} SET vacuum_defer_cleanup_age = 1"));
+    // not known since 14; it is kept where a server was upgraded in its place
+    stage.at("source").psql(
+        "SET allow_system_table_mods = on; UPDATE pg_db_role_setting SET setconfig = setconfig || 'operator_precedence_warning=on'::text
+        WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    );
     let unknown = stage.find("settings", "target", &database).unwrap();
     assert_eq!((&unknown["level"], &unknown["mend"]), (&"note".into(), &Value::Null), "{unknown:#}");
     for place in ["source", "target"] {
@@ -511,13 +514,18 @@ fn what_reaches_out_of_the_source_or_runs_by_itself_is_named() {
 #[test]
 fn a_large_table_that_is_read_as_a_whole_is_named() {
     let stage = Stage::of(TABLES);
-    stage.source.psql("INSERT INTO u SELECT g, 1 FROM generate_series(1, 50) g; DROP INDEX u_t");
+    stage
+        .source
+        .psql("INSERT INTO t VALUES (1); INSERT INTO u SELECT g, 1 FROM generate_series(1, 50) g; DROP INDEX u_t");
     assert!(stage.find("sequential-scans", "source", "").is_none());
     stage.source.psql("SET enable_indexscan = off; SET enable_bitmapscan = off; DO 'BEGIN FOR i IN 1 .. 120 LOOP PERFORM FROM u WHERE t = i; END LOOP; END'");
     let pages = "SET allow_system_table_mods = on; UPDATE pg_class SET relpages = 1000000 WHERE relname = 'u'";
     stage.at("source").psql(pages);
     let found = eventually("the statistics are told", LIMIT, || stage.find("sequential-scans", "source", "public.u"));
-    assert!(found["level"] == "warn" && found["happens"].as_str().unwrap().contains("50 rows each"), "{found:#}");
+    assert!(
+        found["level"] == "warn" && found["happens"].as_str().unwrap().contains("0 times by an index"),
+        "{found:#}"
+    );
     stage.at("source").psql(&pages.replace("1000000", "1"));
     assert!(stage.find("sequential-scans", "source", "").is_none(), "a small table");
 }
@@ -616,36 +624,42 @@ fn a_backfill_asks_preflight_first() {
     pgshadow.run(&["backfill", "--table", "public.t"], LIMIT).success();
 }
 
-/// Every check can look at every major, and finds nothing where both sides have the same.
+/// Every check can look at every major, and finds nothing to compare where both sides have the same.
 #[test]
 #[ignore = "needs the servers that make conform installs"]
 fn every_major_is_looked_at() {
+    let objects = format!(
+        "{TABLES} {ALIKE} CREATE OPERATOR #+# (PROCEDURE = int4pl, LEFTARG = int, RIGHTARG = int);
+        CREATE TYPE span AS RANGE (SUBTYPE = float8); CREATE COLLATION plain (LOCALE = 'C');
+        CREATE TEXT SEARCH CONFIGURATION words (COPY = english); CREATE STATISTICS together ON v, w FROM t;
+        ALTER TABLE t ALTER id ADD GENERATED BY DEFAULT AS IDENTITY;"
+    );
+    let compared = ["owners", "grants", "settings", "rules", "policies", "views", "columns", "triggers"];
+    let compared = [&compared[..], &["types", "functions", "other-objects", "foreign-tables", "constraints"]].concat();
     for major in 10..=18 {
-        let (source, target) = (Cluster::of(&Installation::of_major(major)).start(), Cluster::newest());
-        let objects = format!(
-            "{TABLES} {ALIKE} CREATE OPERATOR #+# (PROCEDURE = int4pl, LEFTARG = int, RIGHTARG = int); CREATE TYPE span AS RANGE (SUBTYPE = float8);
-            CREATE COLLATION plain (LOCALE = 'C'); CREATE TEXT SEARCH CONFIGURATION words (COPY = english); CREATE STATISTICS together ON v, w FROM t;"
-        );
-        source.app().psql(&objects);
-        for [from, to] in [[&source, &target], [&target, &source]] {
-            to.app().psql("DROP OWNED BY app");
-            to.superuser().psql("GRANT ALL ON SCHEMA public TO app");
-            from.app().psql("SELECT 1");
-            let mut pgshadow = Pgshadow::between(from, to).without_mirroring().start();
+        let servers = [Cluster::of(&Installation::of_major(major)).start(), Cluster::newest()];
+        for (name, order) in [("there", [0, 1]), ("back", [1, 0])] {
+            let databases = servers.each_ref().map(|server| server.create_database(name));
+            databases.iter().for_each(|database| drop(database.psql(&objects)));
+            let [from, to] = order.map(|side| &servers[side]);
+            let mut pgshadow = Pgshadow::between(from, to).database(name).without_mirroring().start();
             pgshadow.stop();
-            let stage = Stage { source: from.app(), target: to.app(), pgshadow };
-            stage.target.psql(&objects);
-            let report = stage.preflight().0;
-            assert_eq!(report["not_run"], serde_json::json!([]), "{major}: {report:#}");
-            let compared =
-                ["owners", "grants", "settings", "rules", "policies", "views", "other-objects", "foreign-tables"];
-            let found: Vec<_> = report["findings"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .filter(|f| compared.iter().any(|c| f["check"] == *c))
+            let [source, target] = order.map(|side| databases[side].clone());
+            let stage = Stage { source, target, pgshadow };
+            let looked = stage.preflight().0;
+            assert_eq!(looked["not_run"], serde_json::json!([]), "{major}: {looked:#}");
+            // 15 has closed the schema `public`
+            let closed =
+                |f: &Value| major < 15 && f["check"] == "grants" && f["subject"] == "public" && f["level"] == "warn";
+            let found = looked["findings"].as_array().unwrap().iter();
+            let found: Vec<_> = found
+                .filter(|f| f["level"] != "note" && compared.iter().any(|check| f["check"] == *check) && !closed(f))
                 .collect();
-            println!("{major}: {found:#?}");
+            assert!(found.is_empty(), "{major} {name}: {found:#?}");
+            // what is missing is told by all of them, with statements that the other side understands
+            stage.at("target").psql("DROP OWNED BY app; CREATE TABLE other (id int PRIMARY KEY)");
+            let looked = stage.preflight().0;
+            assert_eq!(looked["not_run"], serde_json::json!([]), "{major}: {looked:#}");
         }
     }
 }

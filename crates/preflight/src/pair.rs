@@ -9,11 +9,12 @@ use tokio_postgres::Client;
 /// Schemas of the user, by `pg_namespace n`.
 pub(crate) const USERS: &str = "n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_'";
 
-/// Not an extension's own, which comes with it.
+/// Not an extension's own, which comes with it; nor, of functions and casts, a range type's.
 pub(crate) fn free(catalog: &str, oid: &str) -> String {
+    let kinds = if matches!(catalog, "pg_proc" | "pg_cast") { "'e', 'i'" } else { "'e'" };
     format!(
         "NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass
-            AND e.objid = {oid} AND e.deptype = 'e')"
+            AND e.objid = {oid} AND e.deptype IN ({kinds}))"
     )
 }
 

@@ -104,8 +104,12 @@ type Held<'a> = BTreeMap<&'a str, BTreeMap<&'a str, bool>>;
 pub(super) async fn look(pair: &Pair<'_>) -> Found {
     let mut sides = Sides::ask(pair, sql).await?;
     sides.keep(|object| {
-        let of_table = matches!(object.part(0), "TABLE" | COLUMN);
-        !(of_table && pair.is_excluded(&QualifiedName::new(object.part(1), object.part(2))))
+        let table = || QualifiedName::new(object.part(1), object.part(2));
+        match object.part(0) {
+            "TABLE" => !pair.is_excluded(&table()),
+            COLUMN => !pair.is_excluded(&table()) && pair.common.contains(&table()),
+            _ => true,
+        }
     });
     let there = roles::known(&pair.target).await?;
     let fenced = is_fenced(&pair.source).await? || is_fenced(&pair.target).await?;
@@ -192,6 +196,13 @@ async fn lacking(pair: &Pair<'_>, object: &Object, grantee: &str, missing: &[Gra
         );
         return Ok(Finding::warn(Place::Target, subject, happens).mend(mend));
     }
+    let opened = pair.source.version < 150_000 && pair.target.version >= 150_000 && grantee == EVERYBODY;
+    if opened && object.part(0) == "SCHEMA" && object.part(1) == "public" {
+        let happens = format!(
+            "since 15 {what} isn't granted to {who} there by itself: whoever makes tables in it without owning the database is refused after the flip"
+        );
+        return Ok(Finding::warn(Place::Target, subject, happens).sure(Sure::Possible).mend(mend));
+    }
     let mut has_all = true;
     for one in missing {
         has_all = has_all && has(pair, object, grantee, &one.privilege, one.grantable).await?;
@@ -224,8 +235,16 @@ async fn has(pair: &Pair<'_>, object: &Object, grantee: &str, privilege: &str, g
     let who = literal(if grantee == EVERYBODY { "public" } else { grantee });
     let what = literal(&format!("{privilege}{}", if grantable { " WITH GRANT OPTION" } else { "" }));
     let of = match object.part(0) {
+        // The column may be missing itself.
+        COLUMN => {
+            let (table, column) = (literal(object.detail(1)), literal(object.part(3)));
+            let sql = format!(
+                "SELECT coalesce((SELECT pg_catalog.has_column_privilege({who}, a.attrelid, a.attnum, {what}) FROM pg_catalog.pg_attribute a
+                WHERE a.attrelid = pg_catalog.to_regclass({table}) AND a.attname = {column} AND NOT a.attisdropped), false)"
+            );
+            return pair.target.value(&sql).await;
+        }
         DATABASE => format!("database_privilege({who}, {}", literal(&pair.target.database)),
-        COLUMN => format!("column_privilege({who}, {}, {}", literal(object.detail(1)), literal(object.part(3))),
         kind => format!("{}_privilege({who}, {}", kind.to_lowercase(), literal(object.detail(1))),
     };
     pair.target.value(&format!("SELECT pg_catalog.has_{of}, {what})")).await
