@@ -23,9 +23,15 @@ pub(super) async fn look(pair: &Pair<'_>) -> Found {
         free("pg_class", "c.oid")
     );
     let in_columns: Vec<String> = pair.source.values(&in_columns).await?;
-    let available: Vec<String> = pair.target.values("SELECT a.name FROM pg_catalog.pg_available_extensions a").await?;
+    let installed = pair.source.rows(sql).await?;
+    let names = installed.iter().map(|row| pair.source.get::<String>(row, 0)).collect::<Result<Vec<_>, _>>()?;
+    // The server reads all its files for that.
+    let available: Vec<String> = match names.iter().all(|extension| there.contains_key(extension)) {
+        true => Vec::new(),
+        false => pair.target.values("SELECT a.name FROM pg_catalog.pg_available_extensions a").await?,
+    };
     let mut found = Vec::new();
-    for row in pair.source.rows(sql).await? {
+    for row in installed {
         let get = |column| pair.source.get::<String>(&row, column);
         let (extension, schema, version) = (get(0)?, get(1)?, get(2)?);
         match there.get(&extension) {

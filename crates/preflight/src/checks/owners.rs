@@ -1,7 +1,7 @@
 //! Objects that belong to another role on the target.
 use super::Found;
 use super::roles;
-use crate::finding::{Finding, Sure};
+use crate::finding::{Finding, Level, Sure};
 use crate::pair::{Pair, USERS, free};
 use crate::server::Server;
 use crate::sides::Sides;
@@ -77,7 +77,9 @@ pub(super) async fn look(pair: &Pair<'_>) -> Found {
                 "{both}: {} can't redefine it there, nor use it without a right granted, after the flip",
                 name(ours)
             );
-            Finding::block(Place::Target, subject, happens)
+            // A superuser of the source needn't be one on the target: services give none.
+            let level = if source.is(SUPERUSER) { Level::Warn } else { Level::Block };
+            Finding::new(level, Place::Target, subject, happens)
         };
         found.push(finding.mend(mend));
     }
