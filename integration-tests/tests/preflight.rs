@@ -3,11 +3,12 @@
 use integration_tests::client::{Endpoint, LIMIT};
 use integration_tests::installation::Installation;
 use integration_tests::postgres::Cluster;
-use integration_tests::process;
+use integration_tests::process::{self, eventually};
 use integration_tests::proxy::Pgshadow;
-use integration_tests::scene::{databases, servers};
+use integration_tests::scene::{databases, newest_servers, servers};
 use serde_json::Value;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const TABLES: &str =
     "CREATE TABLE t (id int PRIMARY KEY, v int, w text DEFAULT 'a'); CREATE TABLE u (id int PRIMARY KEY, t int);
@@ -27,6 +28,17 @@ impl Stage {
             place.psql(on_both);
         }
         Stage::between(servers(), source, target)
+    }
+
+    /// [`of`](Self::of), between two servers of one major, which write definitions the same way.
+    fn of_one_major(on_both: &str) -> Stage {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("alike{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let [source, target] = newest_servers().each_ref().map(|server| server.create_database(&name));
+        for place in [&source, &target] {
+            place.psql(on_both);
+        }
+        Stage::between(newest_servers(), source, target)
     }
 
     fn between(servers: &[Cluster; 2], source: Endpoint, target: Endpoint) -> Stage {
@@ -49,6 +61,15 @@ impl Stage {
         let is =
             |f: &&Value| f["check"] == check && f["place"] == place && f["subject"].as_str().unwrap().contains(subject);
         found.iter().find(is).cloned()
+    }
+
+    /// A role that both servers have; its name is this stage's own.
+    fn role(&self, kind: &str) -> String {
+        let name = format!("{kind}_{}", self.source.database);
+        for place in ["source", "target"] {
+            self.at(place).psql(&format!("CREATE ROLE {name} LOGIN"));
+        }
+        name
     }
 
     fn at(&self, place: &str) -> Endpoint {
@@ -258,4 +279,390 @@ fn what_grants_prints_makes_the_role_able_and_a_clean_pair_is_clean() {
         "{report:#}"
     );
     assert!(report["not_run"].as_array().unwrap().is_empty(), "{report:#}");
+}
+
+/// Where nothing is planted, a right, an owner, a policy and the like are the same for any two majors.
+const ALIKE: &str = "CREATE VIEW seen AS SELECT t.id, t.v + 1 AS more FROM t WHERE t.v > 1 AND t.w IS NOT NULL;
+    CREATE MATERIALIZED VIEW kept AS SELECT id FROM t; CREATE TYPE mood AS ENUM ('ok'); CREATE SEQUENCE counted;
+    CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT a'; CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int);
+    CREATE RULE noted AS ON UPDATE TO u WHERE new.t > 7 DO ALSO DELETE FROM t WHERE t.id = new.t; CREATE POLICY own ON t FOR SELECT TO app USING (v > 0);
+    GRANT SELECT ON t TO PUBLIC; GRANT SELECT (t) ON u TO PUBLIC; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;";
+
+#[test]
+fn rights_that_were_granted_on_one_side_only_are_found_and_mended() {
+    let stage = Stage::of(&format!("{TABLES} {ALIKE} REVOKE SELECT ON t FROM PUBLIC; CREATE SCHEMA \"Odd \"\"s\""));
+    let (reader, database) = (stage.role("reader"), stage.source.database.clone());
+    for (on, sql, level, subject) in [
+        ("source", format!("GRANT SELECT, UPDATE ON t TO {reader}"), "block", "public.t"),
+        ("source", format!("GRANT UPDATE (t), INSERT (t) ON u TO {reader}"), "block", "public.u.t"),
+        ("source", format!("GRANT USAGE ON SEQUENCE counted TO {reader} WITH GRANT OPTION"), "block", "public.counted"),
+        ("source", format!("GRANT USAGE ON SCHEMA \"Odd \"\"s\" TO {reader}"), "block", "\"Odd \"\"s\""),
+        ("source", format!("GRANT CREATE ON DATABASE {database} TO {reader}"), "block", &*database),
+        ("target", "REVOKE USAGE ON TYPE mood FROM PUBLIC".to_owned(), "block", "public.mood"),
+        ("target", "REVOKE EXECUTE ON FUNCTION f FROM PUBLIC".to_owned(), "block", "public.f(a integer)"),
+        ("target", format!("GRANT DELETE ON t TO {reader}"), "warn", "public.t"),
+        ("target", format!("GRANT SELECT ON t TO {reader} WITH GRANT OPTION"), "warn", "public.t"),
+        ("source", "GRANT SELECT ON u TO PUBLIC".to_owned(), "block", "public.u"),
+        ("source", format!("GRANT SELECT ON u TO {reader}"), "note", "public.u"),
+        ("source", format!("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {reader}"), "warn", "tables of app"),
+        (
+            "target",
+            format!("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO {reader}"),
+            "warn",
+            "sequences of app in public",
+        ),
+        (
+            "target",
+            "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC".to_owned(),
+            "warn",
+            "functions of app",
+        ),
+        ("source", "ALTER DEFAULT PRIVILEGES REVOKE USAGE ON TYPES FROM PUBLIC".to_owned(), "warn", "types of app"),
+    ] {
+        assert!(stage.find("grants", "target", "").is_none(), "before {sql}");
+        stage.planted(on, &sql, level, "grants", "target", subject);
+    }
+}
+
+#[test]
+fn what_belongs_to_another_role_is_found_and_mended() {
+    let stage = Stage::of(&format!("{TABLES} {ALIKE} CREATE SCHEMA other"));
+    let other = stage.role("other");
+    for (kind, named, subject) in [
+        ("TABLE", "t", "public.t"),
+        ("VIEW", "seen", "public.seen"),
+        ("MATERIALIZED VIEW", "kept", "public.kept"),
+        ("SEQUENCE", "counted", "public.counted"),
+        ("TYPE", "mood", "public.mood"),
+        ("FUNCTION", "f(int)", "public.f(a integer)"),
+        ("AGGREGATE", "total(int)", "public.total(integer)"),
+        ("SCHEMA", "other", "other"),
+    ] {
+        assert!(stage.find("owners", "target", "").is_none(), "before {named}");
+        let sql = format!("RESET ROLE; ALTER {kind} {named} OWNER TO {other}");
+        stage.planted("target", &sql, "block", "owners", "target", subject);
+    }
+    let sql = format!("RESET ROLE; GRANT {other} TO app; ALTER TABLE u OWNER TO {other}");
+    stage.planted("target", &sql, "note", "owners", "target", "public.u");
+    stage.at("target").psql(&format!("REVOKE {other} FROM app"));
+    // a superuser of the source may be none on the target
+    stage.at("source").psql(&format!("ALTER ROLE {other} SUPERUSER; ALTER TABLE t OWNER TO {other}"));
+    stage.planted("source", "SELECT 1", "warn", "owners", "target", "public.t");
+}
+
+#[test]
+fn settings_that_differ_and_timeouts_are_found_and_mended() {
+    let stage = Stage::of(TABLES);
+    let database = stage.source.database.clone();
+    for (on, sql, subject) in [
+        (
+            "source",
+            format!("ALTER DATABASE {database} SET search_path = \"$user\", public, \"Odd \"\"s, one\""),
+            &*database,
+        ),
+        ("target", format!("ALTER DATABASE {database} SET search_path = public"), &*database),
+        ("target", format!("ALTER DATABASE {database} SET work_mem = '5MB'"), &*database),
+        ("source", format!("RESET ROLE; ALTER ROLE app IN DATABASE {database} SET my.own = 'it''s, \"so\"'"), "app"),
+        ("source", format!("RESET ROLE; ALTER ROLE app IN DATABASE {database} SET DateStyle = 'ISO, DMY'"), "app"),
+    ] {
+        assert!(stage.find("settings", "target", "").is_none(), "before {sql}");
+        stage.planted(on, &sql, "warn", "settings", "target", subject);
+    }
+    let set = "SELECT array_agg(c ORDER BY c) FROM pg_db_role_setting s, unnest(setconfig) c WHERE setdatabase =
+        (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(stage.source.psql(set), stage.target.psql(set));
+    // not known since 14; it is kept where a server was upgraded in its place
+    stage.at("source").psql(
+        "SET allow_system_table_mods = on; UPDATE pg_db_role_setting SET setconfig = setconfig || 'operator_precedence_warning=on'::text
+        WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    );
+    let unknown = stage.find("settings", "target", &database).unwrap();
+    assert_eq!((&unknown["level"], &unknown["mend"]), (&"note".into(), &Value::Null), "{unknown:#}");
+    for place in ["source", "target"] {
+        for setting in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+            assert!(stage.find("timeouts", place, "").is_none(), "before {setting}");
+            let sql = format!("RESET ROLE; ALTER ROLE pgshadow IN DATABASE {database} SET {setting} = '300s'");
+            stage.planted(place, &sql, "note", "timeouts", place, "pgshadow");
+        }
+    }
+}
+
+#[test]
+fn rules_policies_and_views_that_differ_are_found_and_mended() {
+    let stage = Stage::of_one_major(&format!("{TABLES} {ALIKE}"));
+    for check in ["rules", "policies", "views"] {
+        assert!(stage.find(check, "target", "").is_none(), "{check}");
+    }
+    for (on, sql, level, check, subject) in [
+        ("source", "CREATE RULE kept AS ON DELETE TO t DO INSTEAD NOTHING", "block", "rules", "public.t.kept"),
+        ("target", "CREATE RULE more AS ON DELETE TO u DO ALSO NOTIFY more", "warn", "rules", "public.u.more"),
+        (
+            "target",
+            "CREATE OR REPLACE RULE noted AS ON UPDATE TO u DO ALSO NOTIFY noted",
+            "warn",
+            "rules",
+            "public.u.noted",
+        ),
+        ("target", "ALTER TABLE u DISABLE RULE noted", "warn", "rules", "public.u.noted"),
+        (
+            "source",
+            "CREATE POLICY \"P 1\" ON t AS RESTRICTIVE USING (v > 0) WITH CHECK (v > 1)",
+            "block",
+            "policies",
+            "public.t.\"P 1\"",
+        ),
+        ("target", "CREATE POLICY more ON t FOR DELETE USING (true)", "warn", "policies", "public.t.more"),
+        ("target", "ALTER POLICY own ON t TO PUBLIC USING (v > 5)", "warn", "policies", "public.t.own"),
+        ("source", "ALTER TABLE t FORCE ROW LEVEL SECURITY", "warn", "policies", "public.t"),
+        ("target", "ALTER TABLE u FORCE ROW LEVEL SECURITY", "warn", "policies", "public.u"),
+        ("target", "ALTER TABLE u ENABLE ROW LEVEL SECURITY", "warn", "policies", "public.u"),
+        ("target", "CREATE OR REPLACE VIEW seen AS SELECT id, v + 2 AS more FROM t", "warn", "views", "public.seen"),
+        ("source", "ALTER VIEW seen SET (security_barrier = true)", "warn", "views", "public.seen"),
+        ("target", "REFRESH MATERIALIZED VIEW kept WITH NO DATA", "warn", "views", "public.kept"),
+        ("target", "DROP VIEW seen; CREATE VIEW seen AS SELECT id FROM t", "warn", "views", "public.seen"),
+        (
+            "target",
+            "DROP MATERIALIZED VIEW kept; CREATE MATERIALIZED VIEW kept AS SELECT id + 1 AS id FROM t",
+            "warn",
+            "views",
+            "public.kept",
+        ),
+        ("target", "DROP MATERIALIZED VIEW kept; CREATE VIEW kept AS SELECT id FROM t", "warn", "views", "public.kept"),
+    ] {
+        stage.planted(on, sql, level, check, "target", subject);
+    }
+    for side in [&stage.source, &stage.target] {
+        side.psql("ALTER TABLE t ADD COLUMN g int GENERATED ALWAYS AS (id + 1) STORED");
+    }
+    let sql = "ALTER TABLE t ALTER g SET EXPRESSION AS (id + 2)";
+    stage.planted("target", sql, "block", "columns", "target", "public.t.g");
+    // between majors, what reads otherwise may be the same
+    let stage =
+        Stage::of(&format!("{TABLES} {ALIKE} ALTER TABLE t ADD COLUMN g int GENERATED ALWAYS AS (id + 1) STORED"));
+    for check in ["rules", "policies", "views", "columns"] {
+        assert!(stage.find(check, "target", "").is_none(), "{check}");
+    }
+    for (sql, level, check, subject) in [
+        ("CREATE OR REPLACE VIEW seen AS SELECT id, v + 2 AS more FROM t", "note", "views", "public.seen"),
+        ("CREATE OR REPLACE RULE noted AS ON UPDATE TO u DO ALSO NOTIFY noted", "note", "rules", "public.u.noted"),
+        ("ALTER TABLE t ALTER g SET EXPRESSION AS (id + 2)", "warn", "columns", "public.t.g"),
+    ] {
+        stage.planted("target", sql, level, check, "target", subject);
+    }
+}
+
+#[test]
+fn other_objects_that_the_target_lacks_are_found_and_mended() {
+    let stage = Stage::of(TABLES);
+    for (sql, subject) in [
+        ("CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')", "public.total(integer)"),
+        (
+            "CREATE AGGREGATE many (*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0', COMBINEFUNC = int8pl)",
+            "public.many()",
+        ),
+        ("CREATE OPERATOR #+# (PROCEDURE = int4pl, LEFTARG = int, RIGHTARG = int)", "public.#+#(integer,integer)"),
+        ("CREATE TYPE span AS RANGE (SUBTYPE = float8, SUBTYPE_DIFF = float8mi)", "public.span"),
+        ("CREATE COLLATION \"Plain\" (LOCALE = 'C')", "public.\"Plain\""),
+        ("CREATE TEXT SEARCH DICTIONARY short (TEMPLATE = simple, STOPWORDS = english)", "public.short"),
+        ("CREATE TEXT SEARCH CONFIGURATION words (COPY = english)", "public.words"),
+        ("CREATE STATISTICS together (dependencies) ON v, w FROM t", "public.together"),
+    ] {
+        stage.planted("source", sql, "warn", "other-objects", "target", subject);
+    }
+    stage.source.psql("CREATE TYPE mood AS ENUM ('ok')");
+    stage.target.psql("CREATE TYPE mood AS ENUM ('ok')");
+    let sql = "CREATE CAST (mood AS int) WITH INOUT AS ASSIGNMENT";
+    stage.planted("source", sql, "warn", "other-objects", "target", "public.mood AS integer");
+    stage.at("source").psql("CREATE OPERATOR FAMILY odd USING btree; CREATE OPERATOR CLASS odd FOR TYPE int USING btree FAMILY odd AS OPERATOR 1 <");
+    assert_eq!(stage.find("other-objects", "target", "public.odd").unwrap()["level"], "warn");
+}
+
+#[test]
+fn what_reaches_out_of_the_source_or_runs_by_itself_is_named() {
+    let stage = Stage::of(TABLES);
+    for place in ["source", "target"] {
+        stage
+            .at(place)
+            .psql("CREATE FOREIGN DATA WRAPPER away OPTIONS (a 'b'); GRANT USAGE ON FOREIGN DATA WRAPPER away TO app");
+    }
+    for (sql, level, subject) in [
+        (
+            "CREATE SERVER \"Far\" TYPE 'x' FOREIGN DATA WRAPPER away OPTIONS (host 'it''s', port '1')",
+            "block",
+            "\"Far\"",
+        ),
+        ("CREATE USER MAPPING FOR app SERVER \"Far\"", "warn", "app at \"Far\""),
+        ("CREATE USER MAPPING FOR PUBLIC SERVER \"Far\"", "warn", "public at \"Far\""),
+        ("CREATE FOREIGN TABLE afar (id int) SERVER \"Far\"", "block", "public.afar"),
+    ] {
+        assert!(stage.find("foreign-tables", "target", "").is_none(), "before {sql}");
+        stage.planted("source", sql, level, "foreign-tables", "target", subject);
+    }
+    assert!(stage.find("jobs", "source", "").is_none());
+    stage.at("source").psql(&format!("ALTER DATABASE {} SET cron.database_name = 'jobs'", stage.source.database));
+    let jobs = stage.find("jobs", "source", "pg_cron").unwrap();
+    assert!(jobs["level"] == "note" && jobs["happens"].as_str().unwrap().contains("database jobs"), "{jobs:#}");
+    let slot = format!("kept_{}", stage.source.database);
+    for place in ["source", "target"] {
+        let sql = format!("RESET ROLE; SELECT pg_create_physical_replication_slot('{slot}', true)");
+        stage.planted(place, &sql, "warn", "disk", place, &slot);
+    }
+    let room = stage.find("disk", "target", &stage.target.database).unwrap();
+    assert!(room["level"] == "note" && room["happens"].as_str().unwrap().contains("max_wal_size"), "{room:#}");
+    let log = stage.find("disk", "source", "size_max").unwrap();
+    assert!(log["happens"].as_str().unwrap().contains("10.0 GiB"), "{log:#}");
+}
+
+/// Large tables that are read as a whole, by their statistics and their size in the catalog.
+#[test]
+fn a_large_table_that_is_read_as_a_whole_is_named() {
+    let stage = Stage::of(TABLES);
+    stage
+        .source
+        .psql("INSERT INTO t VALUES (1); INSERT INTO u SELECT g, 1 FROM generate_series(1, 50) g; DROP INDEX u_t");
+    assert!(stage.find("sequential-scans", "source", "").is_none());
+    stage.source.psql("SET enable_indexscan = off; SET enable_bitmapscan = off; DO 'BEGIN FOR i IN 1 .. 120 LOOP PERFORM FROM u WHERE t = i; END LOOP; END'");
+    let pages = "SET allow_system_table_mods = on; UPDATE pg_class SET relpages = 1000000 WHERE relname = 'u'";
+    stage.at("source").psql(pages);
+    let found = eventually("the statistics are told", LIMIT, || stage.find("sequential-scans", "source", "public.u"));
+    assert!(
+        found["level"] == "warn" && found["happens"].as_str().unwrap().contains("0 times by an index"),
+        "{found:#}"
+    );
+    stage.at("source").psql(&pages.replace("1000000", "1"));
+    assert!(stage.find("sequential-scans", "source", "").is_none(), "a small table");
+}
+
+#[test]
+fn servers_and_databases_that_do_not_fit_are_named() {
+    let blocks = |stage: &Stage, check: &str, subject: &str| {
+        let found = stage.find(check, "target", subject).unwrap_or_else(|| panic!("{check} {subject}"));
+        assert_eq!(found["level"], "block", "{found:#}");
+        found["blocks"].clone()
+    };
+    // an older target, which has few connections left
+    let (mut old, new) = (Cluster::of(Installation::old()).set("max_connections", "12").start(), Cluster::newest());
+    new.app().psql(TABLES);
+    old.app().psql(TABLES);
+    let of = [new.app(), old.app()];
+    let mut pgshadow = Pgshadow::between(&new, &old).without_mirroring().start();
+    pgshadow.stop();
+    let [source, target] = of;
+    let stage = Stage { source, target, pgshadow };
+    assert_eq!(blocks(&stage, "versions", "server"), "flip");
+    let room = stage.find("connections", "target", "max_connections").unwrap();
+    let mend = room["mend"].as_str().unwrap();
+    assert!(room["level"] == "warn" && mend.starts_with("ALTER SYSTEM SET max_connections = 2"), "{room:#}");
+    assert!(stage.find("connections", "source", "").is_none());
+    // a standby, which can't be written to
+    let standby = old.standby();
+    let mut pgshadow = Pgshadow::between(&new, &standby).without_mirroring().start();
+    pgshadow.stop();
+    let stage = Stage { source: new.app(), target: standby.app(), pgshadow };
+    let found = stage.preflight().0;
+    let standby = |f: &&Value| f["happens"].as_str().unwrap().contains("standby") && f["blocks"] == "load";
+    assert!(found["findings"].as_array().unwrap().iter().any(|f| standby(&f)), "{found:#}");
+    // another encoding, other rules of sorting, and a collation of which the system has another version now
+    let [old, new] = servers();
+    let source = old.create_database("coded");
+    new.superuser()
+        .psql("CREATE DATABASE coded OWNER app TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    let stage = Stage::between(servers(), source, new.app().in_database("coded"));
+    assert_eq!(blocks(&stage, "encoding", "coded"), "load");
+    let found = stage.preflight().0;
+    let sorted = |f: &&Value| f["check"] == "encoding" && f["happens"].as_str().unwrap().contains("lc_collate");
+    assert_eq!(found["findings"].as_array().unwrap().iter().filter(sorted).count(), 1, "{found:#}");
+    let stage = Stage::of(TABLES);
+    assert!(stage.find("encoding", "target", "").is_none());
+    if stage.source.try_psql("CREATE COLLATION german (PROVIDER = icu, LOCALE = 'de')").is_ok() {
+        let sql = "RESET ROLE; UPDATE pg_collation SET collversion = '1' WHERE collname = 'german'";
+        stage.planted("source", sql, "warn", "collations", "source", "public.german");
+    }
+}
+
+/// What a load must not begin with refuses it, names what mends it, and lets it go when that was run.
+#[test]
+fn a_backfill_asks_preflight_first() {
+    let (source, target) = (Cluster::old(), Cluster::newest());
+    source.app().psql(&format!("{TABLES} INSERT INTO t VALUES (1, 1)"));
+    source
+        .superuser()
+        .psql("CREATE ROLE other; CREATE TABLE hidden (id int PRIMARY KEY); ALTER TABLE hidden OWNER TO other");
+    let pgshadow = Pgshadow::between(&source, &target).start();
+    let refused = |arguments: &[&str]| {
+        let mut all = vec!["backfill", "--json"];
+        all.extend(arguments);
+        let finished = pgshadow.run(&all, LIMIT);
+        assert_eq!(finished.status.code(), Some(3), "{finished:#?}");
+        serde_json::from_str::<Value>(&finished.stdout).unwrap()
+    };
+    let report = refused(&["--create-schema"]);
+    let blocked_by = report["blocked_by"].as_array().unwrap();
+    assert_eq!(blocked_by.len(), 1, "{report:#}");
+    let lacking = &blocked_by[0];
+    let is = (&lacking["check"], &lacking["place"], &lacking["blocks"]);
+    assert_eq!(is, (&"own-rights".into(), &"source".into(), &"load".into()), "{report:#}");
+    assert!(report["failed"].as_str().unwrap().contains("GRANT pg_read_all_data"), "{report:#}");
+    let told = pgshadow.run(&["backfill", "--create-schema"], LIMIT);
+    assert!(told.status.code() == Some(3) && told.stdout.contains("GRANT pg_read_all_data"), "{told:#?}");
+    assert!(told.stdout.contains("--skip-preflight"), "{told:#?}");
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(
+        (target.app().psql(tables), &pgshadow.status()["awaiting_load"]),
+        ("0".to_owned(), &serde_json::json!([]))
+    );
+    // what comes with it is as without: it is pg_dump that may not read the table
+    let skipped = pgshadow.run(&["backfill", "--create-schema", "--skip-preflight"], LIMIT);
+    assert!(skipped.status.code() == Some(1) && skipped.stderr.contains("hidden"), "{skipped:#?}");
+    source.superuser().psql(lacking["mend"].as_str().unwrap());
+    let loaded = pgshadow.run(&["backfill", "--create-schema", "--json"], LIMIT);
+    assert!(loaded.status.code() == Some(3), "the owner `other` is told of: {loaded:#?}");
+    let report: Value = serde_json::from_str(&loaded.stdout).unwrap();
+    assert_eq!((&report["failed"], &report["blocked_by"]), (&Value::Null, &serde_json::json!([])), "{report:#}");
+    assert_eq!(target.app().psql("SELECT count(*) FROM t"), "1");
+    // a table that pgshadow may not write refuses its own load, not another one's
+    target.superuser().psql("CREATE ROLE other; ALTER TABLE u OWNER TO other");
+    let report = refused(&["--table", "public.u"]);
+    assert!(report["failed"].as_str().unwrap().contains("GRANT \"other\" TO \"pgshadow\""), "{report:#}");
+    pgshadow.run(&["backfill", "--table", "public.t"], LIMIT).success();
+}
+
+/// Every check can look at every major, and finds nothing to compare where both sides have the same.
+#[test]
+#[ignore = "needs the servers that make conform installs"]
+fn every_major_is_looked_at() {
+    let objects = format!(
+        "{TABLES} {ALIKE} CREATE OPERATOR #+# (PROCEDURE = int4pl, LEFTARG = int, RIGHTARG = int);
+        CREATE TYPE span AS RANGE (SUBTYPE = float8); CREATE COLLATION plain (LOCALE = 'C');
+        CREATE TEXT SEARCH CONFIGURATION words (COPY = english); CREATE STATISTICS together ON v, w FROM t;
+        ALTER TABLE t ALTER id ADD GENERATED BY DEFAULT AS IDENTITY;"
+    );
+    let compared = ["owners", "grants", "settings", "rules", "policies", "views", "columns", "triggers"];
+    let compared = [&compared[..], &["types", "functions", "other-objects", "foreign-tables", "constraints"]].concat();
+    for major in 10..=18 {
+        let servers = [Cluster::of(&Installation::of_major(major)).start(), Cluster::newest()];
+        for (name, order) in [("there", [0, 1]), ("back", [1, 0])] {
+            let databases = servers.each_ref().map(|server| server.create_database(name));
+            databases.iter().for_each(|database| drop(database.psql(&objects)));
+            let [from, to] = order.map(|side| &servers[side]);
+            let mut pgshadow = Pgshadow::between(from, to).database(name).without_mirroring().start();
+            pgshadow.stop();
+            let [source, target] = order.map(|side| databases[side].clone());
+            let stage = Stage { source, target, pgshadow };
+            let looked = stage.preflight().0;
+            assert_eq!(looked["not_run"], serde_json::json!([]), "{major}: {looked:#}");
+            // 15 has closed the schema `public`
+            let closed =
+                |f: &Value| major < 15 && f["check"] == "grants" && f["subject"] == "public" && f["level"] == "warn";
+            let found = looked["findings"].as_array().unwrap().iter();
+            let found: Vec<_> = found
+                .filter(|f| f["level"] != "note" && compared.iter().any(|check| f["check"] == *check) && !closed(f))
+                .collect();
+            assert!(found.is_empty(), "{major} {name}: {found:#?}");
+            // what is missing is told by all of them, with statements that the other side understands
+            stage.at("target").psql("DROP OWNED BY app; CREATE TABLE other (id int PRIMARY KEY)");
+            let looked = stage.preflight().0;
+            assert_eq!(looked["not_run"], serde_json::json!([]), "{major}: {looked:#}");
+        }
+    }
 }

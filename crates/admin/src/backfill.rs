@@ -1,4 +1,5 @@
 use pgshadow_backfill::{Difference, Shown, TableLoad};
+use pgshadow_preflight::Finding;
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /api/backfill`.
@@ -17,6 +18,9 @@ pub struct BackfillRequest {
     /// Bytes a second that are read from the primary, in place of what the configuration says.
     #[serde(default)]
     pub rate_max_bytes: Option<u64>,
+    /// Don't ask preflight first.
+    #[serde(default)]
+    pub skip_preflight: bool,
 }
 
 /// Answer of `POST /api/backfill`.
@@ -51,6 +55,9 @@ pub struct BackfillReport {
     pub number: u64,
     /// Why it ended before all was done.
     pub failed: Option<String>,
+    /// What preflight found to be in its way: it was not begun.
+    #[serde(default)]
+    pub blocked_by: Vec<Finding>,
     /// When it began, RFC 3339 UTC.
     pub started: String,
     /// When it ended.

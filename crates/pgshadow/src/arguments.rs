@@ -113,8 +113,11 @@ pub struct BackfillArguments {
     /// Read no more than so much of the source a second, such as 50MiB, in place of [backfill] rate_max.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub rate_max: Option<u64>,
+    /// Load without asking preflight first whether something is in the way.
+    #[arg(long)]
+    pub skip_preflight: bool,
     /// End the backfill that runs; the next one goes on where it was.
-    #[arg(long, conflicts_with_all = ["table", "create_schema", "again", "rate_max"])]
+    #[arg(long, conflicts_with_all = ["table", "create_schema", "again", "rate_max", "skip_preflight"])]
     pub stop: bool,
     /// Print JSON.
     #[arg(long)]

@@ -1,5 +1,4 @@
 //! What preflight is told of the configuration.
-use crate::assembly::CLIENTS_MAX;
 use crate::config::{Auth, Config, Database, Server};
 use pgshadow_preflight::Facts;
 
@@ -11,7 +10,7 @@ pub fn facts(config: &Config) -> Facts {
         excluded: config.mirror.exclude.clone(),
         lanes: config.apply.lanes,
         readers: config.backfill.reading.connections.max(config.verify.connections),
-        clients_max: CLIENTS_MAX,
+        log_bytes_max: config.mirror_log.size_max_bytes,
         scram: matches!(config.auth, Auth::Scram { .. }),
         ..Facts::default()
     }

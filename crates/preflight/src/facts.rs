@@ -14,8 +14,10 @@ pub struct Facts {
     pub lanes: usize,
     /// Connections to each side that a backfill or a verify reads on, whichever has more.
     pub readers: usize,
-    /// Clients that pgshadow takes.
-    pub clients_max: usize,
+    /// Only these tables are loaded; empty: all. Whether pgshadow may read and write is asked of no others.
+    pub tables: Vec<QualifiedName>,
+    /// How large the mirror log may grow.
+    pub log_bytes_max: u64,
     /// pgshadow checks clients' passwords itself, by the servers' verifiers.
     pub scram: bool,
     /// Older transactions are findings.
@@ -34,7 +36,8 @@ impl Default for Facts {
             excluded: Vec::new(),
             lanes: 4,
             readers: 2,
-            clients_max: 10_000,
+            tables: Vec::new(),
+            log_bytes_max: 10 << 30,
             scram: false,
             transaction_age_max: Duration::from_secs(60),
             large_bytes: 100 << 20,

@@ -25,11 +25,23 @@ pub enum Sure {
     Possible,
 }
 
+/// What must not begin before something that blocks is mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Loading the target, and all that comes after.
+    Load,
+    /// The cutover.
+    Flip,
+}
+
 /// One thing that a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// How much it matters.
     pub level: Level,
+    /// Of what blocks: which step.
+    pub blocks: Option<Step>,
     /// The check's name.
     pub check: String,
     /// On which side it is to be mended.
@@ -48,7 +60,8 @@ impl Finding {
     /// Of the check that runs, certain, without a mend.
     pub(crate) fn new(level: Level, place: Place, subject: impl Into<String>, happens: impl Into<String>) -> Self {
         let (subject, happens) = (subject.into(), happens.into());
-        Self { level, check: String::new(), place, subject, happens, sure: Sure::Certain, mend: None }
+        let blocks = (level == Level::Block).then_some(Step::Flip);
+        Self { level, blocks, check: String::new(), place, subject, happens, sure: Sure::Certain, mend: None }
     }
 
     pub(crate) fn block(place: Place, subject: impl Into<String>, happens: impl Into<String>) -> Self {
@@ -61,6 +74,12 @@ impl Finding {
 
     pub(crate) fn note(place: Place, subject: impl Into<String>, happens: impl Into<String>) -> Self {
         Self::new(Level::Note, place, subject, happens)
+    }
+
+    /// What blocks is in a load's way already, and nothing that loads would see it before it has begun.
+    pub(crate) fn before_load(mut self) -> Self {
+        self.blocks = self.blocks.map(|_| Step::Load);
+        self
     }
 
     pub(crate) fn sure(mut self, sure: Sure) -> Self {
@@ -133,9 +152,11 @@ mod tests {
         assert_eq!((subjects, report.blocked), (vec!["b", "c", "a"], true));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["counts"], serde_json::json!({"block": 2, "warn": 0, "note": 1}));
-        let expected = serde_json::json!({"level": "block", "check": "", "place": "target", "subject": "b",
+        let expected = serde_json::json!({"level": "block", "blocks": "flip", "check": "", "place": "target", "subject": "b",
             "happens": "x", "sure": "certain", "mend": "SELECT 1"});
         assert_eq!(json["findings"][0], expected);
         assert!(!Report::new(Vec::new(), Vec::new(), Vec::new()).blocked);
+        assert_eq!(Finding::block(Place::Source, "a", "x").before_load().blocks, Some(Step::Load));
+        assert_eq!(Finding::warn(Place::Source, "a", "x").before_load().blocks, None);
     }
 }

@@ -10,7 +10,7 @@
 //! - A check that can't look is a finding itself.
 //! - Names are the catalog's own: what stands in a statement is always quoted.
 //!
-//! What it is not: no comparison of rows, no gate for a cutover, nothing that mends.
+//! What it is not: no comparison of rows, no gate (a cutover and a backfill make one of it), nothing that mends.
 #![warn(missing_docs)]
 
 mod checks;
@@ -26,6 +26,6 @@ mod words;
 
 pub use error::Error;
 pub use facts::Facts;
-pub use finding::{Counts, Finding, Level, NotRun, Report, Sure};
+pub use finding::{Counts, Finding, Level, NotRun, Report, Step, Sure};
 pub use grants::grants;
-pub use run::run;
+pub use run::{before_load, run};

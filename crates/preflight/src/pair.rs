@@ -9,11 +9,12 @@ use tokio_postgres::Client;
 /// Schemas of the user, by `pg_namespace n`.
 pub(crate) const USERS: &str = "n.nspname NOT IN ('information_schema', 'pgshadow') AND n.nspname !~ '^pg_'";
 
-/// Not an extension's own, which comes with it.
+/// Not an extension's own, which comes with it; nor, of functions and casts, a range type's.
 pub(crate) fn free(catalog: &str, oid: &str) -> String {
+    let kinds = if matches!(catalog, "pg_proc" | "pg_cast") { "'e', 'i'" } else { "'e'" };
     format!(
         "NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass
-            AND e.objid = {oid} AND e.deptype = 'e')"
+            AND e.objid = {oid} AND e.deptype IN ({kinds}))"
     )
 }
 
@@ -47,6 +48,17 @@ impl<'a> Pair<'a> {
 
     pub(crate) fn is_excluded(&self, table: &QualifiedName) -> bool {
         self.facts.excluded.contains(table)
+    }
+
+    /// Whether a load that finds a table on the target would write it.
+    pub(crate) fn is_loaded(&self, table: &QualifiedName) -> bool {
+        let wanted = self.facts.tables.is_empty() || self.facts.tables.contains(table);
+        wanted && self.common.contains(table) && !self.is_excluded(table)
+    }
+
+    /// Whether both write definitions the same way.
+    pub(crate) fn same_major(&self) -> bool {
+        self.source.version / 10_000 == self.target.version / 10_000
     }
 
     /// Whether a role is pgshadow's own on either side.

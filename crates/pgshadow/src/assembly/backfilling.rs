@@ -1,13 +1,16 @@
 //! The backfill that was asked for: one at a time, beside everything else.
+use super::flip::fence;
 use super::mirror::Mirror;
 use super::task::{Begun, Task, now};
 use super::verifying::tables;
 use crate::config::Config;
+use crate::facts::facts;
 use futures::future::BoxFuture;
 use pgshadow_admin::{BackfillReport, BackfillRequest, BackfillRunning, BackfillStarted, BackfillState};
 use pgshadow_apply::{Connected, Handle, Hold, HoldOf, LoadSnapshot, PairError, Plain};
 use pgshadow_backfill::{Handover, Job, Progress};
-use pgshadow_model::{QualifiedName, Suspect};
+use pgshadow_model::{Place, QualifiedName, Suspect};
+use pgshadow_preflight::{Facts, Finding};
 use pgshadow_verify::Limits;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +21,7 @@ const LOADING: &str = "it is being loaded: until that is done it doesn't hold wh
 /// Runs backfills.
 pub(super) struct Backfilling {
     config: Config,
+    primary: Place,
     mirror: Arc<Mirror>,
     applier: Arc<dyn WithApplier>,
     task: Arc<Task<Progress, BackfillReport>>,
@@ -37,9 +41,9 @@ struct Hands {
 }
 
 impl Backfilling {
-    pub fn new(config: &Config, mirror: Arc<Mirror>, applier: Arc<dyn WithApplier>) -> Self {
+    pub fn new((config, primary): (&Config, Place), mirror: Arc<Mirror>, applier: Arc<dyn WithApplier>) -> Self {
         let task = Arc::new(Task::new(failed));
-        Self { config: config.clone(), mirror, applier, task }
+        Self { config: config.clone(), primary, mirror, applier, task }
     }
 
     /// Begins one.
@@ -75,9 +79,12 @@ impl Backfilling {
             bindir: self.config.backfill.bindir.clone(),
             directory: self.config.mirror_log.directory.clone(),
         };
+        // Behind a flip both databases have proven what they can.
+        let asks = self.primary == Place::Source && !request.skip_preflight;
+        let config = asks.then(|| self.config.clone());
         let hands =
             Hands { mirror: Arc::clone(&self.mirror), applier: Arc::clone(&self.applier), findings: Mutex::default() };
-        let started = self.task.start(|begun| run(begun, job, hands));
+        let started = self.task.start(|begun| run(begun, job, hands, config));
         let taken = || "a backfill runs already; `pgshadow backfill --stop` ends it".to_owned();
         started.map(|number| BackfillStarted { number }).ok_or_else(taken)
     }
@@ -99,8 +106,19 @@ impl Backfilling {
     }
 }
 
-async fn run(begun: Begun<Progress>, job: Job, hands: Hands) -> BackfillReport {
+/// `asks`: the configuration, where preflight is asked first.
+async fn run(begun: Begun<Progress>, job: Job, hands: Hands, asks: Option<Config>) -> BackfillReport {
     let Begun { number, progress, started } = begun;
+    if let Some(config) = asks {
+        let in_its_way = in_its_way(&config, &job).await;
+        if let Some(first) = in_its_way.first() {
+            let mend = first.mend.as_ref().map(|mend| format!(" (mended by: {mend})")).unwrap_or_default();
+            let many = in_its_way.len();
+            let why = format!("preflight found {many} in its way: {}: {}{mend}", first.subject, first.happens);
+            tracing::warn!(number, why, "a backfill is refused");
+            return BackfillReport { blocked_by: in_its_way, ..failed(number, started, why, &progress) };
+        }
+    }
     tracing::info!(number, "a backfill begins");
     let ended = pgshadow_backfill::backfill(&job, &hands, &progress).await;
     let mut report = failed(number, started, String::new(), &progress);
@@ -117,10 +135,26 @@ async fn run(begun: Begun<Progress>, job: Job, hands: Hands) -> BackfillReport {
     report
 }
 
+/// What preflight finds that a load must not begin with. Where it can't ask, the load itself says why.
+async fn in_its_way(config: &Config, job: &Job) -> Vec<Finding> {
+    let connected = tokio::try_join!(fence::connect(&config.source), fence::connect(&config.target));
+    let (source, target) = match connected {
+        Ok(both) => both,
+        Err(why) => {
+            tracing::warn!(why, "preflight can't be asked before a backfill");
+            return Vec::new();
+        }
+    };
+    let facts = Facts { tables: job.only.clone(), ..facts(config) };
+    // These sessions are made read-only.
+    pgshadow_preflight::before_load(&source.client, &target.client, &facts).await.findings
+}
+
 fn failed(number: u64, started: String, why: String, progress: &Progress) -> BackfillReport {
     BackfillReport {
         number,
         failed: Some(why),
+        blocked_by: Vec::new(),
         started,
         ended: now(),
         tables: progress.show().each,

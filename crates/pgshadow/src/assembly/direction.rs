@@ -148,7 +148,7 @@ impl Direction {
         let slot = Arc::clone(&self.applier) as Arc<dyn WithApplier>;
         let _ = self.running.set(Running {
             verifying: Arc::new(Verifying::new(config, Arc::clone(mirror), pair)),
-            backfilling: Arc::new(Backfilling::new(config, Arc::clone(mirror), slot)),
+            backfilling: Arc::new(Backfilling::new((config, self.primary), Arc::clone(mirror), slot)),
         });
         Ok(())
     }

@@ -1,4 +1,5 @@
 use crate::arguments::BackfillArguments;
+use crate::commands::preflight::listed;
 use crate::commands::screen::{self, Screen};
 use crate::failure::{Ending, Failure};
 use crate::output;
@@ -20,9 +21,14 @@ pub async fn backfill(client: &Client, arguments: &BackfillArguments) -> Result<
         output::print("stopped: `pgshadow backfill` goes on with what is left")?;
         return Ok(Ending::Done);
     }
-    let BackfillArguments { table, create_schema, again, rate_max, .. } = arguments;
-    let (tables, rate_max_bytes) = (table.clone(), *rate_max);
-    let request = BackfillRequest { tables, create_schema: *create_schema, again: *again, rate_max_bytes };
+    let BackfillArguments { table, create_schema, again, rate_max, skip_preflight, .. } = arguments;
+    let request = BackfillRequest {
+        tables: table.clone(),
+        create_schema: *create_schema,
+        again: *again,
+        rate_max_bytes: *rate_max,
+        skip_preflight: *skip_preflight,
+    };
     let started = client.backfill(&request).await?;
     let screen = Screen::new("backfill");
     let report = loop {
@@ -41,8 +47,14 @@ pub async fn backfill(client: &Client, arguments: &BackfillArguments) -> Result<
         output::print_json(&report)?;
     } else if report.failed.is_none() {
         output::print(&describe(&report))?;
+    } else if !report.blocked_by.is_empty() {
+        output::print(&format!(
+            "{}\nNothing was begun. Mend what is named, or load all the same: --skip-preflight.",
+            listed(&report.blocked_by)
+        ))?;
     }
     match report.failed {
+        Some(_) if !report.blocked_by.is_empty() => Ok(Ending::DifferencesFound),
         Some(why) => Err(Failure::Backfill(why)),
         None if report.is_whole() => Ok(Ending::Done),
         None => Ok(Ending::DifferencesFound),

@@ -60,11 +60,7 @@ async fn connect(place: &str, database: &Database) -> Result<(Client, JoinHandle
 fn describe(report: &Report) -> String {
     let mut text = String::new();
     if !report.findings.is_empty() {
-        let mut table = output::table(&["level", "check", "subject", "what happens", "mend"]);
-        for finding in &report.findings {
-            table.add_row(row(finding).map(|cell| output::printable(&cell)));
-        }
-        text.push_str(&format!("{table}\n"));
+        text.push_str(&format!("{}\n", listed(&report.findings)));
     }
     let counts = report.counts;
     text.push_str(&format!(
@@ -80,6 +76,15 @@ fn describe(report: &Report) -> String {
     }
     text.push('.');
     text
+}
+
+/// A table of findings.
+pub(super) fn listed(findings: &[Finding]) -> String {
+    let mut table = output::table(&["level", "check", "subject", "what happens", "mend"]);
+    for finding in findings {
+        table.add_row(row(finding).map(|cell| output::printable(&cell)));
+    }
+    table.to_string()
 }
 
 fn row(finding: &Finding) -> [String; 5] {

@@ -23,7 +23,8 @@ pub(super) async fn look(pair: &Pair<'_>) -> Found {
                 &subject,
                 format!("{both}: rows with characters that it lacks can't be written; make the database anew"),
             )
-            .sure(Sure::Likely),
+            .sure(Sure::Likely)
+            .before_load(),
             _ => Finding::warn(
                 Place::Target,
                 &subject,

@@ -5,24 +5,34 @@ mod collations;
 mod columns;
 mod connections;
 mod constraints;
+mod disk;
 mod encoding;
 mod extensions;
+mod foreign;
 mod foreign_key_indexes;
 mod functions;
 mod indexes;
 mod invalid_indexes;
+mod jobs;
 mod large_objects;
 mod not_valid;
+mod others;
 mod own_rights;
+mod owners;
+mod policies;
 mod prepared;
+mod privileges;
 mod rehearsal;
 mod replication;
 mod roles;
+mod rules;
 mod scans;
 mod schemas;
 mod sequences;
+mod settings;
 mod superusers;
 mod tables;
+mod timeouts;
 mod triggers;
 mod types;
 mod unkeyed;
@@ -44,19 +54,22 @@ pub(crate) struct Check<'p> {
     pub(crate) name: &'static str,
     /// It compares definitions: an empty target has none.
     pub(crate) compares: bool,
+    /// It may find what is in a load's way.
+    pub(crate) before_load: bool,
     pub(crate) look: BoxFuture<'p, Found>,
 }
 
 /// All checks.
 pub(crate) fn all<'p>(pair: &'p Pair<'_>) -> Vec<Check<'p>> {
-    let check = |name, look| Check { name, compares: false, look };
-    let comparison = |name, look| Check { name, compares: true, look };
+    let check = |name, look| Check { name, compares: false, before_load: false, look };
+    let load = |name, look| Check { name, compares: false, before_load: true, look };
+    let comparison = |name, look| Check { name, compares: true, before_load: false, look };
     vec![
-        check("versions", versions::look(pair).boxed()),
-        check("encoding", encoding::look(pair).boxed()),
+        load("versions", versions::look(pair).boxed()),
+        load("encoding", encoding::look(pair).boxed()),
         check("collations", collations::look(pair).boxed()),
         check("roles", roles::look(pair).boxed()),
-        check("extensions", extensions::look(pair).boxed()),
+        load("extensions", extensions::look(pair).boxed()),
         check("empty-target", tables::look_for_any(pair).boxed()),
         comparison("schemas", schemas::look(pair).boxed()),
         comparison("types", types::look(pair).boxed()),
@@ -69,6 +82,14 @@ pub(crate) fn all<'p>(pair: &'p Pair<'_>) -> Vec<Check<'p>> {
         comparison("indexes", indexes::look(pair).boxed()),
         comparison("views", views::look(pair).boxed()),
         comparison("triggers", triggers::look(pair).boxed()),
+        comparison("rules", rules::look(pair).boxed()),
+        comparison("policies", policies::look(pair).boxed()),
+        comparison("other-objects", others::look(pair).boxed()),
+        comparison("foreign-tables", foreign::look(pair).boxed()),
+        comparison("owners", owners::look(pair).boxed()),
+        comparison("grants", privileges::look(pair).boxed()),
+        check("settings", settings::look(pair).boxed()),
+        check("timeouts", timeouts::look(pair).boxed()),
         check("unkeyed-tables", unkeyed::look(pair).boxed()),
         check("unlogged-tables", unlogged::look(pair).boxed()),
         check("large-objects", large_objects::look(pair).boxed()),
@@ -82,7 +103,9 @@ pub(crate) fn all<'p>(pair: &'p Pair<'_>) -> Vec<Check<'p>> {
         check("direct-clients", clients::look(pair).boxed()),
         check("superusers", superusers::look(pair).boxed()),
         check("replication", replication::look(pair).boxed()),
-        check("own-rights", own_rights::look(pair).boxed()),
+        check("jobs", jobs::look(pair).boxed()),
+        check("disk", disk::look(pair).boxed()),
+        load("own-rights", own_rights::look(pair).boxed()),
         check("rehearsal", rehearsal::look(pair).boxed()),
     ]
 }

@@ -116,6 +116,18 @@ async fn secrets(server: &Server<'_>) -> Result<BTreeMap<String, Option<String>>
     rows.iter().map(|row| Ok((server.get(row, 0)?, server.get(row, 1)?))).collect()
 }
 
+/// Names of all roles of a server, and which are superusers, whom no rights hold back.
+pub(super) async fn known(server: &Server<'_>) -> Result<BTreeMap<String, bool>, Error> {
+    let rows = server.rows("SELECT r.rolname, r.rolsuper FROM pg_catalog.pg_roles r").await?;
+    rows.iter().map(|row| Ok((server.get(row, 0)?, server.get(row, 1)?))).collect()
+}
+
+/// Roles that own something in the database, have rights, or are logged in.
+pub(super) async fn used(server: &Server<'_>) -> Result<BTreeSet<String>, Error> {
+    let roles = roles(server).await?;
+    Ok(roles.into_iter().filter(|(_, known)| known.used).map(|(role, _)| role).collect())
+}
+
 async fn roles(server: &Server<'_>) -> Result<BTreeMap<String, Known>, Error> {
     let mut roles = BTreeMap::new();
     for row in server.rows(ROLES).await? {

@@ -14,11 +14,11 @@ pub(super) async fn look(pair: &Pair<'_>) -> Found {
         let major = server.version / 10_000;
         if major < OLDEST {
             let happens = format!("PostgreSQL {major}: pgshadow needs {OLDEST} or newer");
-            found.push(Finding::block(server.place, "server", happens));
+            found.push(Finding::block(server.place, "server", happens).before_load());
         }
         if server.value::<bool>("SELECT pg_catalog.pg_is_in_recovery()").await? {
             let happens = format!("the {} is a standby, which takes no writes", word(server.place));
-            found.push(Finding::block(server.place, "server", happens));
+            found.push(Finding::block(server.place, "server", happens).before_load());
         }
     }
     let (source, target) = (pair.source.version / 10_000, pair.target.version / 10_000);

@@ -37,7 +37,7 @@ FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND r.rolname OPERATOR(pg_catalog.=) CURRENT_USER";
 
 /// A connection of pgshadow's own, which may write whatever the database's default is. Its work ends with it.
-pub(super) struct Own {
+pub(in crate::assembly) struct Own {
     pub client: Client,
     work: tokio::task::JoinHandle<()>,
 }
@@ -52,7 +52,7 @@ impl Drop for Own {
 ///
 /// # Errors
 /// For people.
-pub(super) async fn connect(database: &Database) -> Result<Own, String> {
+pub(in crate::assembly) async fn connect(database: &Database) -> Result<Own, String> {
     let failed = |why: String| format!("no connection to {}/{}: {why}", database.server, database.name);
     let connected = tokio::time::timeout(CONNECT_MAX, database.postgres.connect(NoTls)).await;
     let (client, connection) =

@@ -11,7 +11,7 @@ use crate::facts::facts;
 use pgshadow_admin::Gate;
 use pgshadow_cutover::Kept;
 use pgshadow_model::Place;
-use pgshadow_preflight::Level;
+use pgshadow_preflight::{Facts, Level};
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -288,15 +288,17 @@ pub(super) async fn all(
             "of this schema and these versions",
             mend,
         ));
+        gates.push(preflight(&direction.config, rehearsed.is_some()).await?);
     }
     Ok(gates)
 }
 
 /// What would make a cutover fail, by preflight's checks.
-pub(super) async fn preflight(config: &Config) -> Result<Gate, String> {
+async fn preflight(config: &Config, rehearsed: bool) -> Result<Gate, String> {
     // these sessions are made read-only
     let [source, target] = [fence::connect(&config.source).await?, fence::connect(&config.target).await?];
-    let report = pgshadow_preflight::run(&source.client, &target.client, &facts(config)).await;
+    let facts = Facts { rehearsed: Some(rehearsed), ..facts(config) };
+    let report = pgshadow_preflight::run(&source.client, &target.client, &facts).await;
     let blocks: Vec<String> = report
         .findings
         .iter()

@@ -10,7 +10,6 @@ use super::{AGAIN, Flipping, LOOK, Stop, canary, gates, hooks, recover, sequence
 use pgshadow_admin::{FlipRequest, Unmovable};
 use pgshadow_cutover::{Effect, Event, Rights, State, transition};
 use pgshadow_divergence::LapseOf;
-use pgshadow_model::Place;
 use pgshadow_proxy::Lease;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,10 +170,7 @@ impl<'a> Run<'a> {
         let unrehearsed = self.request.unrehearsed || self.rehearsal;
         let gates =
             gates::all(&forward, [&own[0], &own[1]], &self.flipping.pausing, (&kept, unrehearsed), self.timeout());
-        let mut gates = gates.await?;
-        if self.request.to == Place::Target {
-            gates.push(gates::preflight(&self.flipping.config).await?);
-        }
+        let gates = gates.await?;
         let closed = gates::closed(&gates);
         self.telling.report.gates = gates;
         self.telling.at("gates were asked");
