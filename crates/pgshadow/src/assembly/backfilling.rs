@@ -12,7 +12,7 @@ use pgshadow_backfill::{Handover, Job, Progress};
 use pgshadow_model::{Place, QualifiedName, Suspect};
 use pgshadow_preflight::{Facts, Finding};
 use pgshadow_verify::Limits;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a table is suspect meanwhile.
@@ -36,8 +36,8 @@ pub(super) trait WithApplier: Send + Sync {
 struct Hands {
     mirror: Arc<Mirror>,
     applier: Arc<dyn WithApplier>,
-    /// Open findings of tables, as they were when these began to be loaded: a load mends them.
-    findings: Mutex<HashMap<QualifiedName, Vec<u64>>>,
+    /// Open findings of tables, as they were when the snapshot was that these are loaded from: the load mends them.
+    findings: Arc<Mutex<HashMap<QualifiedName, BTreeSet<u64>>>>,
 }
 
 impl Backfilling {
@@ -83,7 +83,7 @@ impl Backfilling {
         let asks = self.primary == Place::Source && !request.skip_preflight;
         let config = asks.then(|| self.config.clone());
         let hands =
-            Hands { mirror: Arc::clone(&self.mirror), applier: Arc::clone(&self.applier), findings: Mutex::default() };
+            Hands { mirror: Arc::clone(&self.mirror), applier: Arc::clone(&self.applier), findings: Arc::default() };
         let started = self.task.start(|begun| run(begun, job, hands, config));
         let taken = || "a backfill runs already; `pgshadow backfill --stop` ends it".to_owned();
         started.map(|number| BackfillStarted { number }).ok_or_else(taken)
@@ -181,7 +181,16 @@ impl Handover for Hands {
     }
 
     fn snapshot(&self, held: HoldOf) -> BoxFuture<'static, Result<LoadSnapshot, PairError>> {
-        self.ask(|applier| Box::pin(applier.load_snapshot(held)))
+        let asked = self.ask(|applier| Box::pin(applier.load_snapshot(held)));
+        let (mirror, findings) = (Arc::clone(&self.mirror), Arc::clone(&self.findings));
+        Box::pin(async move {
+            let snapshot = asked.await?;
+            // what was under way when these tables began to wait has been told by now, and is in the snapshot
+            if let Err(error) = tokio::task::block_in_place(|| note_open(&mirror, &findings)) {
+                tracing::warn!(%error, "findings of tables that are loaded could not be read: they stay open");
+            }
+            Ok(snapshot)
+        })
     }
 
     fn hold(&self, held: HoldOf) -> Hold {
@@ -213,16 +222,28 @@ impl Handover for Hands {
     }
 }
 
+/// Notes the open findings of the tables that are being loaded.
+fn note_open(
+    mirror: &Mirror,
+    findings: &Mutex<HashMap<QualifiedName, BTreeSet<u64>>>,
+) -> Result<(), pgshadow_divergence::Error> {
+    let all = mirror.store.list()?;
+    let mut findings = findings.lock().unwrap_or_else(PoisonError::into_inner);
+    for finding in all.into_iter().filter(|finding| !finding.healed) {
+        if let Some(of) = finding.table.and_then(|table| findings.get_mut(&table)) {
+            of.insert(finding.id);
+        }
+    }
+    Ok(())
+}
+
 impl Hands {
     fn keep_suspect(&self, tables: &[QualifiedName]) -> Result<(), String> {
         let failed = |error: pgshadow_divergence::Error| format!("a suspect table can't be written down: {error}");
-        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        for finding in self.mirror.store.list().map_err(failed)? {
-            if let Some(table) = finding.table.filter(|table| !finding.healed && tables.contains(table)) {
-                findings.entry(table).or_default().push(finding.id);
-            }
+        for table in tables {
+            self.findings.lock().unwrap_or_else(PoisonError::into_inner).entry(table.clone()).or_default();
         }
-        drop(findings);
+        note_open(&self.mirror, &self.findings).map_err(failed)?;
         for table in tables {
             let suspect = Suspect { table: Some(table.clone()), reason: LOADING.to_owned() };
             self.mirror.keep_suspect(&suspect).map_err(failed)?;
