@@ -10,6 +10,8 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(60);
 const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, s text); INSERT INTO t SELECT g, g, repeat('x', 900) FROM generate_series(1, 4000) g;
 CREATE TABLE small (id int PRIMARY KEY, v int REFERENCES t); CREATE INDEX by_v ON small (v);
+CREATE TABLE wide_parts (id int, v int, s text) PARTITION BY RANGE (id); CREATE TABLE wide_low PARTITION OF wide_parts FOR VALUES FROM (0) TO (9999);
+INSERT INTO wide_parts SELECT * FROM t;
 CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (10);";
 
 fn scene(set_up: impl FnOnce(PgshadowBuilder) -> PgshadowBuilder) -> Scene {
@@ -142,6 +144,27 @@ fn what_would_wait_is_refused_and_nobody_waits() {
     assert_eq!(told(&batch(&mut client, &["ALTER TABLE t ADD COLUMN b int"])), (vec![], 'I'));
     let mut reader = reads(&scene, "low");
     assert_eq!(told(&client.query("ALTER TABLE parts ADD COLUMN a int").unwrap()), (vec!["55P03".into()], 'I'));
+    // who reads another partition isn't in the way of a new one
+    let made = "CREATE TABLE high PARTITION OF parts FOR VALUES FROM (10) TO (20)";
+    assert_eq!(told(&client.query(made).unwrap()), (vec![], 'I'));
+    reader.query("COMMIT").unwrap();
+    // who waits for the session itself isn't either
+    client.query("BEGIN").unwrap();
+    client.query("ALTER TABLE t ADD COLUMN c int").unwrap();
+    let mut waits = login(&scene);
+    std::thread::scope(|threads| {
+        threads.spawn(|| waits.query("SELECT count(*) FROM t").unwrap());
+        std::thread::sleep(Duration::from_millis(1000));
+        assert_eq!(told(&client.query("ALTER TABLE t ADD COLUMN d int").unwrap()), (vec![], 'T'));
+        client.query("COMMIT").unwrap();
+    });
+    // behind what is sent ahead of our questions it is judged as well
+    let mut reader = reads(&scene, "t");
+    let mut fresh = login(&scene);
+    fresh.query("BEGIN").unwrap();
+    let behind = "SET TRANSACTION READ WRITE; ALTER TABLE t ADD COLUMN e int";
+    assert_eq!(told(&fresh.query(behind).unwrap()), (vec!["55P03".into()], 'E'));
+    fresh.query("ROLLBACK").unwrap();
     reader.query("COMMIT").unwrap();
     scene.expect_exact();
 }
@@ -168,6 +191,11 @@ fn work_on_a_large_table_is_refused() {
         ("VACUUM FULL small", None),
         ("DROP INDEX by_v", None),
         ("DROP TABLE nowhere", Some("42P01")),
+        // once more, and of the partitioned table alone
+        ("REINDEX INDEX t_pkey", Some("CONCURRENTLY")),
+        ("CREATE INDEX ON ONLY wide_parts (v)", None),
+        ("CREATE INDEX ON wide_parts (v)", Some("CREATE INDEX CONCURRENTLY")),
+        ("REINDEX /* pgshadow: allow */ TABLE wide_parts", None),
     ] {
         let frames = client.query(text).unwrap();
         match expected {
@@ -243,6 +271,16 @@ fn it_runs_with_a_lock_timeout_that_nobody_sees() {
     client.query("BEGIN").unwrap();
     assert_eq!(position(&client.query(wrong).unwrap()), "32");
     client.query("ROLLBACK").unwrap();
+    // what comes in the same batch has its own again
+    client.query("SET lock_timeout = '1min'").unwrap();
+    let frames = batch(&mut client, &["ALTER TABLE small ALTER a0 DROP DEFAULT", "SHOW lock_timeout"]);
+    assert_eq!(frames.iter().find(|frame| frame.tag == b'D').unwrap().columns(), [Some("1min".to_owned())]);
+    assert_eq!(told(&batch(&mut client, &["ALTER TABLE small ALTER a0 DROP DEFAULT", "BEGIN"])), (vec![], 'T'));
+    assert_eq!(client.value("SHOW lock_timeout").unwrap(), "1min");
+    client.query("ROLLBACK").unwrap();
+    assert_eq!(told(&batch(&mut client, &["REINDEX TABLE wide_parts"])), (vec![], 'I'));
+    assert_eq!(told(&client.query("REINDEX TABLE wide_parts").unwrap()), (vec![], 'I'));
+    client.query("RESET lock_timeout").unwrap();
     // no word of ours comes as a notice
     let frames = batch(&mut client, &["ALTER TABLE small ADD COLUMN f int", "ALTER TABLE small ADD COLUMN g int"]);
     assert!(frames.iter().all(|frame| frame.tag != b'N'), "{frames:?}");

@@ -281,6 +281,12 @@ fn a_shadow_whose_statements_are_slower() {
     assert!(!scene.pgshadow.run(&["acknowledge", "9999"], LIMIT).status.success());
     verify(&scene);
     open(&scene);
+    // what was said of statements holds in the other direction as well
+    flipped(&scene, "cutover", "target");
+    let carried =
+        || scene.pgshadow.findings().iter().any(|one| one["kind"] == "latency" && one["acknowledged"] == true);
+    eventually("it is carried over", LIMIT, || carried().then_some(()));
+    flipped(&scene, "rollback", "source");
 }
 
 #[test]

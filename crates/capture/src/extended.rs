@@ -223,6 +223,10 @@ impl<J: Journal> Session<J> {
             return self.hold = Hold::Answers(frame);
         }
         let frame = match &plan {
+            // what it may mean by its names isn't known any more
+            Some(plan) if !plan.locks.is_empty() && self.identity.is_none() && !self.probe_failed => {
+                return self.ask(Vec::new(), frame, out);
+            }
             Some(plan) if parts.is_none() => match self.guarded(plan, frame, out) {
                 Some(frame) => frame,
                 None => return,
@@ -317,7 +321,7 @@ impl<J: Journal> Session<J> {
             // what comes in the same batch is looked up behind it
             self.forget_identity();
         }
-        let put_back = self.set_lock_timeout(plan.as_deref(), in_block, out);
+        let put_back = self.set_lock_timeout(plan.as_deref(), out);
         let mut behind = None;
         if let (Some(statement), Some(lock)) = (lock, step.lock()) {
             behind = lock.behind.as_ref().map(|look| (look.text.clone(), Purpose::LookBehind(Arc::clone(&step))));

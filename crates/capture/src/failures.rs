@@ -101,7 +101,7 @@ impl<J: Journal> Session<J> {
             Some(Purpose::Refused(error)) => out.client(error),
             // what the client's own text would meet as well
             Some(Purpose::Parse { plan, .. }) => out.client(positioned(&plan, (0, 0), &frame)),
-            Some(Purpose::Ran) => out.client(frame.bytes),
+            Some(Purpose::Ran | Purpose::SetLockTimeout) => out.client(frame.bytes),
             Some(Purpose::Lock(lock)) => out.client(in_lock(&lock, &frame)),
             Some(_) if self.error_before_commit(&frame) => {}
             Some(_) => {

@@ -5,7 +5,7 @@
 use crate::expected::{Expected, OwnRun, Purpose, QueryRun, SyncPurpose};
 use crate::journal::Journal;
 use crate::own::NAME;
-use crate::plan::{Plan, Step};
+use crate::plan::{Control, Effect, Plan, Step};
 use crate::session::{Hold, Output, Session};
 use bytes::Bytes;
 use pgshadow_sql::TableLock;
@@ -115,7 +115,11 @@ impl<J: Journal> Session<J> {
             Verdict::Goes => Guarding::Judged,
             Verdict::Refused(error) => Guarding::Refused(error),
         };
-        self.take(frame, out);
+        if frame.tag == 0 {
+            self.next_piece(out);
+        } else {
+            self.take(frame, out);
+        }
         self.take_what_is_left(out);
     }
 
@@ -205,11 +209,11 @@ impl<J: Journal> Session<J> {
         Bytes::from(text)
     }
 
-    /// Sets it ahead of an Execute; what is to be sent behind it.
-    pub(crate) fn set_lock_timeout(&mut self, plan: Option<&Plan>, in_block: bool, out: &mut Output) -> Option<String> {
+    /// Sets it ahead of an Execute; what is to be sent behind it: the transaction may go on outside a block too, up to the Sync.
+    pub(crate) fn set_lock_timeout(&mut self, plan: Option<&Plan>, out: &mut Output) -> Option<String> {
         let timeout = plan.and_then(|plan| self.lock_timeout_of(plan))?;
         self.own_set(&timeout.set(), out);
-        in_block.then(|| timeout.put_back())
+        Some(timeout.put_back())
     }
 
     /// A SET of ours in the client's batch.
@@ -236,12 +240,18 @@ impl<J: Journal> Session<J> {
     }
 }
 
-/// Whether a `lock_timeout` can be set around it: what runs outside any block has no end that would put it back (and CREATE INDEX
-/// CONCURRENTLY, which keeps nobody waiting, would leave half an index), and a text may set one itself.
+/// Whether a `lock_timeout` can be set around it. Not where what runs outside any block has no end that would put it back: CREATE INDEX
+/// CONCURRENTLY (which keeps nobody waiting, and would leave half an index), VACUUM, and REINDEX and CLUSTER, which are refused in a
+/// block where their table has partitions. Nor where a text may set one itself, or hold a savepoint that keeps ours.
 fn takes_timeout(plan: &Plan) -> bool {
-    let stands_alone = |step: &Arc<Step>| step.alone || step.class == StatementClass::Session || step.hidden_anywhere;
-    let control = |step: &Arc<Step>| step.class == StatementClass::Transaction;
-    plan.text.is_none() && !plan.steps.iter().any(|step| stands_alone(step) && !control(step))
+    let takes = |step: &Arc<Step>| match (&step.effect, step.class) {
+        (Effect::Control(control), _) => {
+            matches!(control, Control::Begin | Control::Commit { .. } | Control::Rollback { .. })
+        }
+        (_, StatementClass::Ddl | StatementClass::Read) => !step.alone && !step.hidden_anywhere,
+        _ => false,
+    };
+    plan.text.is_none() && plan.steps.iter().all(takes)
 }
 
 /// A time as the server shows settings: `0`, `500ms`, `5s`, `2min`, `1h`, `1d`.

@@ -127,6 +127,14 @@ impl<J: Journal> Session<J> {
             }
             Known::Plan(plan) => {
                 self.probe_failed = false;
+                // an empty frame, as above; where the whole text was judged before it goes on
+                self.pieces.push_front((text.clone(), offset));
+                let Some(_) = self.guarded(&plan, Frame { tag: 0, bytes: Bytes::new() }, out) else { return };
+                if let Some(error) = self.refusal() {
+                    self.pieces.clear();
+                    return self.refuse_query(error, out);
+                }
+                self.pieces.pop_front();
                 if plan.steps.len() > 1 && plan.steps.iter().any(|s| ends_or_begins(s)) {
                     return self.split(&plan, &text, offset, out);
                 }

@@ -81,6 +81,9 @@ fn number_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 impl Shaped {
     /// What of this text's plan serves all texts of its shape; `None` if its plan holds something of its own text.
     pub fn of(text: &str, plan: &Plan) -> Option<Self> {
+        if !plan.locks.is_empty() {
+            return None;
+        }
         let ([step], [range]) = (plan.steps.as_slice(), plan.ranges.as_slice()) else { return None };
         let general = match &step.effect {
             Effect::None | Effect::Opaque(_) => true,

@@ -1,7 +1,7 @@
 use crate::certificates::{LapseOf, lapse_in, lapses_by};
 use crate::store::{BY_KEY, COUNTERS, FINDINGS, GROUPS, ORIGINS, add, now, uncounted_of};
 use crate::{Error, Store};
-use pgshadow_model::{Finding, Kind, Sequence};
+use pgshadow_model::{Finding, Sequence};
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
@@ -235,7 +235,7 @@ fn raise(write: &WriteTransaction, id: u64, again: &Finding, now: &str) -> Resul
     kept.finding.last_seen = now.to_owned();
     kept.finding.healed = false;
     // what a statement does or takes there was acknowledged for all times; a row, a definition that comes again is to be looked at
-    kept.finding.acknowledged &= matches!(kept.finding.kind, Kind::Latency | Kind::Statement);
+    kept.finding.acknowledged &= kept.finding.is_of_statements();
     kept.unhealed += 1;
     put(write, &kept)?;
     let mut shown = again.clone();

@@ -117,6 +117,12 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether it is about what a client's own statement does on the shadow, not about rows or definitions.
+    #[must_use]
+    pub fn is_of_statements(&self) -> bool {
+        matches!(self.kind, Kind::Statement | Kind::Latency)
+    }
+
     /// Seen once, not stored yet, and nothing else known of it. `fingerprint`: what it is grouped by.
     #[must_use]
     pub fn new(kind: Kind, cause: Cause, severity: Severity, fingerprint: String) -> Self {

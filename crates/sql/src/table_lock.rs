@@ -42,6 +42,8 @@ pub struct TableLock {
     pub relation: RelationName,
     /// It is an index: the lock is on its table.
     pub of_index: bool,
+    /// The same lock is taken on its partitions, and on what inherits from it.
+    pub children: bool,
     /// The strongest lock that the statement takes on it.
     pub mode: LockMode,
     /// What it does there for as long as the relation is large.

@@ -87,8 +87,8 @@ fn others() {
         ("CLUSTER t USING i", vec!["ACCESS EXCLUSIVE t: writes anew all rows of"]),
         ("VACUUM (FULL) t", vec!["ACCESS EXCLUSIVE t: writes anew all rows of"]),
         ("VACUUM t", vec![]),
-        ("REINDEX TABLE t", vec!["SHARE t: makes anew the indexes of"]),
-        ("REINDEX INDEX i", vec!["SHARE of i: makes anew the indexes of"]),
+        ("REINDEX TABLE t", vec!["ACCESS EXCLUSIVE t: makes anew the indexes of"]),
+        ("REINDEX INDEX i", vec!["ACCESS EXCLUSIVE of i: makes anew the indexes of"]),
         ("REINDEX INDEX CONCURRENTLY i", vec![]),
         ("ALTER INDEX i RENAME TO j", vec![]),
         ("ALTER SEQUENCE s RESTART", vec![]),
@@ -97,6 +97,25 @@ fn others() {
         ("INSERT INTO t VALUES (1)", vec![]),
     ] {
         assert_eq!(locks(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn partitions_are_locked_where_the_statement_reaches_them() {
+    let children = |text: &str| parse(text).unwrap().statements[0].locks.iter().map(|l| l.children).collect::<Vec<_>>();
+    for (text, expected) in [
+        ("ALTER TABLE t ADD COLUMN a int", vec![true]),
+        ("ALTER TABLE ONLY t ADD COLUMN a int", vec![false]),
+        ("CREATE INDEX ON t (a)", vec![true]),
+        ("CREATE INDEX ON ONLY t (a)", vec![false]),
+        ("CREATE TABLE p PARTITION OF t FOR VALUES IN (1)", vec![false]),
+        ("ALTER TABLE t DETACH PARTITION p", vec![false, true]),
+        ("ALTER TABLE t RENAME TO u", vec![false]),
+        ("ALTER TABLE t RENAME COLUMN a TO b", vec![true]),
+        ("ALTER TABLE t SET SCHEMA s", vec![false]),
+        ("DROP TABLE t", vec![true]),
+    ] {
+        assert_eq!(children(text), expected, "{text}");
     }
 }
 

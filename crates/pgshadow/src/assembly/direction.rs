@@ -86,7 +86,8 @@ impl Direction {
     pub fn open(config: &Config, era: u64, primary: Place) -> Result<Arc<Self>, AssemblyError> {
         let config = config.towards(era, primary);
         let (mirror, recovery) = open_mirror(&config)?;
-        let _ = mirror.guard.set(guard::Guard::new(config.source.postgres.clone(), config.ddl));
+        let _ =
+            mirror.guard.set(guard::Guard::new(config.source.postgres.clone(), config.ddl, Arc::downgrade(&mirror)));
         let shared = Arc::new(Shared {
             journal: Arc::clone(&mirror),
             catalog: Arc::clone(&mirror.catalog),

@@ -10,6 +10,7 @@ use pgshadow_capture::{ALLOW, Journal as _, Locks, Question, Verdict};
 use pgshadow_sql::{LockMode, TableLock};
 use pgshadow_telemetry::Counter;
 use pgshadow_wire::error;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -21,15 +22,16 @@ const SIZE_MAX_MS: u32 = 100;
 /// The relations meant, their sizes by the catalog, and who is in the way of the lock. Takes no lock on them itself.
 const LOOK: &str = "
 WITH RECURSIVE wanted AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::bool[], $4::text[]) WITH ORDINALITY AS w (schema, name, of_index, mode, n)),
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bool[], $4::text[], $7::bool[]) WITH ORDINALITY AS w (schema, name, of_index, mode, children, n)),
 found AS (
-  SELECT w.n, w.mode, coalesce(CASE WHEN w.of_index THEN (SELECT i.indrelid FROM pg_index i WHERE i.indexrelid = r.oid) END, r.oid) AS oid
+  SELECT w.n, w.mode, w.children, coalesce(CASE WHEN w.of_index THEN (SELECT i.indrelid FROM pg_index i WHERE i.indexrelid = r.oid) END, r.oid) AS oid
   FROM wanted w CROSS JOIN LATERAL (
     SELECT c.oid FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
     WHERE c.relname = w.name AND CASE WHEN w.schema = '' THEN s.nspname::text = ANY ($5) ELSE s.nspname = w.schema END
     ORDER BY array_position($5, s.nspname::text) LIMIT 1) r),
-tree (n, mode, oid) AS (
-  SELECT n, mode, oid FROM found UNION SELECT t.n, t.mode, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid),
+tree (n, mode, children, oid) AS (
+  SELECT n, mode, children, oid FROM found
+  UNION SELECT t.n, t.mode, t.children, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid WHERE t.children),
 others AS (
   SELECT t.n, l.pid, bool_or(l.granted) AS has, max(coalesce(a.xact_start, p.prepared)) AS since,
     max(CASE WHEN l.pid IS NULL THEN concat('prepared transaction ', p.gid)
@@ -48,7 +50,11 @@ others AS (
   LEFT JOIN pg_locks x ON l.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction
   LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
   -- what gives way by itself isn't waited for: autovacuum, unless it must, and pgshadow's own reading
-  WHERE l.pid IS DISTINCT FROM $6 AND NOT coalesce(a.usename = CURRENT_USER AND a.application_name LIKE 'pgshadow%', false)
+  WHERE l.pid IS DISTINCT FROM $6
+    -- who has the lock already waits for nobody
+    AND NOT EXISTS (SELECT FROM pg_locks h WHERE h.pid = $6 AND h.granted AND h.locktype = 'relation' AND h.relation = t.oid
+      AND (h.mode = 'AccessExclusiveLock' OR h.mode = replace(initcap(t.mode), ' ', '') || 'Lock'))
+    AND NOT coalesce(a.usename = CURRENT_USER AND a.application_name LIKE 'pgshadow%', false)
     AND NOT coalesce(a.backend_type = 'autovacuum worker' AND a.query NOT LIKE '%to prevent wraparound%', false)
   GROUP BY t.n, l.pid, l.virtualtransaction)
 SELECT f.n, concat(quote_ident(s.nspname), '.', quote_ident(c.relname)),
@@ -73,7 +79,8 @@ pub(super) fn of(ddl: &Ddl) -> pgshadow_capture::Guard {
 pub(super) struct Guard {
     primary: tokio_postgres::Config,
     ddl: Ddl,
-    connection: Mutex<Option<Connection>>,
+    mirror: Weak<Mirror>,
+    connection: Arc<Mutex<Option<Connection>>>,
 }
 
 /// What is known of a relation that is to be locked.
@@ -95,8 +102,8 @@ struct Objection {
 }
 
 impl Guard {
-    pub fn new(primary: tokio_postgres::Config, ddl: Ddl) -> Self {
-        Self { primary, ddl, connection: Mutex::default() }
+    pub fn new(primary: tokio_postgres::Config, ddl: Ddl, mirror: Weak<Mirror>) -> Self {
+        Self { primary, ddl, mirror, connection: Arc::default() }
     }
 
     /// Whether they may take their locks. What can't be found out is no objection.
@@ -146,16 +153,35 @@ impl Guard {
         Verdict::Refused(error::refusal(first.sqlstate, &message, &hint))
     }
 
+    /// Makes the connection that is kept. Whoever waits for it may give up: it is there for the next one.
+    pub async fn connect(&self) -> Result<(), Unanswered> {
+        let (Some(mirror), primary, slot) = (self.mirror.upgrade(), self.primary.clone(), Arc::clone(&self.connection))
+        else {
+            return Err(Unanswered::Timeout);
+        };
+        let work = tokio::spawn(async move {
+            let mut kept = slot.lock().await;
+            if kept.as_ref().is_none_or(|known| !is_of(known, &mirror)) {
+                let client = connect(&primary, &mirror).await?;
+                let settings = format!("SET search_path = pg_catalog, pg_temp; SET lock_timeout = {SIZE_MAX_MS}");
+                answered(client.batch_execute(&settings)).await?;
+                *kept = Some(client);
+            }
+            Ok(())
+        });
+        work.await.map_err(|_| Unanswered::Timeout)?
+    }
+
     /// What is known of each relation; `None`: there is none.
     async fn look(&self, mirror: &Mirror, question: &Question) -> Result<Vec<Option<Looked>>, Unanswered> {
         let mut kept = self.connection.lock().await;
-        let client = match kept.take().filter(|known| !known.is_closed() && known.epoch == mirror.epoch()) {
+        let client = match kept.take().filter(|known| is_of(known, mirror)) {
             Some(client) => client,
             None => {
-                let client = connect(&self.primary, mirror).await?;
-                let settings = format!("SET search_path = pg_catalog, pg_temp; SET lock_timeout = {SIZE_MAX_MS}");
-                answered(client.batch_execute(&settings)).await?;
-                client
+                drop(kept);
+                self.connect().await?;
+                kept = self.connection.lock().await;
+                kept.take().ok_or(Unanswered::Timeout)?
             }
         };
         let locks: Vec<&TableLock> = all(&question.statements).map(|(_, lock)| lock).collect();
@@ -163,19 +189,22 @@ impl Guard {
         let names: Vec<&str> = locks.iter().map(|lock| lock.relation.name.as_str()).collect();
         let of_index: Vec<bool> = locks.iter().map(|lock| lock.of_index).collect();
         let modes: Vec<&str> = locks.iter().map(|lock| lock.mode.sql()).collect();
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-            [&schemas, &names, &of_index, &modes, &question.schemas, &question.pid];
+        let children: Vec<bool> = locks.iter().map(|lock| lock.children).collect();
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [&schemas, &names, &of_index, &modes, &question.schemas, &question.pid, &children];
         let rows = answered(client.query(LOOK, &parameters)).await?;
-        let mut all = vec![None; locks.len()];
+        let (mut all, mut measures) = (vec![None; locks.len()], true);
         for row in rows {
             let place = usize::try_from(row.get::<_, i64>(0)).ok().and_then(|n| n.checked_sub(1));
             let Some((place, lock)) = place.and_then(|place| all.get_mut(place).zip(locks.get(place))) else {
                 continue;
             };
             let mut bytes = row.get::<_, i64>(2).unsigned_abs();
-            if lock.work.is_some() {
+            if lock.work.is_some() && measures {
                 // one that was filled a moment ago has no size in the catalog yet
                 let measured = answered(client.query_one(SIZE, &[&row.get::<_, Vec<u32>>(3)])).await;
+                // where somebody, perhaps the session itself, has one for himself the others aren't waited for as well
+                measures = measured.is_ok();
                 bytes = bytes.max(measured.map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()));
             }
             let oldest = row.get::<_, Option<String>>(4).zip(row.get(5));
@@ -184,6 +213,11 @@ impl Guard {
         *kept = Some(client);
         Ok(all)
     }
+}
+
+/// Whether it can be used, and reaches the primary as it lives now.
+fn is_of(known: &Connection, mirror: &Mirror) -> bool {
+    !known.is_closed() && known.epoch == mirror.epoch()
 }
 
 fn all(statements: &[Locks]) -> impl Iterator<Item = (&Locks, &TableLock)> {

@@ -55,7 +55,7 @@ pub(super) fn locks(statement: &Kind) -> Vec<TableLock> {
         Kind::DropStmt(dropped) if !dropped.concurrent => dropped_objects(dropped),
         Kind::RenameStmt(rename) => renamed(rename),
         Kind::AlterObjectSchemaStmt(alter) if is_lockable(object_type(alter.object_type)) => {
-            one(&alter.relation, LockMode::AccessExclusive, None)
+            one(&alter.relation, LockMode::AccessExclusive, None).into_iter().map(itself).collect()
         }
         Kind::CreateStmt(create) => created(create),
         Kind::CreateTrigStmt(trigger) => one(&trigger.relation, LockMode::ShareRowExclusive, None),
@@ -74,7 +74,12 @@ pub(super) fn locks(statement: &Kind) -> Vec<TableLock> {
 }
 
 fn lock(relation: RelationName, mode: LockMode, work: Option<LongWork>) -> TableLock {
-    TableLock { relation, of_index: false, mode, work }
+    TableLock { children: !relation.only, relation, of_index: false, mode, work }
+}
+
+/// What others below it don't notice.
+fn itself(lock: TableLock) -> TableLock {
+    TableLock { children: false, ..lock }
 }
 
 /// Sequences aren't looked at, nor indexes by themselves.
@@ -95,7 +100,10 @@ fn altered(alter: &AlterTableStmt) -> Vec<TableLock> {
         }
         others.extend(referenced(command));
     }
+    let detaches = |command: &&Node| matches!(kind(command), Some(Kind::AlterTableCmd(command)) if command.subtype == AlterTableType::AtDetachPartition as i32);
+    let alone = alter.cmds.iter().all(|command| detaches(&command));
     let own = own.map(|(mode, work)| lock(relation(range), mode, work));
+    let own = own.map(|own| if alone { itself(own) } else { own });
     own.into_iter().chain(others).collect()
 }
 
@@ -128,8 +136,7 @@ fn of_command(command: &AlterTableCmd) -> Option<(LockMode, Option<LongWork>)> {
             | Alter::AtEnableTrigUser
             | Alter::AtDisableTrig
             | Alter::AtDisableTrigAll
-            | Alter::AtDisableTrigUser
-            | Alter::AtAlterConstraint,
+            | Alter::AtDisableTrigUser,
             _,
         ) => (LockMode::ShareRowExclusive, None),
         (Alter::AtAddConstraint, Some(Kind::Constraint(constraint))) => of_constraint(constraint),
@@ -220,7 +227,7 @@ fn created(create: &CreateStmt) -> Vec<TableLock> {
     // one that inherits takes less
     let parent =
         create.inh_relations.iter().filter(|_| create.partbound.is_some()).filter_map(|node| match kind(node)? {
-            Kind::RangeVar(range) => Some(lock(relation(range), LockMode::AccessExclusive, None)),
+            Kind::RangeVar(range) => Some(itself(lock(relation(range), LockMode::AccessExclusive, None))),
             _ => None,
         });
     elements.chain(parent).collect()
@@ -251,7 +258,9 @@ fn renamed(rename: &RenameStmt) -> Vec<TableLock> {
             | ObjectType::ObjectPolicy
     );
     let range = rename.relation.iter().filter(|_| of_table || is_lockable(object));
-    range.map(|range| lock(relation(range), LockMode::AccessExclusive, None)).collect()
+    let of_columns = object == ObjectType::ObjectColumn;
+    let locked = |range| lock(relation(range), LockMode::AccessExclusive, None);
+    range.map(|range| if of_columns { locked(range) } else { itself(locked(range)) }).collect()
 }
 
 fn vacuumed(vacuum: &VacuumStmt) -> Vec<TableLock> {
@@ -272,6 +281,7 @@ fn reindexed(reindex: &ReindexStmt) -> Vec<TableLock> {
         Ok(ReindexObjectType::ReindexObjectTable) => false,
         _ => return Vec::new(),
     };
-    let locked = |range| TableLock { of_index, ..lock(relation(range), LockMode::Share, Some(REINDEX)) };
+    // SHARE on the table, but ACCESS EXCLUSIVE on each index, which whoever plans a query opens
+    let locked = |range| TableLock { of_index, ..lock(relation(range), LockMode::AccessExclusive, Some(REINDEX)) };
     reindex.relation.iter().map(locked).collect()
 }

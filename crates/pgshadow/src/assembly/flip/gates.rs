@@ -160,9 +160,12 @@ fn latency(direction: &Direction) -> Gate {
 }
 
 /// Whether sessions that can't be taken along are in the way.
-pub(super) fn unmovable(policy: Unmovable, sessions: &[pgshadow_admin::Unmovable]) -> Gate {
-    let names: Vec<String> =
+pub(super) fn unmovable(policy: Unmovable, sessions: &[pgshadow_admin::Unmovable], unasked: usize) -> Gate {
+    let mut names: Vec<String> =
         sessions.iter().map(|one| format!("pid {} {} {}: {}", one.pid, one.user, one.application, one.why)).collect();
+    if unasked > 0 {
+        names.push(format!("{unasked} that have not answered yet"));
+    }
     let (open, threshold) = match policy {
         Unmovable::End => (true, "known: they are ended (57P01)"),
         Unmovable::Refuse => (names.is_empty(), "none"),

@@ -32,6 +32,21 @@ pub(super) fn carry_certificates(old: &Direction, new: &Direction) {
     }
 }
 
+/// What a DBA has said of statements holds in the other direction as well: they are repeated there too.
+pub(super) fn carry_acknowledged(old: &Direction, new: &Direction) {
+    let (from, to) = (&old.mirror.store, &new.mirror.store);
+    let carried = tokio::task::block_in_place(|| {
+        for finding in from.list()?.into_iter().filter(|finding| finding.acknowledged && finding.is_of_statements()) {
+            let known = to.record(finding)?;
+            to.acknowledge(known)?;
+        }
+        Ok::<(), pgshadow_divergence::Error>(())
+    });
+    if let Err(error) = carried {
+        tracing::warn!(%error, "acknowledged findings could not be carried over: acknowledge them again if they come");
+    }
+}
+
 /// Removes what an earlier attempt at this era has left, here and on its shadow.
 pub(super) async fn forget(config: &Config, era: u64, primary: Place) -> Result<(), String> {
     let config = config.towards(era, primary);

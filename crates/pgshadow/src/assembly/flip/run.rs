@@ -7,6 +7,7 @@ use super::super::upstream;
 use super::fence::{self, Own};
 use super::report::Telling;
 use super::{AGAIN, Flipping, LOOK, Stop, canary, gates, hooks, recover, sequences};
+use crate::config::Unmovable as UnmovablePolicy;
 use pgshadow_admin::{FlipRequest, Unmovable};
 use pgshadow_cutover::{Effect, Event, Rights, State, transition};
 use pgshadow_divergence::LapseOf;
@@ -191,13 +192,7 @@ impl<'a> Run<'a> {
         self.telling.at(&format!("a row went there in {:?} and came back in {:?}", ways[0], ways[1]));
         let rows = answered(own[0].client.query(NAMED_SETTINGS, &[])).await.map_err(|error| error.to_string())?;
         self.settings = rows.iter().map(|row| row.get(0)).collect();
-        self.survey(&reverse).await;
-        let unmovable = gates::unmovable(self.flipping.config.cutover.unmovable, &self.telling.report.unmovable);
-        let closed = gates::closed(std::slice::from_ref(&unmovable));
-        self.telling.report.gates.push(unmovable);
-        if let Some(closed) = closed {
-            return Err(Stop::Refused(closed));
-        }
+        self.ask_sessions(&reverse, kept.rehearsing).await?;
         self.predict(&own).await?;
         self.own = Some(own);
         if self.request.dry_run {
@@ -208,6 +203,7 @@ impl<'a> Run<'a> {
                 tokio::time::sleep(AGAIN).await;
             }
             self.telling.at("the flag file is gone");
+            self.ask_sessions(&reverse, kept.rehearsing).await?;
             self.own =
                 Some([fence::connect(&forward.config.source).await?, fence::connect(&forward.config.target).await?]);
         }
@@ -215,8 +211,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Whether there are sessions that can't be taken along, and that keeps the flip from being done.
+    async fn ask_sessions(&mut self, reverse: &Direction, rehearsing: bool) -> Result<(), Stop> {
+        let unasked = self.survey(reverse).await;
+        let policy = match self.flipping.config.cutover.unmovable {
+            // the way back was promised
+            _ if self.rehearsal && rehearsing => UnmovablePolicy::End,
+            policy => policy,
+        };
+        let gate = gates::unmovable(policy, &self.telling.report.unmovable, unasked);
+        let closed = gates::closed(std::slice::from_ref(&gate));
+        self.telling.report.gates.retain(|known| known.name != gate.name);
+        self.telling.report.gates.push(gate);
+        closed.map_or(Ok(()), |closed| Err(Stop::Refused(closed)))
+    }
+
     /// Sessions look whether they can be taken along, and log in to the new primary ahead, where they may.
-    async fn survey(&mut self, reverse: &Direction) {
+    async fn survey(&mut self, reverse: &Direction) -> usize {
         // whoever logs in where clients are kept off would be read-only there, if he may at all
         let ahead = self.flipping.journal.kept().rights(self.request.to).is_none();
         let number = self.flipping.routes.prepare(self.flipping.route(reverse, self.settings.clone()), ahead);
@@ -238,6 +249,7 @@ impl<'a> Run<'a> {
             })
             .collect();
         self.telling.at(&format!("sessions were asked; {unasked} have not answered"));
+        unasked
     }
 
     /// A moment at which little is left to be applied, if there is one soon: what is left then is waited for while all is held.
@@ -438,6 +450,9 @@ impl<'a> Run<'a> {
             }
         }
         self.telling.sessions(&sessions);
+        if let Some(reverse) = &self.reverse {
+            recover::carry_acknowledged(&self.forward, reverse);
+        }
         let pids = self.forward.mirror.backends.pids();
         self.forward.close(&pids).await;
         // of the direction before that one nothing is asked any more
