@@ -291,18 +291,18 @@ fn a_shadow_whose_statements_are_slower() {
 
 #[test]
 fn work_that_is_under_way() {
-    let scene = Scene::with(SCHEMA, "", |builder| {
-        builder.users(&integration_tests::flip::users()).set("verify", "rate_max", "\"1MiB\"")
-    });
-    scene.app().psql("CREATE TABLE wide (id int PRIMARY KEY, v text); ");
-    scene.app().psql("INSERT INTO wide SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 8000) g");
+    let scene = scene(SCHEMA);
+    scene.app().psql("CREATE TABLE wide (id int PRIMARY KEY, v text)");
     verify(&scene);
+    // it waits for a table
+    let held = holds_shadow(&scene, "wide");
     let mut verifying = scene.pgshadow.begin(&["verify", "--again"]);
     eventually("a verify runs", LIMIT, || {
         let running = scene.pgshadow.run(&["cutover", "--unrehearsed", "--dry-run", "--json"], LIMIT);
         running.stdout.contains("a verify").then_some(())
     });
     assert!(closes(&scene, "work under way").contains("a verify"));
+    drop(held);
     assert!(verifying.wait().unwrap().success());
     open(&scene);
 }

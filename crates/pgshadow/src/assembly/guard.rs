@@ -13,6 +13,7 @@ use pgshadow_wire::error;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio_postgres::Statement;
 
 /// What the client waits for an answer at most.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -80,7 +81,14 @@ pub(super) struct Guard {
     primary: tokio_postgres::Config,
     ddl: Ddl,
     mirror: Weak<Mirror>,
-    connection: Arc<Mutex<Option<Connection>>>,
+    connection: Arc<Mutex<Option<Asks>>>,
+}
+
+/// A connection that asks; what it asks is planned once.
+#[derive(Debug)]
+struct Asks {
+    client: Connection,
+    look: Statement,
 }
 
 /// What is known of a relation that is to be locked.
@@ -165,7 +173,8 @@ impl Guard {
                 let client = connect(&primary, &mirror).await?;
                 let settings = format!("SET search_path = pg_catalog, pg_temp; SET lock_timeout = {SIZE_MAX_MS}");
                 answered(client.batch_execute(&settings)).await?;
-                *kept = Some(client);
+                let look = answered(client.prepare(LOOK)).await?;
+                *kept = Some(Asks { client, look });
             }
             Ok(())
         });
@@ -175,8 +184,8 @@ impl Guard {
     /// What is known of each relation; `None`: there is none.
     async fn look(&self, mirror: &Mirror, question: &Question) -> Result<Vec<Option<Looked>>, Unanswered> {
         let mut kept = self.connection.lock().await;
-        let client = match kept.take().filter(|known| is_of(known, mirror)) {
-            Some(client) => client,
+        let asks = match kept.take().filter(|known| is_of(known, mirror)) {
+            Some(asks) => asks,
             None => {
                 drop(kept);
                 self.connect().await?;
@@ -192,7 +201,8 @@ impl Guard {
         let children: Vec<bool> = locks.iter().map(|lock| lock.children).collect();
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
             [&schemas, &names, &of_index, &modes, &question.schemas, &question.pid, &children];
-        let rows = answered(client.query(LOOK, &parameters)).await?;
+        let client = &asks.client;
+        let rows = answered(client.query(&asks.look, &parameters)).await?;
         let (mut all, mut measures) = (vec![None; locks.len()], true);
         for row in rows {
             let place = usize::try_from(row.get::<_, i64>(0)).ok().and_then(|n| n.checked_sub(1));
@@ -210,14 +220,14 @@ impl Guard {
             let oldest = row.get::<_, Option<String>>(4).zip(row.get(5));
             *place = Some(Looked { name: row.get(1), bytes, others: row.get(6), oldest });
         }
-        *kept = Some(client);
+        *kept = Some(asks);
         Ok(all)
     }
 }
 
 /// Whether it can be used, and reaches the primary as it lives now.
-fn is_of(known: &Connection, mirror: &Mirror) -> bool {
-    !known.is_closed() && known.epoch == mirror.epoch()
+fn is_of(known: &Asks, mirror: &Mirror) -> bool {
+    !known.client.is_closed() && known.client.epoch == mirror.epoch()
 }
 
 fn all(statements: &[Locks]) -> impl Iterator<Item = (&Locks, &TableLock)> {
