@@ -271,6 +271,14 @@ fn it_runs_with_a_lock_timeout_that_nobody_sees() {
     client.query("BEGIN").unwrap();
     assert_eq!(position(&client.query(wrong).unwrap()), "32");
     client.query("ROLLBACK").unwrap();
+    // a savepoint of the text's own doesn't keep ours
+    client.query("SET lock_timeout = '1min'").unwrap();
+    client.query("BEGIN").unwrap();
+    let frames = client.query("SAVEPOINT s; ALTER TABLE small ADD COLUMN a0 int").unwrap();
+    assert_eq!(told(&frames), (vec!["42701".into()], 'E'));
+    client.query("ROLLBACK TO s").unwrap();
+    assert_eq!(client.value("SHOW lock_timeout").unwrap(), "1min");
+    client.query("ROLLBACK").unwrap();
     // what comes in the same batch has its own again
     client.query("SET lock_timeout = '1min'").unwrap();
     let frames = batch(&mut client, &["ALTER TABLE small ALTER a0 DROP DEFAULT", "SHOW lock_timeout"]);

@@ -412,6 +412,23 @@ fn sessions_that_are_not_to_be_ended() {
     assert_eq!(bound.value("SELECT count(*) FROM mine").unwrap(), "0");
     bound.query("DROP TABLE mine").unwrap();
     open(&scene);
+    // who is in a transaction can't tell, and may be bound
+    bound.query("BEGIN").unwrap();
+    bound.query("CREATE TEMPORARY TABLE mine (a int) ON COMMIT DROP").unwrap();
+    let (code, report) = cutover(&scene, &["--unrehearsed", "--dry-run", "--timeout", "60s"]);
+    assert_eq!((code, closed(&report)), (Some(3), vec!["sessions that can't be taken along".to_owned()]), "{report:#}");
+    bound.query("COMMIT").unwrap();
+    // who comes to be bound while a flag file holds the flip is asked again
+    let flag = scene.pgshadow.data_directory().join("flag");
+    std::fs::write(&flag, "").unwrap();
+    let path = flag.display().to_string();
+    let mut waits = scene.pgshadow.begin(&["cutover", "--unrehearsed", "--postpone-cut-over-flag-file", &path]);
+    std::thread::sleep(Duration::from_millis(2500));
+    bound.query("CREATE TEMPORARY TABLE mine (a int)").unwrap();
+    std::fs::remove_file(&flag).unwrap();
+    assert_eq!(waits.wait().unwrap().code(), Some(3));
+    assert_eq!(bound.value("SELECT count(*) FROM mine").unwrap(), "0");
+    bound.query("DROP TABLE mine").unwrap();
     let report = flipped(&scene, "cutover", "target");
     assert_eq!((&report["ended"], &report["moved"]), (&0.into(), &1.into()), "{report:#}");
 }

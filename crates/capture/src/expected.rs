@@ -179,9 +179,9 @@ pub(crate) enum Purpose {
     /// Ends what a COMMIT that never came to run was to end.
     RollBack,
     Constraints,
-    /// Asks for the session's own `lock_timeout`; in a Query, puts it back.
+    /// Asks for the session's own `lock_timeout`.
     LockTimeout,
-    /// Sets it around the client's Execute.
+    /// Sets it around the client's Execute, or puts it back behind a Query.
     SetLockTimeout,
     /// Fails in place of the client's Execute, which is answered by this error.
     Refused(Bytes),

@@ -2,7 +2,7 @@
 //!
 //! Who else has the table locked, and how large it is, is asked by others than the session ([`Question`]): it is asked nothing that
 //! would open a snapshot. Its own `lock_timeout` is put back behind the statement; outside a block the end of the transaction does that.
-use crate::expected::{Expected, OwnRun, Purpose, QueryRun, SyncPurpose};
+use crate::expected::{Expected, OwnRun, Purpose, QueryRun};
 use crate::journal::Journal;
 use crate::own::NAME;
 use crate::plan::{Control, Effect, Plan, Step};
@@ -140,7 +140,8 @@ impl<J: Journal> Session<J> {
             }
             Guarding::Unasked | Guarding::Judged if guard.lock_timeout.is_some() && takes_timeout(plan) => {
                 self.guarding = Guarding::Showing;
-                self.show_lock_timeout(frame, out);
+                // SHOW opens no snapshot, and may come ahead of SET TRANSACTION
+                self.ask_session("SHOW lock_timeout", None, Purpose::LockTimeout, frame, out);
                 return None;
             }
             Guarding::Shown(own) => {
@@ -168,19 +169,6 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    /// Asks the session for its own `lock_timeout`: SHOW opens no snapshot, and may come ahead of SET TRANSACTION.
-    fn show_lock_timeout(&mut self, frame: Frame, out: &mut Output) {
-        out.server(frontend::own_statement(NAME, b"SHOW lock_timeout", None));
-        self.pending.push_back(Expected::Own(OwnRun::new(Purpose::LockTimeout, frontend::OWN_STATEMENT_REPLIES)));
-        if self.batch {
-            out.server(frontend::flush());
-        } else {
-            out.server(frontend::sync());
-            self.pending.push_back(Expected::Sync { ends_unit: false, purpose: SyncPurpose::Probe });
-        }
-        self.hold = Hold::Probe(frame);
-    }
-
     /// The `lock_timeout` that a text, or a piece of one, is to run with.
     fn lock_timeout_of(&self, plan: &Plan) -> Option<LockTimeout> {
         match &self.guarding {
@@ -202,7 +190,7 @@ impl<J: Journal> Session<J> {
         if in_block {
             text.extend_from_slice(sent.get(..plan.end).unwrap_or(&sent));
             text.extend_from_slice(format!("; {}", timeout.put_back()).as_bytes());
-            run.suffix.push(Purpose::LockTimeout);
+            run.suffix.push(Purpose::SetLockTimeout);
         } else {
             text.extend_from_slice(&sent);
         }

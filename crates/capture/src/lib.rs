@@ -9,7 +9,7 @@
 //!
 //! **Invariants.** What isn't proven exact is forwarded as the client wrote it and declared suspect. A frame that can't
 //! be read is forwarded all the same. The client gets an error of ours only where the same would have met its
-//! own statement (a deferred constraint checked a moment earlier). One unit of [`unit`] is one transaction.
+//! own statement (a deferred constraint checked a moment earlier), or where somebody refuses its DDL ([`Verdict`]). One unit of [`unit`] is one transaction.
 //!
 //! **It is not** the relay (it owns no socket and waits for nothing: what must be durable first is marked in the
 //! outgoing queue), nor the log, nor the catalog (it asks its questions through the session itself).

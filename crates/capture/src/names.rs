@@ -172,8 +172,20 @@ impl<J: Journal> Session<J> {
             names if catalog.are_plain(names) => (probe::plain_sql(), Some(probe::parameter(names))),
             names => (probe::sql(), Some(probe::parameter(names))),
         };
-        out.server(frontend::own_statement(NAME, sql.as_bytes(), parameter.as_deref()));
         let purpose = Purpose::Probe { names, epoch: self.shared.catalog.epoch() };
+        self.ask_session(sql, parameter.as_deref(), purpose, frame, out);
+    }
+
+    /// Runs a statement of ours in the session; `frame` is taken again when the answer is there.
+    pub(crate) fn ask_session(
+        &mut self,
+        sql: &str,
+        parameter: Option<&[u8]>,
+        purpose: Purpose,
+        frame: Frame,
+        out: &mut Output,
+    ) {
+        out.server(frontend::own_statement(NAME, sql.as_bytes(), parameter));
         self.pending.push_back(Expected::Own(OwnRun::new(purpose, frontend::OWN_STATEMENT_REPLIES)));
         if self.batch {
             out.server(frontend::flush());

@@ -159,7 +159,6 @@ impl Context<'_> {
 
     /// What a statement locks that others may have, unless its text says that it is to run in any case.
     fn locks_of(&self, statement: &Statement, step: &Step) -> Option<Locks> {
-        let text = self.text.get(statement.range.clone()).unwrap_or_default();
         // an object of its own session's nobody else has
         let own = matches!((&statement.kind, &step.effect), (StatementKind::Ddl(_), Effect::None));
         if statement.locks.is_empty() || own || self.text.contains(ALLOW) {
@@ -169,7 +168,7 @@ impl Context<'_> {
             StatementKind::Ddl(ddl) => ddl.tag.clone(),
             StatementKind::Maintenance { command: "VACUUM", .. } => "VACUUM FULL".to_owned(),
             StatementKind::Maintenance { command, .. } => (*command).to_owned(),
-            _ => text.chars().take_while(|c| c.is_ascii_alphabetic() || *c == ' ').collect(),
+            _ => return None,
         };
         Some(Locks { command, locks: statement.locks.clone() })
     }

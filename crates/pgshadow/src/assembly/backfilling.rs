@@ -1,6 +1,6 @@
 //! The backfill that was asked for: one at a time, beside everything else.
-use super::flip::fence;
 use super::mirror::Mirror;
+use super::own;
 use super::task::{Begun, Task, now};
 use super::verifying::tables;
 use crate::config::Config;
@@ -137,7 +137,7 @@ async fn run(begun: Begun<Progress>, job: Job, hands: Hands, asks: Option<Config
 
 /// What preflight finds that a load must not begin with. Where it can't ask, the load itself says why.
 async fn in_its_way(config: &Config, job: &Job) -> Vec<Finding> {
-    let connected = tokio::try_join!(fence::connect(&config.source), fence::connect(&config.target));
+    let connected = tokio::try_join!(own::connect(&config.source), own::connect(&config.target));
     let (source, target) = match connected {
         Ok(both) => both,
         Err(why) => {

@@ -205,20 +205,20 @@ impl Guard {
         let rows = answered(client.query(&asks.look, &parameters)).await?;
         let (mut all, mut measures) = (vec![None; locks.len()], true);
         for row in rows {
-            let place = usize::try_from(row.get::<_, i64>(0)).ok().and_then(|n| n.checked_sub(1));
+            let place = usize::try_from(row.try_get::<_, i64>(0)?).ok().and_then(|n| n.checked_sub(1));
             let Some((place, lock)) = place.and_then(|place| all.get_mut(place).zip(locks.get(place))) else {
                 continue;
             };
-            let mut bytes = row.get::<_, i64>(2).unsigned_abs();
+            let mut bytes = row.try_get::<_, i64>(2)?.unsigned_abs();
             if lock.work.is_some() && measures {
                 // one that was filled a moment ago has no size in the catalog yet
-                let measured = answered(client.query_one(SIZE, &[&row.get::<_, Vec<u32>>(3)])).await;
+                let measured = answered(client.query_one(SIZE, &[&row.try_get::<_, Vec<u32>>(3)?])).await;
                 // where somebody, perhaps the session itself, has one for himself the others aren't waited for as well
                 measures = measured.is_ok();
-                bytes = bytes.max(measured.map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()));
+                bytes = bytes.max(measured.map_or(Ok(0), |row| row.try_get::<_, i64>(0))?.unsigned_abs());
             }
-            let oldest = row.get::<_, Option<String>>(4).zip(row.get(5));
-            *place = Some(Looked { name: row.get(1), bytes, others: row.get(6), oldest });
+            let oldest = row.try_get::<_, Option<String>>(4)?.zip(row.try_get(5)?);
+            *place = Some(Looked { name: row.try_get(1)?, bytes, others: row.try_get(6)?, oldest });
         }
         *kept = Some(asks);
         Ok(all)

@@ -16,6 +16,7 @@ mod flip;
 mod guard;
 mod history;
 mod mirror;
+mod own;
 mod pausing;
 mod prepared;
 mod present;

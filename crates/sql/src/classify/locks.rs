@@ -54,7 +54,7 @@ pub(super) fn locks(statement: &Kind) -> Vec<TableLock> {
         Kind::IndexStmt(index) if !index.concurrent => one(&index.relation, LockMode::Share, Some(INDEX)),
         Kind::DropStmt(dropped) if !dropped.concurrent => dropped_objects(dropped),
         Kind::RenameStmt(rename) => renamed(rename),
-        Kind::AlterObjectSchemaStmt(alter) if is_lockable(object_type(alter.object_type)) => {
+        Kind::AlterObjectSchemaStmt(alter) if is_table_like(object_type(alter.object_type)) => {
             one(&alter.relation, LockMode::AccessExclusive, None).into_iter().map(itself).collect()
         }
         Kind::CreateStmt(create) => created(create),
@@ -82,28 +82,29 @@ fn itself(lock: TableLock) -> TableLock {
     TableLock { children: false, ..lock }
 }
 
-/// Sequences aren't looked at, nor indexes by themselves.
-fn is_lockable(object: ObjectType) -> bool {
-    is_table_like(object) && !matches!(object, ObjectType::ObjectIndex | ObjectType::ObjectSequence)
-}
-
 fn altered(alter: &AlterTableStmt) -> Vec<TableLock> {
-    let Some(range) = alter.relation.as_ref().filter(|_| is_lockable(object_type(alter.objtype))) else {
+    let Some(range) = alter.relation.as_ref().filter(|_| is_table_like(object_type(alter.objtype))) else {
         return Vec::new();
     };
-    let (mut own, mut others): (Option<(LockMode, Option<LongWork>)>, _) = (None, Vec::new());
+    let (mut own, mut others): (Option<TableLock>, _) = (None, Vec::new());
     for command in alter.cmds.iter().filter_map(kind) {
         let Kind::AlterTableCmd(command) = command else { continue };
         if let Some((mode, work)) = of_command(command) {
-            let (known, longer) = own.unwrap_or((mode, work));
-            own = Some((known.max(mode), longer.or(work)));
+            let one = lock(relation(range), mode, work);
+            let detaches = command.subtype == AlterTableType::AtDetachPartition as i32;
+            let one = if detaches { itself(one) } else { one };
+            own = Some(match own {
+                None => one,
+                Some(known) => TableLock {
+                    mode: known.mode.max(mode),
+                    work: known.work.or(work),
+                    children: known.children || one.children,
+                    ..known
+                },
+            });
         }
         others.extend(referenced(command));
     }
-    let detaches = |command: &&Node| matches!(kind(command), Some(Kind::AlterTableCmd(command)) if command.subtype == AlterTableType::AtDetachPartition as i32);
-    let alone = alter.cmds.iter().all(|command| detaches(&command));
-    let own = own.map(|(mode, work)| lock(relation(range), mode, work));
-    let own = own.map(|own| if alone { itself(own) } else { own });
     own.into_iter().chain(others).collect()
 }
 
@@ -241,7 +242,7 @@ fn dropped_objects(dropped: &DropStmt) -> Vec<TableLock> {
         return indexes.map(|index| TableLock { of_index: true, ..strongest(index) }).collect();
     }
     let of_table = matches!(object, ObjectType::ObjectTrigger | ObjectType::ObjectRule | ObjectType::ObjectPolicy);
-    if !of_table && !is_lockable(object) {
+    if !of_table && !is_table_like(object) {
         return Vec::new();
     }
     dropped.objects.iter().filter_map(|name| table_of_name(object, name)).map(strongest).collect()
@@ -257,7 +258,7 @@ fn renamed(rename: &RenameStmt) -> Vec<TableLock> {
             | ObjectType::ObjectRule
             | ObjectType::ObjectPolicy
     );
-    let range = rename.relation.iter().filter(|_| of_table || is_lockable(object));
+    let range = rename.relation.iter().filter(|_| of_table || is_table_like(object));
     let of_columns = object == ObjectType::ObjectColumn;
     let locked = |range| lock(relation(range), LockMode::AccessExclusive, None);
     range.map(|range| if of_columns { locked(range) } else { itself(locked(range)) }).collect()

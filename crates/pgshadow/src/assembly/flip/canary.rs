@@ -2,8 +2,8 @@
 //! is written to the new primary would reach the old one.
 use super::super::direction::Direction;
 use super::super::mirror::Mirror;
+use super::super::own::{Own, connect};
 use super::super::primary::{answered, told};
-use super::fence::{Own, connect};
 use crate::config::Database;
 use pgshadow_proxy::{Authentication, Config, OtherDatabases, Proxy, Route, Routes, Upstream};
 use std::sync::Arc;

@@ -2,17 +2,12 @@
 //! own role, and transactions of who is there all the same begin read-only.
 //!
 //! `default_transaction_read_only` alone keeps nobody off, since every client may override it; superusers can't be kept off.
-use super::super::primary::{answered, told};
+use super::super::primary::answered;
 use crate::config::Database;
 use pgshadow_cutover::Rights;
 use pgshadow_model::quote;
-use std::time::Duration;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-/// How long it may take to connect.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// How long a statement may wait.
-const LIMITS: &str = "SET default_transaction_read_only = off; SET statement_timeout = '10s'; SET lock_timeout = '5s'";
 const CONNECT: &str = "
 SELECT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee)::pg_catalog.text END, a.is_grantable,
        pg_catalog.pg_get_userbyid(a.grantee) OPERATOR(pg_catalog.=) CURRENT_USER
@@ -35,35 +30,6 @@ SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') OR r.rolsuper, r.rolsuper OR pg
    WHERE s.rolsuper AND s.rolcanlogin AND NOT s.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
 FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND r.rolname OPERATOR(pg_catalog.=) CURRENT_USER";
-
-/// A connection of pgshadow's own, which may write whatever the database's default is. Its work ends with it.
-pub(in crate::assembly) struct Own {
-    pub client: Client,
-    work: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        self.work.abort();
-    }
-}
-
-/// Connects.
-///
-/// # Errors
-/// For people.
-pub(in crate::assembly) async fn connect(database: &Database) -> Result<Own, String> {
-    let failed = |why: String| format!("no connection to {}/{}: {why}", database.server, database.name);
-    let connected = tokio::time::timeout(CONNECT_MAX, database.postgres.connect(NoTls)).await;
-    let (client, connection) =
-        connected.map_err(|_| failed("not in time".to_owned()))?.map_err(|error| failed(told(&error)))?;
-    let work = tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    let own = Own { client, work };
-    answered(own.client.batch_execute(LIMITS)).await.map_err(|error| failed(error.to_string()))?;
-    Ok(own)
-}
 
 /// What pgshadow's role may do about the others.
 pub(super) struct May {

@@ -1,5 +1,6 @@
 //! The end of a migration: nothing is mirrored from then on, and what pgshadow made is removed.
-use super::{Flipping, Stop, fence};
+use super::super::own;
+use super::{Flipping, Stop};
 use crate::assembly::direction::Direction;
 use crate::assembly::primary::answered;
 use pgshadow_admin::{End, FinishReport};
@@ -32,7 +33,7 @@ impl Flipping {
         }
         // both must be there, or something would be left that nobody removes
         let databases = [self.database(stays), self.database(stays.other())];
-        let [primary, shadow] = [fence::connect(databases[0]).await?, fence::connect(databases[1]).await?];
+        let [primary, shadow] = [own::connect(databases[0]).await?, own::connect(databases[1]).await?];
         self.keep(|kept| kept.standing = standing).map_err(|stop: Stop| stop.to_string())?;
         tracing::info!(primary = %stays, ?standing, "the migration has ended");
         self.step("Finish").await;

@@ -1,10 +1,11 @@
 //! What must be so before a flip: the same for a dry run, a cutover, a rollback; each with what was measured. What can change meanwhile is asked again while
 //! all is held.
 use super::super::direction::Direction;
+use super::super::own::{self, Own};
 use super::super::pausing::Pausing;
 use super::super::primary::answered;
 use super::super::windows::certificate;
-use super::fence::{self, Own};
+use super::fence;
 use super::sequences;
 use crate::config::{Config, Unmovable};
 use crate::facts::facts;
@@ -299,7 +300,7 @@ pub(super) async fn all(
 /// What would make a cutover fail, by preflight's checks.
 async fn preflight(config: &Config, rehearsed: bool) -> Result<Gate, String> {
     // these sessions are made read-only
-    let [source, target] = [fence::connect(&config.source).await?, fence::connect(&config.target).await?];
+    let [source, target] = [own::connect(&config.source).await?, own::connect(&config.target).await?];
     let facts = Facts { rehearsed: Some(rehearsed), ..facts(config) };
     let report = pgshadow_preflight::run(&source.client, &target.client, &facts).await;
     let blocks: Vec<String> = report

@@ -3,7 +3,7 @@
 //! One at a time. What is done to a server's rights stands in the journal before. The commanding client may go away: before the point of no return the
 //! flip is undone then, after it it goes on.
 mod canary;
-pub(super) mod fence;
+mod fence;
 mod finish;
 mod gates;
 mod hooks;
@@ -14,6 +14,7 @@ mod sequences;
 
 use super::direction::Direction;
 use super::mirror::Mirror;
+use super::own;
 use super::pausing::Pausing;
 use super::present::Present;
 use super::secrets::Known;
@@ -151,7 +152,7 @@ impl Flipping {
     async fn keep_rehearsed(&self) -> Result<(), String> {
         let Some(present) = self.present.get() else { return Ok(()) };
         let [primary, shadow] =
-            [fence::connect(&present.config.source).await?, fence::connect(&present.config.target).await?];
+            [own::connect(&present.config.source).await?, own::connect(&present.config.target).await?];
         let of = gates::shape(&primary, &shadow).await?;
         let rehearsed = Rehearsed { at: super::task::now(), of };
         self.keep(|kept| kept.rehearsed = Some(rehearsed)).map_err(|error| error.to_string())

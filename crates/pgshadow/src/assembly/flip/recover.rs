@@ -1,4 +1,5 @@
 //! What goes from one direction to the next, and what an earlier process has left.
+use super::super::own;
 use super::fence;
 use super::{AGAIN, Flipping};
 use crate::assembly::direction::{Direction, stream};
@@ -51,7 +52,7 @@ pub(super) fn carry_acknowledged(old: &Direction, new: &Direction) {
 pub(super) async fn forget(config: &Config, era: u64, primary: Place) -> Result<(), String> {
     let config = config.towards(era, primary);
     remove(&config);
-    let own = fence::connect(&config.target).await?;
+    let own = own::connect(&config.target).await?;
     let failed = |error: crate::assembly::primary::Unanswered| {
         format!("what an earlier attempt has left can't be removed: {error}")
     };
@@ -123,13 +124,13 @@ impl Flipping {
             }
             Effect::Fence => {
                 let Some(rights) = kept.rights(old).clone() else { return Ok(()) };
-                let own = fence::connect(self.database(old)).await?;
+                let own = own::connect(self.database(old)).await?;
                 fence::fence(&own.client, self.database(old), &rights).await?;
                 fence::end_others(&own.client).await.map(drop)
             }
             Effect::Unfence | Effect::Lift => {
                 let Some(rights) = kept.rights(primary).clone() else { return Ok(()) };
-                let own = fence::connect(self.database(primary)).await?;
+                let own = own::connect(self.database(primary)).await?;
                 fence::unfence(&own.client, self.database(primary), &rights).await
             }
             Effect::Leave => {

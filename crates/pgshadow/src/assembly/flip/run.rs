@@ -1,10 +1,11 @@
 //! One flip, effect by effect.
 use super::super::bypass;
 use super::super::direction::Direction;
+use super::super::own::{self, Own};
 use super::super::pausing::drain;
 use super::super::primary::answered;
 use super::super::upstream;
-use super::fence::{self, Own};
+use super::fence;
 use super::report::Telling;
 use super::{AGAIN, Flipping, LOOK, Stop, canary, gates, hooks, recover, sequences};
 use crate::config::Unmovable as UnmovablePolicy;
@@ -159,8 +160,7 @@ impl<'a> Run<'a> {
     /// Gates, the mirror of the other direction, a row there and back; what is needed while all is held is made ready.
     async fn prepare(&mut self) -> Result<(), Stop> {
         let forward = Arc::clone(&self.forward);
-        let own = match tokio::try_join!(fence::connect(&forward.config.source), fence::connect(&forward.config.target))
-        {
+        let own = match tokio::try_join!(own::connect(&forward.config.source), own::connect(&forward.config.target)) {
             Ok((primary, shadow)) => [primary, shadow],
             Err(why) => {
                 self.telling.report.gates = gates::unreachable(&forward, &why);
@@ -204,8 +204,7 @@ impl<'a> Run<'a> {
             }
             self.telling.at("the flag file is gone");
             self.ask_sessions(&reverse, kept.rehearsing).await?;
-            self.own =
-                Some([fence::connect(&forward.config.source).await?, fence::connect(&forward.config.target).await?]);
+            self.own = Some([own::connect(&forward.config.source).await?, own::connect(&forward.config.target).await?]);
         }
         self.has_caught_up().await;
         Ok(())
@@ -386,7 +385,7 @@ impl<'a> Run<'a> {
 
     async fn unfence(&mut self) -> Result<(), Stop> {
         let Some(rights) = &self.rights else { return Ok(()) };
-        let own = fence::connect(&self.forward.config.source).await?;
+        let own = own::connect(&self.forward.config.source).await?;
         fence::unfence(&own.client, &self.forward.config.source, rights).await?;
         self.telling.at("clients are let in again");
         Ok(())
@@ -395,7 +394,7 @@ impl<'a> Run<'a> {
     async fn lift(&mut self) -> Result<(), Stop> {
         let place = self.request.to;
         let Some(rights) = self.flipping.journal.kept().rights(place).clone() else { return Ok(()) };
-        let own = fence::connect(self.flipping.database(place)).await?;
+        let own = own::connect(self.flipping.database(place)).await?;
         fence::unfence(&own.client, self.flipping.database(place), &rights).await?;
         self.telling.at("clients are let in at the new primary");
         Ok(())
