@@ -1,5 +1,6 @@
 //! Both directions of one session, in one task: read, look, forward, with backpressure.
 mod moving;
+mod spare;
 mod turns;
 
 use crate::buffer::Outbox;
@@ -9,12 +10,13 @@ use crate::listener::Gate;
 use crate::route::{Asked, Leave, Route, Routes, Urgent};
 use crate::sessions::Turn;
 use bytes::{Bytes, BytesMut};
-use moving::{Restoring, Spare};
+use moving::Restoring;
 use pgshadow_capture::{Output, Session, Shared, ToServer, Verdict};
 use pgshadow_telemetry::{Counter, Direction, RoundTrip, StatementClass};
 use pgshadow_wire::scram::Credential;
 use pgshadow_wire::startup::Startup;
 use pgshadow_wire::{Frame, Header, backend, error, frontend};
+use spare::Spare;
 use std::future::Future;
 use std::io::Result;
 use std::pin::Pin;

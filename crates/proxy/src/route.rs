@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// When they begin to be, behind a change: those that are used come by themselves.
 const IDLE_AFTER: Duration = Duration::from_millis(500);
@@ -69,17 +69,20 @@ struct Survey<J> {
     /// The way that is to come: who can be taken along logs in there already. `None`: it isn't to come after all.
     next: Option<Arc<Route<J>>>,
     ahead: bool,
+    begun: Instant,
 }
 
 impl<J> Clone for Survey<J> {
     fn clone(&self) -> Self {
-        Self { number: self.number, next: self.next.clone(), ahead: self.ahead }
+        Self { number: self.number, next: self.next.clone(), ahead: self.ahead, begun: self.begun }
     }
 }
 
 /// A session's part in a survey.
 pub(crate) struct Asked<J> {
     pub number: u64,
+    /// When it was begun.
+    pub begun: Instant,
     /// `None`: nothing is to come after all.
     pub next: Option<Arc<Route<J>>>,
     /// It may log in there.
@@ -106,6 +109,7 @@ pub struct Routes<J> {
     survey: watch::Sender<Survey<J>>,
     /// Sessions that nobody uses are taken along a few at a time; those that are used at once.
     moving: Arc<Semaphore>,
+    at_once: usize,
     /// So many that are used are being taken along now: the others wait for them.
     urgent: Arc<AtomicUsize>,
 }
@@ -120,8 +124,9 @@ impl<J> Routes<J> {
         let [least, most] = MOVED_AT_ONCE;
         let at_once = std::thread::available_parallelism().map_or(least, |n| n.get().clamp(least, most));
         let moving = Arc::new(Semaphore::new(at_once));
-        let survey = watch::Sender::new(Survey { number: 0, next: None, ahead: false });
+        let survey = watch::Sender::new(Survey { number: 0, next: None, ahead: false, begun: Instant::now() });
         Self {
+            at_once,
             first: Arc::new(others),
             now: RwLock::new(Arc::new(first)),
             number,
@@ -175,7 +180,7 @@ impl<J> Routes<J> {
         let mut number = 0;
         self.survey.send_modify(|survey| {
             survey.number += 1;
-            (survey.next, survey.ahead) = (next, ahead);
+            (survey.next, survey.ahead, survey.begun) = (next, ahead, Instant::now());
             number = survey.number;
         });
         number
@@ -189,8 +194,14 @@ impl<J> Routes<J> {
             sleep(IDLE_AFTER).await;
         }
         let leave = Leave(Arc::clone(&self.moving).acquire_owned().await.ok());
-        let Survey { number, next, ahead } = survey.borrow().clone();
-        Asked { number, next, ahead, leave }
+        let Survey { number, next, ahead, begun } = survey.borrow().clone();
+        Asked { number, begun, next, ahead, leave }
+    }
+
+    /// Waits until nobody takes part in a survey at this moment, nor logs in ahead.
+    pub async fn is_quiet(&self) {
+        let all = u32::try_from(self.at_once).unwrap_or(u32::MAX);
+        let _ = self.moving.acquire_many(all).await;
     }
 
     /// What whoever logs in from now on is given, at the end of the same way.

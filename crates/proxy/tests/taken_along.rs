@@ -403,12 +403,53 @@ fn sessions_are_logged_in_ahead() {
     are_there("5");
     let ahead = stage.there.psql(pids);
     stage.flip();
+    // also those who come a while later, when others log in by themselves
+    stage.routes.prepare_nothing();
+    std::thread::sleep(Duration::from_millis(100));
     for client in &mut clients {
         assert_eq!(client.value("SELECT current_database()").unwrap(), stage.there.database);
     }
     let now = stage.there.psql(pids);
     assert!(ahead.split(' ').all(|pid| now.split(' ').any(|other| other == pid)), "{ahead} {now}");
     assert_eq!(stage.sessions.moved(), (6, 0));
+}
+
+/// What is slow in a session's first transaction is done ahead, as who it is and with its settings; nothing of that is left, and nothing was executed.
+#[test]
+fn who_is_logged_in_ahead_is_warmed_up() {
+    let stage = stage(SCHEMA, scram);
+    let own = "SELECT string_agg(coalesce(current_setting(name, true), 'none'), ' ') FROM unnest(ARRAY['app.tenant', 'app.never']) AS name";
+    let (mut client, _) = stage.login();
+    client.query("SET work_mem = '5MB'; SET search_path = other; SET app.tenant = 'seven'").unwrap();
+    parse(&mut client, "named", "INSERT INTO t VALUES ($1::int, 'named') RETURNING v", &[]);
+    parse(&mut client, "asks", "SELECT v FROM t WHERE id = $1 FOR UPDATE", &[23]);
+    let (mut stale, _) = stage.login();
+    stale.query("CREATE TABLE gone (id int)").unwrap();
+    parse(&mut stale, "stale", "SELECT id FROM gone", &[]);
+    let (mut relogged, _) = stage.login();
+    parse(&mut relogged, "named", "INSERT INTO public.t VALUES ($1::int, 'named') RETURNING v", &[]);
+    stage.routes.prepare(stage.route(&stage.there, 1), true);
+    let warm = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app' AND pid <> pg_backend_pid()
+      AND query = 'ROLLBACK' AND state = 'idle'";
+    integration_tests::process::eventually("they are", LIMIT, || (stage.there.psql(warm) == "3").then_some(()));
+    // what was so then is so no more
+    client.query("RESET work_mem").unwrap();
+    let usual = client.value("SHOW work_mem").unwrap();
+    stage.flip();
+    assert_eq!(client.value("SHOW work_mem").unwrap(), usual);
+    assert_eq!(client.value("SHOW search_path").unwrap(), "other");
+    assert_eq!(client.value(own).unwrap(), "seven none");
+    assert_eq!(relogged.value(own).unwrap(), "none none");
+    assert_eq!(relogged.value("SHOW search_path").unwrap(), stage.here.psql("SHOW search_path"));
+    assert_eq!(tags(&execute(&mut client, "named", "2")), "2DCZ");
+    assert_eq!(tags(&execute(&mut relogged, "named", "3")), "2DCZ");
+    assert_eq!(
+        stage.there.psql(
+            "SELECT (SELECT string_agg(id::text, ' ') FROM other.t) || ',' || (SELECT string_agg(id::text, ' ') FROM t)"
+        ),
+        "2,3"
+    );
+    integration_tests::process::eventually("all are moved", LIMIT, || (stage.sessions.moved() == (3, 0)).then_some(()));
 }
 
 /// There and back again, and once more: it is the same each time.

@@ -190,10 +190,19 @@ pub fn close_portal(name: &[u8]) -> Bytes {
 /// A Bind message without parameters and result formats.
 #[must_use]
 pub fn bind_nothing(portal: &[u8], statement: &[u8]) -> Bytes {
+    bind_nulls(portal, statement, 0)
+}
+
+/// A Bind message of so many NULLs, without result formats.
+#[must_use]
+pub fn bind_nulls(portal: &[u8], statement: &[u8], count: i16) -> Bytes {
     frame(BIND, |out| {
         put_cstr(out, portal);
         put_cstr(out, statement);
-        out.put_slice(&[0; 6]);
+        out.put_i16(0);
+        out.put_i16(count);
+        (0..count).for_each(|_| out.put_i32(-1));
+        out.put_i16(0);
     })
 }
 

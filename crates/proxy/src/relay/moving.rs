@@ -1,17 +1,15 @@
 //! A session that is taken along to another primary: logged in there with its own credential, and given what it had: settings, role, LISTENs,
 //! prepared statements. These go through the capture, as if the client had sent them; what comes back isn't the client's.
+use super::spare::{Spare, WarmUp, login_to};
 use super::{Phase, Relay, USED_LATELY};
-use crate::handshake::{self, Stream, connect};
+use crate::handshake::Stream;
 use crate::listener::Gate;
-use crate::login::{Answer, Exchange, read};
-use crate::route::{Asked, Leave, Route};
+use crate::login::read;
+use crate::route::{Asked, Route};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt;
-use pgshadow_capture::{OWN_STATEMENT, Registered, Session};
-use pgshadow_wire::scram::Credential;
-use pgshadow_wire::startup::Startup;
+use pgshadow_capture::{OWN_STATEMENT, Session};
 use pgshadow_wire::{Frame, backend, error, frontend};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -20,17 +18,19 @@ use std::io::Result;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
+/// How long behind a survey's begin sessions are still warmed up: with very many of them the survey would last too long.
+const WARM_UPS_WITHIN: Duration = Duration::from_secs(4);
 /// How long all of it may take.
-const MOVE_MAX: Duration = Duration::from_secs(10);
-const TOO_LONG: &str = "the old primary, or the new one, doesn't answer in time";
+pub(super) const MOVE_MAX: Duration = Duration::from_secs(10);
+pub(super) const TOO_LONG: &str = "the old primary, or the new one, doesn't answer in time";
 /// Name of the statement, and of its portal, that asks for it.
 const ASKING: &[u8] = b"_pgshadow_state";
 const UNFOLLOWED: &str = "its transactions can't be followed";
 /// Longest message of a server meanwhile, bytes.
-const MESSAGE_MAX: usize = 64 << 20;
+pub(super) const MESSAGE_MAX: usize = 64 << 20;
 /// What may end a statement of ours, and everybody may set.
 const TIMEOUTS: [&str; 5] = [
     "statement_timeout",
@@ -39,6 +39,8 @@ const TIMEOUTS: [&str; 5] = [
     "idle_session_timeout",
     "transaction_timeout",
 ];
+/// What a warming up may take on the server, statement by statement.
+const WARM_UP_TIMEOUTS: [(&str, &str); 2] = [("statement_timeout", "500ms"), ("lock_timeout", "100ms")];
 /// Settings that are set in one statement.
 const SETTINGS_AT_ONCE: usize = 100;
 
@@ -94,9 +96,7 @@ impl State {
     /// What gives another session the same: settings, then who it is, then what it listens to; and what comes last, behind its prepared
     /// statements, since none of this shall run into it.
     fn statements(&self, user: &str) -> (Vec<String>, Vec<String>) {
-        let set = |(name, value): (&str, &str)| {
-            format!("pg_catalog.set_config({}, {}, false)", in_ascii(name), in_ascii(value))
-        };
+        let set = |(name, value): (&str, &str)| set(name, value, Scope::Session);
         let settings = self.settings.iter().chain(&self.own).flatten();
         let (last, first): (Vec<_>, Vec<_>) = settings.partition(|(name, _)| TIMEOUTS.contains(&name.as_str()));
         let [first, last] = [first, last].map(|some| {
@@ -112,6 +112,36 @@ impl State {
         all.extend(self.channels.iter().flatten().map(|channel| format!("LISTEN {}", identifier(channel))));
         (all, last)
     }
+
+    /// Begins a transaction in which another session has the same settings and is the same role, and waits for nothing long. Without the
+    /// application's own settings: of those something would stay behind a rollback (an empty text instead of NULL).
+    fn for_a_transaction(&self, user: &str) -> String {
+        let set = |(name, value): (&str, &str)| set(name, value, Scope::Transaction);
+        let settings = self.settings.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+        let settings = settings.filter(|(name, _)| !TIMEOUTS.contains(name)).chain(WARM_UP_TIMEOUTS);
+        let all: Vec<String> = settings.map(set).collect();
+        let mut text = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
+        for some in all.chunks(SETTINGS_AT_ONCE) {
+            let _ = write!(text, "; SELECT {}", some.join(", "));
+        }
+        if self.authorization != user {
+            let _ = write!(text, "; SELECT {}", set(("session_authorization", &self.authorization)));
+        }
+        let _ = write!(text, "; SELECT {}", set(("role", &self.role)));
+        text
+    }
+}
+
+/// How long a setting holds.
+#[derive(Clone, Copy)]
+enum Scope {
+    Session,
+    Transaction,
+}
+
+fn set(name: &str, value: &str, scope: Scope) -> String {
+    let is_local = matches!(scope, Scope::Transaction);
+    format!("pg_catalog.set_config({}, {}, {is_local})", in_ascii(name), in_ascii(value))
 }
 
 /// Any text, as SQL in ASCII.
@@ -152,6 +182,7 @@ pub(super) struct Restoring<J: Gate> {
     /// where it is used.
     named: Range<usize>,
     behind: usize,
+    begun: Instant,
     route: Arc<Route<J>>,
     pid: i32,
     /// When it is given up.
@@ -161,26 +192,36 @@ pub(super) struct Restoring<J: Gate> {
 }
 
 impl<J: Gate> Relay<J> {
-    /// Takes part in a survey: can it be taken along? If so it logs in to where it is to go.
+    /// Takes part in a survey: can it be taken along? If so it logs in to where it is to go, and runs there what is slow the first time.
     pub(super) async fn look_at_itself(&mut self) {
-        let Some(Asked { number, next, ahead, leave }) = self.survey.take() else { return };
+        let Some(Asked { number, begun, next, ahead, leave }) = self.survey.take() else { return };
         self.surveyed = number;
-        self.spare = None;
+        // one that has still to go where the others are now keeps what waits for it there
+        self.spare.take_if(|spare| next.is_some() || !spare.leads_to(&self.routes.now()));
         let Some(next) = next else { return };
         // a cancel request is for what the client has sent meanwhile, not for ours
         self.key.as_ref().inspect(|key| key.waits());
-        let why_not = self.state(&next.settings).await.err();
+        let state = self.state(&next.settings).await;
         // one that isn't used is in no hurry
-        if let (None, Some(credential)) = (&why_not, &self.credential)
+        if let (Ok(state), Some(credential)) = (&state, &self.credential)
             && ahead
             && self.used.elapsed() < USED_LATELY
         {
-            self.spare = Some(Spare::begin(self.startup.clone(), next, credential.clone(), leave));
+            let warm_up = (begun.elapsed() < WARM_UPS_WITHIN).then(|| self.warm_up(state)).flatten();
+            self.spare = Some(Spare::begin(self.startup.clone(), next, (credential.clone(), warm_up), leave));
         }
         if let Some(turn) = &self.turn {
-            turn.surveyed(number, why_not);
+            turn.surveyed(number, state.err());
         }
         self.ours_is_over();
+    }
+
+    /// What its session on the new server is to have run already.
+    fn warm_up(&self, state: &State) -> Option<WarmUp> {
+        let Phase::Capture(session) = &self.phase else { return None };
+        let known = state.prepared.clone().unwrap_or_default();
+        let (named, _) = session.prepared_again(&without_own(known))?;
+        Some(WarmUp::new(&state.for_a_transaction(&String::from_utf8_lossy(self.startup.user())), &named))
     }
 
     /// What it has. `settings`: of the application's own, which functions may have set. An error: why it can't be taken along.
@@ -214,20 +255,23 @@ impl<J: Gate> Relay<J> {
     }
 
     async fn log_in_there(&mut self, until: Instant) -> std::result::Result<(), String> {
-        let route = self.routes.now();
+        let (route, begun) = (self.routes.now(), Instant::now());
         // those that nobody uses wait for it
         self.urgent = self.permit.is_none().then(|| self.routes.urgent());
         let mut state = self.state(&route.settings).await?;
+        let told = begun.elapsed();
         let Some(credential) = self.credential.clone() else { return Err(UNFOLLOWED.to_owned()) };
         let Some(shared) = route.shared.clone() else { return Err(UNFOLLOWED.to_owned()) };
         let spare = match self.spare.take() {
             Some(spare) => spare.ready(&route).await,
             None => None,
         };
+        let ahead = spare.is_some();
         let ((server, login, mut from_server), _registered) = match spare {
             Some(ready) => ready,
             None => (login_to(&self.startup, &route, &credential).await?, None),
         };
+        tracing::debug!(ahead, ?told, took = ?begun.elapsed(), "a session is logged in at the new primary");
         shared.journal.known_life().await;
         let Some(backend) = login.backend.clone() else { return Err("the new primary tells no process".to_owned()) };
         let mut server = tokio::io::split(server);
@@ -237,8 +281,7 @@ impl<J: Gate> Relay<J> {
             return Err("it knows types of the database's own by numbers that are other ones there".to_owned());
         }
         let Phase::Capture(old) = &self.phase else { return Err(UNFOLLOWED.to_owned()) };
-        let mut known = state.prepared.take().unwrap_or_default();
-        known.retain(|name, _| name.as_bytes() != OWN_STATEMENT && name.as_bytes() != ASKING);
+        let known = without_own(state.prepared.take().unwrap_or_default());
         let (prepared, unnamed) = old.prepared_again(&known).ok_or("a statement that it has prepared isn't known")?;
         let user = String::from_utf8_lossy(self.startup.user()).into_owned();
         let mut frames = BytesMut::new();
@@ -274,6 +317,7 @@ impl<J: Gate> Relay<J> {
             answered: 0,
             named,
             behind,
+            begun,
             route,
             pid: backend.pid,
             until,
@@ -357,10 +401,12 @@ impl<J: Gate> Relay<J> {
 
     fn finish_move(&mut self) -> std::result::Result<(), String> {
         let Some(restoring) = self.restoring.take() else { return Ok(()) };
-        let Restoring { client, failed, route, pid, mut old, .. } = *restoring;
+        let Restoring { client, failed, route, pid, mut old, begun, .. } = *restoring;
         if let Some(why) = failed {
             return Err(format!("the new primary refuses what it had: {why}"));
         }
+        let waited = self.waits_since.map(|since| since.elapsed());
+        tracing::debug!(?waited, took = ?begun.elapsed(), "a session is taken along");
         self.from_client = client;
         if let Some(turn) = &self.turn {
             turn.logged_in(pid, route.number);
@@ -389,90 +435,10 @@ impl<J: Gate> Relay<J> {
     }
 }
 
-type LoggedIn = (Box<dyn Stream>, handshake::Login, BytesMut);
-/// The same, and that its process is known to be a session's.
-type Known = (LoggedIn, Option<Registered>);
-
-/// A session on the server where a client's is to go, logged in ahead.
-pub(super) struct Spare<J: Gate> {
-    route: Arc<Route<J>>,
-    work: tokio::task::JoinHandle<std::result::Result<Known, String>>,
-}
-
-impl<J: Gate> Drop for Spare<J> {
-    fn drop(&mut self) {
-        self.work.abort();
-    }
-}
-
-impl<J: Gate> Spare<J> {
-    /// `leave` is given back once it is logged in.
-    fn begin(startup: Startup, route: Arc<Route<J>>, credential: Credential, leave: Leave) -> Self {
-        let of = Arc::clone(&route);
-        let work = tokio::spawn(async move {
-            let logged_in = tokio::time::timeout(MOVE_MAX, login_to(&startup, &of, &credential)).await;
-            drop(leave);
-            let logged_in = logged_in.map_err(|_| TOO_LONG.to_owned())??;
-            let pid = logged_in.1.backend.as_ref().map(|backend| backend.pid);
-            let registered = of.shared.as_ref().zip(pid).map(|(shared, pid)| shared.backends.register(pid));
-            Ok((logged_in, registered))
-        });
-        Self { route, work }
-    }
-
-    /// The session, if it is one of this way, and the server hasn't ended it since.
-    async fn ready(mut self, route: &Route<J>) -> Option<Known> {
-        if self.route.upstream != route.upstream || self.route.database != route.database {
-            return None;
-        }
-        let ((mut server, mut login, mut buffer), registered) = (&mut self.work).await.ok()?.ok()?;
-        // what it has said since
-        while let Some(read) = server.read_buf(&mut buffer).now_or_never() {
-            if !matches!(read, Ok(length) if length > 0) {
-                return None;
-            }
-        }
-        while let Ok(Some(frame)) = Frame::cut(&mut buffer) {
-            match frame.tag {
-                backend::ERROR => return None,
-                _ => login.saw(&frame),
-            }
-        }
-        Some(((server, login, buffer), registered))
-    }
-}
-
-/// A session of this client's on the new server, up to its first ReadyForQuery.
-async fn login_to<J>(
-    startup: &Startup,
-    route: &Route<J>,
-    credential: &Credential,
-) -> std::result::Result<LoggedIn, String> {
-    let failed = |error: std::io::Error| format!("no connection to the new primary: {error}");
-    let lost = || "the new primary has closed the connection".to_owned();
-    let mut server = connect(&route.upstream).await.map_err(failed)?;
-    server.write_all(&route.packet(startup)).await.map_err(failed)?;
-    let (mut buffer, mut login) = (BytesMut::new(), handshake::Login::default());
-    let mut exchange = Some(Exchange::new(startup.user(), credential));
-    while !login.ready {
-        let frame = read(&mut server, &mut buffer, MESSAGE_MAX).await.map_err(failed)?.ok_or_else(lost)?;
-        match frame.tag {
-            backend::ERROR => return Err(format!("the new primary doesn't let it in: {}", message(&frame))),
-            backend::AUTHENTICATION => {
-                let Some(asked) = &mut exchange else { return Err(lost()) };
-                match asked.answer(frame.body()) {
-                    Ok(Answer::Send(bytes)) => server.write_all(&bytes).await.map_err(failed)?,
-                    Ok(Answer::Nothing) => {}
-                    Ok(Answer::LoggedIn) => exchange = None,
-                    Err((why, _)) => return Err(format!("the new primary doesn't let it in: {why}")),
-                }
-            }
-            // nothing but errors, notices and requests comes ahead of AuthenticationOk
-            _ if exchange.is_none() => login.saw(&frame),
-            _ => {}
-        }
-    }
-    Ok((server, login, buffer))
+/// The client's prepared statements alone.
+fn without_own(mut prepared: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    prepared.retain(|name, _| name.as_bytes() != OWN_STATEMENT && name.as_bytes() != ASKING);
+    prepared
 }
 
 fn read_state(base64: &[u8]) -> Option<State> {
@@ -480,7 +446,7 @@ fn read_state(base64: &[u8]) -> Option<State> {
     serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
 }
 
-fn message(error: &Frame) -> String {
+pub(super) fn message(error: &Frame) -> String {
     let field =
         |code| String::from_utf8_lossy(backend::error_field(error.body(), code).unwrap_or_default()).into_owned();
     format!("{} (SQLSTATE {})", field(b'M'), field(b'C'))
