@@ -462,3 +462,45 @@ fn an_end_that_was_cut_off_is_gone_on_with() {
         .collect();
     assert!(left.iter().all(|name| name.starts_with("cutover") || name == "flips" || name == "lock"), "{left:?}");
 }
+
+/// Tables are looked up on the new primary ahead of the pause. What is defined behind that look keeps the flip from being done, and is known to the
+/// next one.
+#[test]
+fn what_is_defined_amid_a_flip_keeps_it_from_being_done() {
+    let scene = scene(SCHEMA);
+    let mut session = login(&scene);
+    let write = |session: &mut RawClient, table: &str| {
+        for sql in
+            ["INSERT INTO # VALUES (1, '1'), (2, '2')", "UPDATE # SET v = id || 'x'", "DELETE FROM # WHERE id = 1"]
+        {
+            let frames = session.query(&sql.replace('#', table)).unwrap();
+            assert!(frames.iter().all(|frame| frame.tag != b'E'), "{sql} {table}: {frames:?}");
+        }
+    };
+    scene.app().psql("CREATE TABLE known (id int PRIMARY KEY, v text)");
+    for (command, to, fresh) in [("cutover", "target", "fresh_here"), ("rollback", "source", "fresh_there")] {
+        write(&mut session, "known");
+        session.query("TRUNCATE known").unwrap();
+        // one that isn't there yet is looked up, too
+        assert!(session.query(&format!("SELECT FROM {fresh}")).unwrap().iter().any(|frame| frame.tag == b'E'));
+        verify(&scene);
+        scene.pgshadow.stop_flip_at("Hold Holding");
+        let mut commanding = scene.pgshadow.begin(&[command, "--unrehearsed"]);
+        eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+        session.query(&format!("CREATE TABLE {fresh} (id int PRIMARY KEY, v text)")).unwrap();
+        scene.pgshadow.go_on_with_flips();
+        assert!(!commanding.wait().unwrap().success(), "{}", scene.pgshadow.log());
+        assert_ne!(scene.pgshadow.status()["primary"], to);
+        verify(&scene);
+        let report = flipped(&scene, command, to);
+        let looked_up = report["timeline"].as_array().unwrap().iter().find_map(|moment| {
+            moment["what"].as_str()?.strip_suffix(" tables were looked up there")?.parse::<usize>().ok()
+        });
+        assert!(looked_up.is_some_and(|tables| tables >= 1), "{report:#}");
+        write(&mut session, fresh);
+        write(&mut session, "known");
+        session.query("TRUNCATE known").unwrap();
+        assert_eq!(scene.pgshadow.suspect_tables(), Vec::<String>::new());
+        verify(&scene);
+    }
+}

@@ -1,7 +1,7 @@
-use crate::{Functions, Redefined, Seen, Table};
+use crate::{AskedFor, Functions, Redefined, Seen, Table};
 use dashmap::{DashMap, DashSet};
 use pgshadow_model::QualifiedName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::Notify;
@@ -121,6 +121,19 @@ impl Catalog {
         (*epoch == self.epoch()).then(|| table.clone())
     }
 
+    /// What has been found, by who asked for it: those who find the same asked for these names. Without what only some sessions find
+    /// (`session_replication_role` is another one), and without names that may be in an encoding of their own.
+    #[must_use]
+    pub fn asked_for(&self) -> Vec<AskedFor> {
+        let epoch = self.epoch();
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for entry in self.tables.iter().filter(|entry| entry.value().0 == epoch && entry.key().1.is_ascii()) {
+            let (identity, name) = entry.key();
+            all.entry(identity.clone()).or_default().push(name.clone());
+        }
+        all.into_iter().filter_map(|(identity, names)| AskedFor::of(&identity, names)).collect()
+    }
+
     /// Keeps what a session found at catalog epoch `epoch` (as it was before it asked).
     pub fn keep(&self, epoch: u64, identity: &str, name: &str, table: Option<Arc<Table>>) {
         if self.tables.len() >= TABLES_MAX {
@@ -184,6 +197,7 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe;
 
     #[test]
     fn a_prepared_transaction_that_defines_nothing_changes_nothing() {
@@ -198,6 +212,29 @@ mod tests {
             catalog.finished(gid);
             assert_eq!((catalog.epoch(), catalog.definitions()), (state, state), "{gid}");
         }
+    }
+
+    #[test]
+    fn it_is_told_who_asked_for_what() {
+        let catalog = Catalog::default();
+        let identity = |role: &str, replication: &str| {
+            probe::tests::identity(&serde_json::json!({
+                "role": role, "schemas": ["pg_catalog", "a\"b"], "session_replication_role": replication
+            }))
+            .key()
+        };
+        catalog.keep(0, &identity("old", "origin"), "\"gone\"", None);
+        catalog.changed(&Redefined::Nothing);
+        catalog.keep(1, &identity("app", "origin"), "\"t\"", None);
+        catalog.keep(1, &identity("app", "replica"), "\"u\"", None);
+        catalog.keep(1, &identity("app", "origin"), "\"\u{e4}\"", None);
+        let asked = catalog.asked_for();
+        let [asked] = &asked[..] else { panic!("{asked:?}") };
+        assert_eq!((&asked.role[..], &asked.row_security[..]), ("app", "on"));
+        assert_eq!(
+            (&asked.schemas[..], &asked.names[..]),
+            (&["pg_catalog", "a\"b"].map(String::from)[..], &["\"t\"".into()][..])
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod table;
 
 pub use cache::Catalog;
 pub use functions::{FunctionNature, Functions, block_may_commit, block_may_define};
-pub use probe::{Found, Identity, Probed};
+pub use probe::{AskedFor, Found, Identity, Probed};
 pub use redefined::Redefined;
 pub use seen::Seen;
 pub use table::{Default, Routing, Table};

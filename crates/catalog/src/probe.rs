@@ -57,6 +57,33 @@ impl Identity {
     }
 }
 
+/// Names that were asked for by sessions that find the same ([`Identity::key`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedFor {
+    /// `current_user`.
+    pub role: String,
+    /// The effective path.
+    pub schemas: Vec<String>,
+    /// `row_security`.
+    pub row_security: String,
+    /// As [`parameter`] takes them.
+    pub names: Vec<String>,
+}
+
+impl AskedFor {
+    pub(crate) fn of(key: &str, names: Vec<String>) -> Option<Self> {
+        match key.split('\0').collect::<Vec<&str>>()[..] {
+            [role, ref schemas @ .., row_security, "origin"] => Some(Self {
+                role: role.to_owned(),
+                schemas: schemas.iter().filter(|schema| !schema.is_empty()).map(|&schema| schema.to_owned()).collect(),
+                row_security: row_security.to_owned(),
+                names,
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// The answer to a probe.
 #[derive(Debug, Clone)]
 pub struct Probed {
@@ -323,8 +350,22 @@ const WHOLE: &str = r",
       JOIN ~pg_namespace pn ON pn.oid = p.relnamespace WHERE k.conrelid = c.oid AND k.contype = 'f'::~char)";
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// One that is usual, but for these.
+    pub(crate) fn identity(other: &serde_json::Value) -> Identity {
+        let mut all = serde_json::json!({
+            "role": "app", "search_path": "public", "schemas": ["pg_catalog", "public"], "temporary_types": [],
+            "temporary_statistics": [], "date_style": "ISO, MDY", "time_zone": "UTC", "interval_style": "postgres",
+            "client_encoding": "UTF8", "standard_conforming_strings": "on", "synchronous_commit": "on", "row_security": "on",
+            "version": 150_000, "session_replication_role": "origin", "may_draw": true, "may_set": true, "temp_files": true
+        });
+        for (name, value) in other.as_object().into_iter().flatten() {
+            all[name] = value.clone();
+        }
+        serde_json::from_value(all).unwrap()
+    }
 
     #[test]
     fn the_probe_names_everything() {

@@ -2,6 +2,7 @@
 //!
 //! One at a time. What is done to a server's rights stands in the journal before. The commanding client may go away: before the point of no return the
 //! flip is undone then, after it it goes on.
+mod ahead;
 mod canary;
 mod fence;
 mod finish;

@@ -7,9 +7,10 @@ use super::super::primary::answered;
 use super::super::upstream;
 use super::fence;
 use super::report::Telling;
-use super::{AGAIN, Flipping, LOOK, Stop, canary, gates, hooks, recover, sequences};
+use super::{AGAIN, Flipping, LOOK, Stop, ahead, canary, gates, hooks, recover, sequences};
 use crate::config::Unmovable as UnmovablePolicy;
 use pgshadow_admin::{FlipRequest, Unmovable};
+use pgshadow_catalog::Redefined;
 use pgshadow_cutover::{Effect, Event, Rights, State, transition};
 use pgshadow_divergence::LapseOf;
 use pgshadow_proxy::Lease;
@@ -48,6 +49,8 @@ pub(super) struct Run<'a> {
     /// Connections to the present primary and to its shadow.
     own: Option<[Own; 2]>,
     settings: Vec<String>,
+    /// The epoch of the old primary's catalog for which what was looked up ahead holds.
+    looked_up: Option<u64>,
     lease: Option<Lease>,
     rights: Option<Rights>,
     number: u64,
@@ -85,6 +88,7 @@ impl<'a> Run<'a> {
             reverse: None,
             own: None,
             settings: Vec::new(),
+            looked_up: None,
             lease: None,
             rights: None,
             number: 0,
@@ -193,6 +197,7 @@ impl<'a> Run<'a> {
         let rows = answered(own[0].client.query(NAMED_SETTINGS, &[])).await.map_err(|error| error.to_string())?;
         self.settings = rows.iter().map(|row| row.get(0)).collect();
         self.ask_sessions(&reverse, kept.rehearsing).await?;
+        self.look_up(&reverse).await;
         self.predict(&own).await?;
         self.own = Some(own);
         if self.request.dry_run {
@@ -204,6 +209,7 @@ impl<'a> Run<'a> {
             }
             self.telling.at("the flag file is gone");
             self.ask_sessions(&reverse, kept.rehearsing).await?;
+            self.look_up(&reverse).await;
             self.own = Some([own::connect(&forward.config.source).await?, own::connect(&forward.config.target).await?]);
         }
         self.has_caught_up().await;
@@ -223,6 +229,21 @@ impl<'a> Run<'a> {
         self.telling.report.gates.retain(|known| known.name != gate.name);
         self.telling.report.gates.push(gate);
         closed.map_or(Ok(()), |closed| Err(Stop::Refused(closed)))
+    }
+
+    /// Tables of the new primary, as sessions will want to know them.
+    async fn look_up(&mut self, reverse: &Direction) {
+        self.forget_what_is_old(reverse);
+        let looked_up = ahead::look_up(&self.forward, reverse).await;
+        self.looked_up = looked_up.map(|(epoch, _)| epoch);
+        self.telling.at(&format!("{} tables were looked up there", looked_up.map_or(0, |(_, tables)| tables)));
+    }
+
+    /// What was looked up there before something was defined anew here holds no more. Once all is applied nothing else comes.
+    fn forget_what_is_old(&self, reverse: &Direction) {
+        if self.looked_up != Some(self.forward.mirror.catalog.epoch()) {
+            reverse.mirror.catalog.changed(&Redefined::Nothing);
+        }
     }
 
     /// Sessions look whether they can be taken along, and log in to the new primary ahead, where they may.
@@ -247,7 +268,9 @@ impl<'a> Run<'a> {
                 why,
             })
             .collect();
-        self.telling.at(&format!("sessions were asked; {unasked} have not answered"));
+        let quiet = tokio::time::timeout(SURVEY_MAX, self.flipping.routes.is_quiet()).await.is_ok();
+        let ahead = if ahead && quiet { ", and are logged in there as far as they are used" } else { "" };
+        self.telling.at(&format!("sessions were asked{ahead}; {unasked} have not answered"));
         unasked
     }
 
@@ -405,6 +428,7 @@ impl<'a> Run<'a> {
         let flipping = self.flipping;
         if flipping.present.get().is_none_or(|present| present.era != reverse.era) {
             recover::carry_certificates(&self.forward, &reverse);
+            self.forget_what_is_old(&reverse);
             let sessions = &flipping.pausing.sessions;
             flipping.present.set(Arc::clone(&reverse));
             flipping.pausing.moved_to(&reverse.config.source.postgres);
