@@ -6,6 +6,7 @@ use integration_tests::history::Dice;
 use integration_tests::postgres::Cluster;
 use integration_tests::process::eventually;
 use integration_tests::proxy::Pgshadow;
+use integration_tests::raw::RawClient;
 use integration_tests::workload::Load;
 use integration_tests::{equal, repeats};
 use std::sync::Arc;
@@ -158,4 +159,49 @@ fn a_stopped_pgshadow_goes_on_where_it_was() {
     pgshadow.wait_drained(LIMIT);
     equal::assert_equal(&source.app(), &target.app());
     pgshadow.expect_spotless();
+}
+
+/// The server ends a session behind its commit, before it is answered: what it has defined is known to the other sessions all the same.
+#[test]
+fn what_a_lost_session_has_defined_is_known() {
+    let (source, target) = (Cluster::old(), Cluster::newest());
+    for server in [&source, &target] {
+        server.app().psql("CREATE TABLE t (id int PRIMARY KEY)");
+    }
+    let pgshadow = Pgshadow::between(&source, &target).start();
+    let app = pgshadow.app();
+    let login = || RawClient::login(app.port, &app.user, &app.password, &app.database).unwrap().0;
+    let (mut other, mut lost) = (login(), login());
+    let mut run = |sql: &str| {
+        let frames = other.query(sql).unwrap();
+        assert!(frames.iter().all(|frame| frame.tag != b'E'), "{sql}: {frames:?}");
+    };
+    run("INSERT INTO t VALUES (1)");
+    let superuser = source.superuser();
+    for (round, change) in ["ADD COLUMN v text DEFAULT 'x'", "ADD COLUMN w int"].into_iter().enumerate() {
+        lost.query("BEGIN").unwrap();
+        lost.query(&format!("ALTER TABLE t {change}")).unwrap();
+        // a commit waits behind its end for a standby that isn't there
+        superuser.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+        superuser.psql("SELECT pg_reload_conf()");
+        eventually("it is set", LIMIT, || (superuser.psql("SHOW synchronous_standby_names") == "nobody").then_some(()));
+        lost.send_frame(b'Q', b"COMMIT\0").unwrap();
+        let waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let pid = eventually("it waits", LIMIT, || Some(superuser.psql(waits)).filter(|pid| !pid.is_empty()));
+        superuser.psql(&format!("SELECT pg_terminate_backend({pid})"));
+        superuser.psql("ALTER SYSTEM RESET synchronous_standby_names");
+        superuser.psql("SELECT pg_reload_conf()");
+        while lost.receive().is_ok() {}
+        lost = login();
+        pgshadow.wait_drained(LIMIT);
+        let columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 't'";
+        assert_eq!(target.app().psql(columns), (round + 2).to_string());
+        // the first one by the columns that it doesn't name
+        run(if round == 0 { "UPDATE t SET v = 'y'" } else { "UPDATE t SET w = 7" });
+        run(if round == 0 { "INSERT INTO t VALUES (2, 'z')" } else { "INSERT INTO t (id, w) VALUES (3, 8)" });
+    }
+    pgshadow.wait_drained(LIMIT);
+    assert_eq!(pgshadow.suspect_tables(), Vec::<String>::new());
+    let [source, target] = [&source, &target].map(|server| server.superuser().in_database("app"));
+    equal::assert_equal(&source, &target);
 }

@@ -91,9 +91,14 @@ impl Catalog {
     /// A prepared transaction is committed, or rolled back: what it defined, if it isn't known to define nothing, is there now.
     pub fn finished(&self, gid: &str) {
         if self.undefining.remove(gid).is_none() {
-            self.seen_to_define(&BTreeSet::new(), &Redefined::Anything);
-            self.changed(&Redefined::Anything);
+            self.redefined();
         }
+    }
+
+    /// What came through pgshadow has defined something, and it isn't known what.
+    pub fn redefined(&self) {
+        self.seen_to_define(&BTreeSet::new(), &Redefined::Anything);
+        self.changed(&Redefined::Anything);
     }
 
     /// Number of the functions' present state, as [`Functions`] are loaded for.

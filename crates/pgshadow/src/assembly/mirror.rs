@@ -336,6 +336,11 @@ impl Mirror {
         let mut suspects = lost.suspects;
         let mut order = lost.order;
         let (mut intent_changes, mut changes) = (lost.intent_changes, lost.changes);
+        let defines = |changes: &Changes| changes.rest.iter().any(|change| matches!(change, Change::Ddl(_)));
+        if (committed || unknown.is_some()) && (defines(&intent_changes) || defines(&changes)) {
+            // its session could not say so
+            self.catalog.redefined();
+        }
         let reason = match unknown {
             Some(reason) => Some(reason),
             // without a place, but with nothing to place: it wrote nothing
