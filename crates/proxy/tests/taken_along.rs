@@ -375,6 +375,53 @@ fn what_is_held_can_be_cancelled() {
     assert_eq!(extended.value("SELECT string_agg(id::text, ' ') FROM t").unwrap(), "2");
 }
 
+/// What is cancelled while the session is asked what it has is the client's statement, not the question; in a survey and in a move.
+#[test]
+fn what_is_cancelled_while_it_is_asked_is_the_client_s() {
+    let stage = stage(SCHEMA, scram);
+    let mut locker = stage.here.clone();
+    locker.user = servers()[0].superuser().user;
+    for moves in [false, true] {
+        let (mut client, login) = stage.login();
+        let before = stage.sessions.moved();
+        let (mut holds, _) = RawClient::login(locker.port, &locker.user, &locker.password, &locker.database).unwrap();
+        // whatever asks the catalog waits
+        holds.query("BEGIN").unwrap();
+        holds.query("LOCK TABLE pg_catalog.pg_class IN ACCESS EXCLUSIVE MODE").unwrap();
+        let survey = if moves {
+            stage.change(&stage.there, 1)
+        } else {
+            stage.routes.prepare(stage.route(&stage.there, 1), true)
+        };
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        integration_tests::process::eventually("the question waits", LIMIT, || {
+            holds.value(waits).is_ok_and(|count| count == "1").then_some(())
+        });
+        client.send_frame(b'Q', b"INSERT INTO t VALUES (1, 'cancelled')\0").unwrap();
+        let key = login.iter().find(|frame| frame.tag == b'K').unwrap().body.clone();
+        let mut request = (8 + key.len() as u32).to_be_bytes().to_vec();
+        request.extend(80_877_102_u32.to_be_bytes());
+        request.extend(&key);
+        RawClient::connect(stage.app.port).unwrap().send(&request).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        holds.query("ROLLBACK").unwrap();
+        let told = client.receive_until_ready().unwrap();
+        let error = told.iter().find(|frame| frame.tag == b'E').unwrap_or_else(|| panic!("{told:?}"));
+        assert_eq!(error.field(b'C').as_deref(), Some("57014"));
+        let place = if moves { &stage.there } else { &stage.here };
+        assert_eq!(client.value("SELECT current_database()").unwrap(), place.database, "the session goes on");
+        assert_eq!(client.value("SELECT count(*) FROM t").unwrap(), "0");
+        if !moves {
+            integration_tests::process::eventually("it has looked", LIMIT, || {
+                (stage.sessions.unmovable(survey).0 == 0).then_some(())
+            });
+            assert!(stage.sessions.unmovable(survey).1.is_empty(), "its question was answered");
+        }
+        assert_eq!(stage.sessions.moved(), (before.0 + u64::from(moves), 0));
+    }
+}
+
 /// Who is logged in ahead is taken along by that, unless the server has ended it since; and one that isn't to come after all is let go.
 #[test]
 fn sessions_are_logged_in_ahead() {

@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 /// How long behind a survey's begin sessions are still warmed up: with very many of them the survey would last too long.
-const WARM_UPS_WITHIN: Duration = Duration::from_secs(4);
+const WARM_UPS_WITHIN: Duration = Duration::from_secs(2);
 /// How long all of it may take.
 pub(super) const MOVE_MAX: Duration = Duration::from_secs(10);
 pub(super) const TOO_LONG: &str = "the old primary, or the new one, doesn't answer in time";
@@ -114,11 +114,12 @@ impl State {
     }
 
     /// Begins a transaction in which another session has the same settings and is the same role, and waits for nothing long. Without the
-    /// application's own settings: of those something would stay behind a rollback (an empty text instead of NULL).
+    /// application's own settings, and extensions': of those something would stay behind a rollback (an empty text instead of NULL).
     fn for_a_transaction(&self, user: &str) -> String {
         let set = |(name, value): (&str, &str)| set(name, value, Scope::Transaction);
         let settings = self.settings.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
-        let settings = settings.filter(|(name, _)| !TIMEOUTS.contains(name)).chain(WARM_UP_TIMEOUTS);
+        let usual = settings.filter(|(name, _)| !TIMEOUTS.contains(name) && !name.contains('.'));
+        let settings = usual.chain(WARM_UP_TIMEOUTS);
         let all: Vec<String> = settings.map(set).collect();
         let mut text = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
         for some in all.chunks(SETTINGS_AT_ONCE) {

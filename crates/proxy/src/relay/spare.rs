@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long a warming up may take.
-const WARM_UP_MAX: Duration = Duration::from_secs(1);
+const WARM_UP_MAX: Duration = Duration::from_secs(2);
 /// Prepared statements of one session that are warmed up.
 const WARM_UP_STATEMENTS_MAX: usize = 100;
 
@@ -86,7 +86,7 @@ impl<J: Gate> Spare<J> {
 }
 
 /// What is slow in a session's first transaction, done ahead: the server reads its catalogs for what the session has prepared. Each statement is parsed,
-/// and planned for NULLs; none is executed, and all is rolled back.
+/// and planned for NULLs, with what functions the planner calls; none is executed, and all is rolled back.
 pub(super) struct WarmUp {
     begin: Bytes,
     /// Text, and types as they stand in a Parse message.
@@ -104,16 +104,21 @@ impl WarmUp {
         Self { begin: frontend::query(begin.as_bytes()), statements: statements.take(WARM_UP_STATEMENTS_MAX).collect() }
     }
 
-    /// An error: the connection is of no use any more. A statement that fails ends the warming up, and nothing else.
+    /// An error: the connection is of no use any more. A statement that fails ends the warming up, and nothing else: the server skips what follows.
     async fn run(self, session: &mut LoggedIn) -> std::result::Result<(), String> {
         let parses = || self.statements.iter().map(|(text, types)| frontend::parse(b"", text, types));
-        let described = parses().flat_map(|parse| [parse, frontend::describe_statement(b""), frontend::sync()]);
-        let told = exchanged(session, std::iter::once(self.begin.clone()).chain(described)).await?;
-        let counts = told.iter().map(|frame| Reader::new(frame.body()).i16());
-        let bound = parses().zip(counts).flat_map(|(parse, count)| {
-            [parse, frontend::bind_nulls(b"", b"", count.unwrap_or_default()), frontend::sync()]
-        });
-        exchanged(session, bound.chain(std::iter::once(frontend::query(b"ROLLBACK")))).await?;
+        // one Sync for all: `statement_timeout` is for what stands in front of it
+        let described = parses().flat_map(|parse| [parse, frontend::describe_statement(b"")]);
+        let described = std::iter::once(self.begin.clone()).chain(described).chain([frontend::sync()]);
+        let told = exchanged(session, described).await?;
+        let mut rest = Vec::new();
+        if told.len() == self.statements.len() {
+            let counts = told.iter().map(|frame| Reader::new(frame.body()).i16().unwrap_or_default());
+            rest.extend(parses().zip(counts).flat_map(|(p, count)| [p, frontend::bind_nulls(b"", b"", count)]));
+            rest.push(frontend::sync());
+        }
+        rest.push(frontend::query(b"ROLLBACK"));
+        exchanged(session, rest.into_iter()).await?;
         Ok(())
     }
 }

@@ -1,8 +1,11 @@
 //! Whose turn it is: a pause lets what is open go on and holds what would begin, and another way is taken between two transactions.
-use super::{Phase, Relay};
+use super::{Phase, READ, Relay};
 use crate::cancel::Key;
 use crate::listener::Gate;
+use futures::FutureExt;
+use pgshadow_telemetry::{Counter, Direction};
 use pgshadow_wire::{Header, backend, error, frontend};
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 /// What a client has sent is dropped, since it was cancelled while it waited.
@@ -119,6 +122,14 @@ impl<J: Gate> Relay<J> {
     /// Nothing of ours runs in its session any more: what was cancelled meanwhile is the client's.
     pub(super) fn ours_is_over(&mut self) {
         if self.key.as_ref().is_some_and(Key::goes_on) {
+            // it may not have been read yet
+            self.from_client.reserve(READ);
+            match self.client.0.read_buf(&mut self.from_client).now_or_never() {
+                Some(Ok(0)) => self.client_ended = true,
+                Some(Ok(n)) => Counter::RelayedBytes(Direction::ToPrimary).add(n as u64),
+                Some(Err(_)) => self.lose_client(),
+                None => {}
+            }
             self.drop_what_waits();
         }
     }
