@@ -504,3 +504,132 @@ fn what_is_defined_amid_a_flip_keeps_it_from_being_done() {
         verify(&scene);
     }
 }
+
+/// A transaction that was prepared through pgshadow and is committed past it amid a flip: its rows are there behind the flip as well.
+#[test]
+fn what_is_committed_past_it_amid_a_flip_is_there_behind_it() {
+    let scene = scene(SCHEMA);
+    for (round, (command, to)) in [("cutover", "target"), ("rollback", "source")].into_iter().enumerate() {
+        verify(&scene);
+        scene.pgshadow.stop_flip_at("Hold Holding");
+        let mut commanding = scene.pgshadow.begin(&[command, "--unrehearsed"]);
+        eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+        scene.app().psql(&format!(
+            "BEGIN; INSERT INTO identity (v) VALUES ('prepared {round}'); PREPARE TRANSACTION 'p{round}'"
+        ));
+        let place = servers()[round].superuser().in_database(&scene.source.database);
+        place.psql(&format!("COMMIT PREPARED 'p{round}'"));
+        scene.pgshadow.go_on_with_flips();
+        assert!(commanding.wait().unwrap().success(), "{}", scene.pgshadow.log());
+        assert_eq!(scene.pgshadow.status()["primary"], to);
+        assert_eq!(scene.app().psql("SELECT v FROM identity ORDER BY id DESC LIMIT 1"), format!("prepared {round}"));
+    }
+    verify(&scene);
+}
+
+/// What keeps a rehearsal from coming back at once doesn't keep it there.
+#[test]
+fn the_way_back_of_a_rehearsal_is_tried_again() {
+    let scene = scene(SCHEMA);
+    verify(&scene);
+    scene.pgshadow.stop_flip_at("Leave Committed");
+    let mut rehearsal = scene.pgshadow.begin(&["rehearse", "--timeout", "1s"]);
+    eventually("it is there", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let mut open = login(&scene);
+    open.query("BEGIN").unwrap();
+    open.query("INSERT INTO identity (v) VALUES ('open')").unwrap();
+    scene.pgshadow.go_on_with_flips();
+    let flips = || {
+        let (_, reports) = scene.pgshadow.http("/api/flip").unwrap();
+        serde_json::from_str::<Vec<serde_json::Value>>(&reports).unwrap()
+    };
+    // there, and twice not back
+    eventually("it is tried again", LIMIT, || (flips().len() >= 3).then_some(()));
+    assert_eq!(scene.pgshadow.status()["primary"], "target");
+    open.query("COMMIT").unwrap();
+    assert!(rehearsal.wait().unwrap().success(), "{}", scene.pgshadow.log());
+    assert_eq!(scene.pgshadow.status()["primary"], "source");
+    let outcomes: Vec<String> = flips().iter().map(|flip| flip["outcome"].as_str().unwrap().to_owned()).collect();
+    assert!(outcomes.iter().filter(|outcome| *outcome == "flipped").count() == 2, "{outcomes:?}");
+    verify(&scene);
+    let (code, report) = integration_tests::flip::cutover(&scene, &["--dry-run"]);
+    assert_eq!(code, Some(0), "it counts as one: {report:#}");
+}
+
+/// Where it can't be told what is on disk of the journal the process ends, before anything was let go on; the next one goes by what it finds.
+#[test]
+fn a_journal_that_can_not_be_told_ends_the_process() {
+    let mut scene = scene(SCHEMA);
+    verify(&scene);
+    let journal = scene.pgshadow.data_directory().join("cutover.json");
+    let mut session = login(&scene);
+    scene.pgshadow.stop_flip_at("Keep Committed");
+    let mut commanding = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
+    eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    session.send_frame(b'Q', b"INSERT INTO identity (v) VALUES ('held')\0").unwrap();
+    let kept = std::fs::read(&journal).unwrap();
+    std::fs::remove_file(&journal).unwrap();
+    std::fs::create_dir(&journal).unwrap();
+    scene.pgshadow.go_on_with_flips();
+    eventually("it has ended", LIMIT, || scene.pgshadow.http("/healthz").is_err().then_some(()));
+    assert!(session.receive().is_err(), "what was held was not sent to any server");
+    commanding.wait().unwrap();
+    scene.pgshadow.kill9();
+    std::fs::remove_dir(&journal).unwrap();
+    std::fs::write(&journal, kept).unwrap();
+    scene.pgshadow.start();
+    eventually("it is undone", LIMIT, || scene.pgshadow.flip_is_over().then_some(()));
+    assert_eq!(scene.pgshadow.status()["primary"], "source");
+    assert_eq!(scene.app().psql("SELECT count(*) FROM identity"), "0");
+    scene.app().psql("INSERT INTO identity (v) VALUES ('after')");
+    verify(&scene);
+    flipped(&scene, "cutover", "target");
+    verify(&scene);
+}
+
+/// What a flip has left that was cut off is put in order before a migration is ended.
+#[test]
+fn a_flip_that_was_cut_off_comes_before_the_end() {
+    let mut scene = scene(SCHEMA);
+    verify(&scene);
+    scene.pgshadow.stop_flip_at("Keep Committed");
+    let mut commanding = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
+    eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    scene.pgshadow.kill9();
+    commanding.wait().unwrap();
+    scene.pgshadow.stop_flip_at("Recover Unfence");
+    scene.pgshadow.start();
+    eventually("its undoing stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    for command in ["abort", "cutover"] {
+        let refused = scene.pgshadow.run(&[command], LIMIT);
+        assert!(!refused.status.success(), "{command}: {refused:#?}");
+    }
+    assert_eq!(scene.pgshadow.status()["mirroring"], true);
+    scene.pgshadow.go_on_with_flips();
+    eventually("it is undone", LIMIT, || scene.pgshadow.flip_is_over().then_some(()));
+    scene.pgshadow.run(&["abort"], LIMIT).success();
+    assert_eq!(scene.pgshadow.status()["mirroring"], false);
+    scene.app().psql("INSERT INTO identity (v) VALUES ('after')");
+    assert_eq!(scene.source.psql("SELECT v FROM identity"), "after");
+}
+
+/// Of each direction but the present one and the one before it nothing is kept.
+#[test]
+fn earlier_directions_leave_no_directories() {
+    let scene = scene(SCHEMA);
+    verify(&scene);
+    let eras = || {
+        let all = std::fs::read_dir(scene.pgshadow.data_directory().join("eras")).unwrap().flatten();
+        let mut names: Vec<String> = all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names.join(" ")
+    };
+    for (round, kept) in ["1", "1 2", "2 3", "3 4"].into_iter().enumerate() {
+        let (command, to) = if round % 2 == 0 { ("cutover", "target") } else { ("rollback", "source") };
+        flipped(&scene, command, to);
+        scene.app().psql("INSERT INTO identity (v) VALUES ('x')");
+        scene.drain();
+        assert_eq!(eras(), kept);
+    }
+    verify(&scene);
+}

@@ -233,7 +233,8 @@ impl<'a> Run<'a> {
 
     /// Tables of the new primary, as sessions will want to know them.
     async fn look_up(&mut self, reverse: &Direction) {
-        self.forget_what_is_old(reverse);
+        // also what was looked up before a flag file was waited for
+        reverse.mirror.catalog.changed(&Redefined::Nothing);
         let looked_up = ahead::look_up(&self.forward, reverse).await;
         self.looked_up = looked_up.map(|(epoch, _)| epoch);
         self.telling.at(&format!("{} tables were looked up there", looked_up.map_or(0, |(_, tables)| tables)));
