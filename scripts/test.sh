@@ -13,7 +13,7 @@ cargo test --workspace --no-run --message-format=json 2>"$output/built.log" >"$o
     exit 1
 }
 artifact='"manifest_path":"\([^"]*\)/Cargo.toml","target":{"kind":\[[^]]*\],"crate_types":\[[^]]*\],"name":"\([^"]*\)"'
-sed -n 's|.*'"$artifact"'.*"test":true}.*"executable":"\([^"]*\)".*|\2\t\1\t\3|p' "$output/built" | sort >"$output/all"
+sed -n 's|.*'"$artifact"'.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*|\2\t\1\t\3|p' "$output/built" | sort >"$output/all"
 [ "$(wc -l <"$output/all")" -gt 50 ] || {
     echo "cargo tells of too few tests: $(cat "$output/all")"
     exit 1
