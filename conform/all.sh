@@ -51,7 +51,7 @@ done
 
 on_12() {
     PGSHADOW_PG_OLD_BINDIR=$(printf '%s\n' "$PGSHADOW_PG_SERVERS" | sed -n 's/^12=//p') \
-        cargo test -p integration-tests --test transparency
+        PGSHADOW_REPEATS=2 cargo test -p integration-tests --test transparency
 }
 part transparency-on-12 on_12
 exit "$failed"

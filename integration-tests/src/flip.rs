@@ -2,6 +2,7 @@
 use crate::process::eventually;
 use crate::scene::{Scene, servers};
 use serde_json::Value;
+use std::process::Child;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -75,6 +76,15 @@ pub fn flip(scene: &Scene, arguments: &[&str]) -> (Option<i32>, Value) {
     let finished = scene.pgshadow.run(&all, LIMIT);
     let report = serde_json::from_str(&finished.stdout);
     (finished.status.code(), report.unwrap_or_else(|_| panic!("{finished:#?}\n{}", scene.pgshadow.log())))
+}
+
+/// Begins a command that flips, which stops in front of a step.
+#[track_caller]
+pub fn stopped(scene: &Scene, step: &str, arguments: &[&str]) -> Child {
+    scene.pgshadow.stop_flip_at(step);
+    let commanding = scene.pgshadow.begin(arguments);
+    eventually("it stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    commanding
 }
 
 /// It must succeed, although nobody has rehearsed it; its report.

@@ -1,7 +1,7 @@
 //! Cutover and rollback between two majors, under load: nothing fails, nothing is lost, and both databases stay equal.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a test fails by a panic")]
 use integration_tests::client::Endpoint;
-use integration_tests::flip::{flipped, scene, verify};
+use integration_tests::flip::{flipped, scene, stopped, verify};
 use integration_tests::postgres::Cluster;
 use integration_tests::process::eventually;
 use integration_tests::proxy::Pgshadow;
@@ -294,9 +294,7 @@ fn who_comes_past_it_at_the_last_moment_keeps_it_from_being_done() {
     let rights = "SELECT datacl::text FROM pg_database WHERE datname = current_database()";
     scene.source.psql(&format!("GRANT CONNECT ON DATABASE {} TO app", scene.source.database));
     let before = scene.source.psql(rights);
-    scene.pgshadow.stop_flip_at("Fence Fencing");
-    let mut begun = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
-    integration_tests::process::eventually("it stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let mut begun = stopped(&scene, "Fence Fencing", &["cutover", "--unrehearsed"]);
     let (mut past, _) = RawClient::login(scene.source.port, "app", "app", &scene.source.database).unwrap();
     past.set_limit(LIMIT).unwrap();
     past.query("INSERT INTO identity (v) VALUES ('unseen')").unwrap();
@@ -332,9 +330,7 @@ fn a_rehearsal_comes_back() {
     let mut scene = scene(SCHEMA);
     verify(&scene);
     for killed in [false, true] {
-        scene.pgshadow.stop_flip_at("Leave Committed");
-        let mut begun = scene.pgshadow.begin(&["rehearse"]);
-        integration_tests::process::eventually("it stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+        let mut begun = stopped(&scene, "Leave Committed", &["rehearse"]);
         integration_tests::process::signal(begun.id(), "KILL");
         begun.wait().unwrap();
         if killed {
@@ -436,9 +432,7 @@ fn an_end_that_was_cut_off_is_gone_on_with() {
     flipped(&scene, "cutover", "target");
     scene.app().psql("INSERT INTO identity (v) VALUES ('there')");
     scene.drain();
-    scene.pgshadow.stop_flip_at("Finish");
-    let mut ending = scene.pgshadow.begin(&["finalize"]);
-    eventually("the end stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let mut ending = stopped(&scene, "Finish", &["finalize"]);
     scene.pgshadow.kill9();
     assert!(!ending.wait().unwrap().success());
     scene.pgshadow.go_on_with_flips();
@@ -484,9 +478,7 @@ fn what_is_defined_amid_a_flip_keeps_it_from_being_done() {
         // one that isn't there yet is looked up, too
         assert!(session.query(&format!("SELECT FROM {fresh}")).unwrap().iter().any(|frame| frame.tag == b'E'));
         verify(&scene);
-        scene.pgshadow.stop_flip_at("Hold Holding");
-        let mut commanding = scene.pgshadow.begin(&[command, "--unrehearsed"]);
-        eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+        let mut commanding = stopped(&scene, "Hold Holding", &[command, "--unrehearsed"]);
         session.query(&format!("CREATE TABLE {fresh} (id int PRIMARY KEY, v text)")).unwrap();
         scene.pgshadow.go_on_with_flips();
         assert!(!commanding.wait().unwrap().success(), "{}", scene.pgshadow.log());
@@ -494,9 +486,9 @@ fn what_is_defined_amid_a_flip_keeps_it_from_being_done() {
         verify(&scene);
         let report = flipped(&scene, command, to);
         let looked_up = report["timeline"].as_array().unwrap().iter().find_map(|moment| {
-            moment["what"].as_str()?.strip_suffix(" tables were looked up there")?.parse::<usize>().ok()
+            moment["what"].as_str()?.strip_suffix(" names were looked up there")?.parse::<usize>().ok()
         });
-        assert!(looked_up.is_some_and(|tables| tables >= 1), "{report:#}");
+        assert!(looked_up.is_some_and(|names| names >= 1), "{report:#}");
         write(&mut session, fresh);
         write(&mut session, "known");
         session.query("TRUNCATE known").unwrap();
@@ -511,9 +503,7 @@ fn what_is_committed_past_it_amid_a_flip_is_there_behind_it() {
     let scene = scene(SCHEMA);
     for (round, (command, to)) in [("cutover", "target"), ("rollback", "source")].into_iter().enumerate() {
         verify(&scene);
-        scene.pgshadow.stop_flip_at("Hold Holding");
-        let mut commanding = scene.pgshadow.begin(&[command, "--unrehearsed"]);
-        eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+        let mut commanding = stopped(&scene, "Hold Holding", &[command, "--unrehearsed"]);
         scene.app().psql(&format!(
             "BEGIN; INSERT INTO identity (v) VALUES ('prepared {round}'); PREPARE TRANSACTION 'p{round}'"
         ));
@@ -532,9 +522,7 @@ fn what_is_committed_past_it_amid_a_flip_is_there_behind_it() {
 fn the_way_back_of_a_rehearsal_is_tried_again() {
     let scene = scene(SCHEMA);
     verify(&scene);
-    scene.pgshadow.stop_flip_at("Leave Committed");
-    let mut rehearsal = scene.pgshadow.begin(&["rehearse", "--timeout", "1s"]);
-    eventually("it is there", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let mut rehearsal = stopped(&scene, "Leave Committed", &["rehearse", "--timeout", "1s"]);
     let mut open = login(&scene);
     open.query("BEGIN").unwrap();
     open.query("INSERT INTO identity (v) VALUES ('open')").unwrap();
@@ -563,15 +551,13 @@ fn a_journal_that_can_not_be_told_ends_the_process() {
     verify(&scene);
     let journal = scene.pgshadow.data_directory().join("cutover.json");
     let mut session = login(&scene);
-    scene.pgshadow.stop_flip_at("Keep Committed");
-    let mut commanding = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
-    eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let mut commanding = stopped(&scene, "Keep Committed", &["cutover", "--unrehearsed"]);
     session.send_frame(b'Q', b"INSERT INTO identity (v) VALUES ('held')\0").unwrap();
     let kept = std::fs::read(&journal).unwrap();
     std::fs::remove_file(&journal).unwrap();
     std::fs::create_dir(&journal).unwrap();
     scene.pgshadow.go_on_with_flips();
-    eventually("it has ended", LIMIT, || scene.pgshadow.http("/healthz").is_err().then_some(()));
+    eventually("it has ended", LIMIT, || scene.pgshadow.http("/livez").is_err().then_some(()));
     assert!(session.receive().is_err(), "what was held was not sent to any server");
     commanding.wait().unwrap();
     scene.pgshadow.kill9();
@@ -592,9 +578,7 @@ fn a_journal_that_can_not_be_told_ends_the_process() {
 fn a_flip_that_was_cut_off_comes_before_the_end() {
     let mut scene = scene(SCHEMA);
     verify(&scene);
-    scene.pgshadow.stop_flip_at("Keep Committed");
-    let mut commanding = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
-    eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let mut commanding = stopped(&scene, "Keep Committed", &["cutover", "--unrehearsed"]);
     scene.pgshadow.kill9();
     commanding.wait().unwrap();
     scene.pgshadow.stop_flip_at("Recover Unfence");

@@ -1,6 +1,6 @@
 //! Each gate refuses with a planted cause, and lets a flip through without it; a dry run changes nothing.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a test fails by a panic")]
-use integration_tests::flip::{cutover, flipped, last_report, scene, verify};
+use integration_tests::flip::{cutover, flipped, last_report, scene, stopped, verify};
 use integration_tests::postgres::Cluster;
 use integration_tests::process::{eventually, signal};
 use integration_tests::proxy::Pgshadow;
@@ -380,9 +380,7 @@ fn mirroring_that_has_stopped() {
 fn a_way_back_with_doubts() {
     let scene = scene(SCHEMA);
     verify(&scene);
-    scene.pgshadow.stop_flip_at("Hold Holding");
-    let mut commanding = scene.pgshadow.begin(&["cutover", "--unrehearsed"]);
-    eventually("the flip stops", LIMIT, || scene.pgshadow.flip_has_stopped().then_some(()));
+    let mut commanding = stopped(&scene, "Hold Holding", &["cutover", "--unrehearsed"]);
     superuser(&scene, 1).psql(
         "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO other VALUES (NEW.v); RETURN NEW; END';
         CREATE TRIGGER late AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION late();",

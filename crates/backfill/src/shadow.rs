@@ -5,10 +5,13 @@ use crate::archive::Entry;
 use crate::handover::Handover;
 use crate::progress::Progress;
 use crate::source::{Table, Unit};
-use pgshadow_apply::Connected;
+use futures::future::BoxFuture;
+use pgshadow_apply::{Connected, PairError};
 use pgshadow_model::QualifiedName;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
@@ -30,6 +33,11 @@ SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0;
 SELECT pg_catalog.set_config(s.name, w.value, false) FROM pg_catalog.pg_settings s JOIN (VALUES
     ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'))
     AS w (name, value) ON w.name = s.name";
+
+/// How long an applier that has lost the shadow may take to be back, and the pause before it is asked again. It connects anew
+/// also where a table is missing on the shadow.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+const ASKED_AGAIN: Duration = Duration::from_millis(100);
 
 /// How far a backfill is, as the shadow notes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +86,8 @@ impl<'a> Shadow<'a> {
         if let Some(writer) = idle {
             return Ok(writer);
         }
-        let writer = self.progress.named("a connection to the shadow", self.handover.writer()).await?;
+        let asked = once_it_is_back(|| self.handover.writer());
+        let writer = self.progress.named("a connection to the shadow", asked).await?;
         let settings = format!("{SETTINGS}; SET client_encoding = '{}'", self.encoding.replace('\'', "''"));
         writer.client.batch_execute(&settings).await.map_err(Error::shadow)?;
         // without the right to it user triggers and foreign keys are in force
@@ -250,5 +259,45 @@ impl<'a> Shadow<'a> {
             }
             done => done,
         }
+    }
+}
+
+/// Asks the applier, and again while it has lost the shadow, for a while.
+async fn once_it_is_back<T>(mut ask: impl FnMut() -> BoxFuture<'static, Result<T, PairError>>) -> Result<T, PairError> {
+    let until = Instant::now() + BACK_WITHIN;
+    loop {
+        match ask().await {
+            Err(PairError::Lost) if Instant::now() < until => tokio::time::sleep(ASKED_AGAIN).await,
+            answer => return answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many times it has lost the shadow, then it answers this.
+    fn answers(
+        lost: u32,
+        then: fn() -> Result<u32, PairError>,
+    ) -> impl FnMut() -> BoxFuture<'static, Result<u32, PairError>> {
+        let mut asked = 0;
+        move || {
+            asked += 1;
+            Box::pin(std::future::ready(if asked > lost { then() } else { Err(PairError::Lost) }))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_applier_that_has_lost_the_shadow_is_asked_again() {
+        let begun = Instant::now();
+        assert!(matches!(once_it_is_back(answers(7, || Ok(3))).await, Ok(3)));
+        assert_eq!(begun.elapsed(), 7 * ASKED_AGAIN);
+        // another answer is one
+        assert!(matches!(once_it_is_back(answers(0, || Err(PairError::Long))).await, Err(PairError::Long)));
+        assert_eq!(begun.elapsed(), 7 * ASKED_AGAIN);
+        assert!(matches!(once_it_is_back(answers(u32::MAX, || Ok(3))).await, Err(PairError::Lost)));
+        assert_eq!(begun.elapsed(), 7 * ASKED_AGAIN + BACK_WITHIN);
     }
 }

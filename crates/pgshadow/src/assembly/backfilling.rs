@@ -14,12 +14,7 @@ use pgshadow_preflight::{Facts, Finding};
 use pgshadow_verify::Limits;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
 
-/// How long a connection to the shadow is asked of an applier that has lost its own, and the pause between two questions.
-const APPLIER_BACK_IN: Duration = Duration::from_secs(5);
-const APPLIER_AGAIN: Duration = Duration::from_millis(100);
 /// Why a table is suspect meanwhile.
 const LOADING: &str = "it is being loaded: until that is done it doesn't hold what the primary does";
 
@@ -215,22 +210,7 @@ impl Handover for Hands {
     }
 
     fn writer(&self) -> BoxFuture<'static, Result<Connected, PairError>> {
-        let (applier, until) = (Arc::clone(&self.applier), Instant::now() + APPLIER_BACK_IN);
-        Box::pin(async move {
-            loop {
-                let mut asked: Option<BoxFuture<'static, Result<Connected, PairError>>> = None;
-                applier.applier(&mut |applier| asked = Some(Box::pin(applier.writer())));
-                let made = match asked {
-                    Some(asked) => asked.await,
-                    None => Err(PairError::Lost),
-                };
-                match made {
-                    // it connects again, also where tables are missing that are to be loaded
-                    Err(PairError::Lost) if Instant::now() < until => tokio::time::sleep(APPLIER_AGAIN).await,
-                    made => return made,
-                }
-            }
-        })
+        self.ask(|applier| Box::pin(applier.writer()))
     }
 
     fn suspect(&self, tables: &[QualifiedName]) -> Result<(), String> {

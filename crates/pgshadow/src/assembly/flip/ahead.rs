@@ -15,7 +15,7 @@ const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 50;
 
 /// Looks up on the shadow what sessions have looked up on the primary, as the roles and with the paths that they have. Gives the epoch of the
-/// primary's catalog for which the answers hold (once that is another one, what is applied may have changed them), and how many tables it were.
+/// primary's catalog for which the answers hold (once that is another one, what is applied may have changed them), and how many names it were.
 /// `None`: nothing was asked.
 pub(super) async fn look_up(forward: &Direction, reverse: &Direction) -> Option<(u64, usize)> {
     let (epoch, mark) = (forward.mirror.catalog.epoch(), forward.mirror.book.barrier());
@@ -27,11 +27,11 @@ pub(super) async fn look_up(forward: &Direction, reverse: &Direction) -> Option<
     let until = Instant::now() + LOOKED_UP_WITHIN;
     let connected = own::connect(&reverse.config.source).await;
     let own = connected.inspect_err(|why| tracing::debug!(why, "tables are not looked up ahead")).ok()?;
-    let mut tables = 0;
+    let mut looked_up = 0;
     for asked in forward.mirror.catalog.asked_for() {
         for names in asked.names.chunks(AT_ONCE) {
             if Instant::now() >= until {
-                return Some((epoch, tables));
+                return Some((epoch, looked_up));
             }
             // a role that this one can't be, say: then its sessions ask
             if let Err(why) = ask(&own.client, &asked, names, reverse).await {
@@ -39,10 +39,10 @@ pub(super) async fn look_up(forward: &Direction, reverse: &Direction) -> Option<
                 answered(own.client.batch_execute("ROLLBACK")).await.ok()?;
                 break;
             }
-            tables += names.len();
+            looked_up += names.len();
         }
     }
-    Some((epoch, tables))
+    Some((epoch, looked_up))
 }
 
 async fn ask(

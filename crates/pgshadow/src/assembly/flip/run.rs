@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
         reverse.mirror.catalog.changed(&Redefined::Nothing);
         let looked_up = ahead::look_up(&self.forward, reverse).await;
         self.looked_up = looked_up.map(|(epoch, _)| epoch);
-        self.telling.at(&format!("{} tables were looked up there", looked_up.map_or(0, |(_, tables)| tables)));
+        self.telling.at(&format!("{} names were looked up there", looked_up.map_or(0, |(_, names)| names)));
     }
 
     /// What was looked up there before something was defined anew here holds no more. Once all is applied nothing else comes.
